@@ -1,0 +1,1 @@
+//! The HTTP API: requests in, answers out; no decision is made here.

@@ -1,0 +1,2 @@
+//! The drover command line.
+fn main() {}

@@ -1,0 +1,1 @@
+//! The world outside: hypervisor, console files, host facts. Each a small trait, the real thing and a fake.

@@ -1,0 +1,2 @@
+//! The Drover node daemon.
+fn main() {}

@@ -1,0 +1,1 @@
+//! A real cluster on one machine: namespaces as nodes, real ZooKeeper, libvirt and QEMU.

@@ -1,0 +1,2 @@
+//! Runs a lab cluster by hand.
+fn main() {}

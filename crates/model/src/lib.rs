@@ -1,0 +1,1 @@
+//! Every type that Drover stores or sends, its validation, and its states; no I/O.

@@ -1,0 +1,1 @@
+//! Whole clusters of agents in one thread on virtual time, with seeded faults.

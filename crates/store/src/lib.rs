@@ -1,0 +1,1 @@
+//! Records, compare-and-set, watches, sessions and locks, over ZooKeeper, an embedded database or memory.
