@@ -1,0 +1,140 @@
+//! Names that people give to things, checked once at the edge and trusted afterwards.
+
+use serde::{Deserialize, Serialize};
+use std::{fmt, str::FromStr};
+
+/// The longest name of a node or VM, in bytes: the limit of a DNS label (RFC 1035, 2.3.4), for both become host names.
+pub const NAME_MAX: usize = 63;
+
+/// A name that was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{kind} name {given:?} is not accepted: {why}")]
+pub struct BadName {
+    /// What was to be named.
+    pub kind: &'static str,
+    /// What was given, cut to a printable length.
+    pub given: String,
+    /// What is accepted instead.
+    pub why: &'static str,
+}
+
+/// The rule for all names: what is safe in a path, a file name, a URL, a DNS label and a shell.
+fn check(kind: &'static str, given: &str, dots: bool) -> Result<(), BadName> {
+    let refuse = |why| Err(BadName { kind, given: given.chars().take(80).collect(), why });
+    if given.is_empty() {
+        return refuse("it is empty");
+    }
+    if given.len() > NAME_MAX {
+        return refuse("at most 63 characters are accepted");
+    }
+    let inner = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_' || (dots && c == '.');
+    if !given.chars().all(inner) {
+        return refuse(if dots {
+            "accepted are letters, digits, '-', '_' and '.'"
+        } else {
+            "accepted are letters, digits, '-' and '_'"
+        });
+    }
+    if !given.starts_with(|c: char| c.is_ascii_alphanumeric()) || !given.ends_with(|c: char| c.is_ascii_alphanumeric())
+    {
+        return refuse("it must begin and end with a letter or digit");
+    }
+    if given.contains("..") {
+        return refuse("two dots in a row are not accepted");
+    }
+    Ok(())
+}
+
+macro_rules! name_type {
+    ($(#[$doc:meta])* $ty:ident, $kind:literal, dots: $dots:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $ty(String);
+
+        impl $ty {
+            /// Checks and wraps a name.
+            pub fn new(name: &str) -> Result<Self, BadName> {
+                check($kind, name, $dots)?;
+                Ok($ty(name.to_owned()))
+            }
+            /// The name as text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+        impl fmt::Display for $ty {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(&self.0)
+            }
+        }
+        impl fmt::Debug for $ty {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+        impl FromStr for $ty {
+            type Err = BadName;
+            fn from_str(s: &str) -> Result<Self, BadName> {
+                Self::new(s)
+            }
+        }
+        impl TryFrom<String> for $ty {
+            type Error = BadName;
+            fn try_from(s: String) -> Result<Self, BadName> {
+                Self::new(&s)
+            }
+        }
+        impl From<$ty> for String {
+            fn from(n: $ty) -> String {
+                n.0
+            }
+        }
+    };
+}
+
+name_type!(
+    /// A node's name: letters, digits, `-`, `_`; 1 to 63 of them.
+    NodeName, "node", dots: false
+);
+name_type!(
+    /// A VM's name: letters, digits, `-`, `_`, `.`; 1 to 63 of them.
+    VmName, "VM", dots: true
+);
+name_type!(
+    /// An API token's name: letters, digits, `-`, `_`, `.`; 1 to 63 of them.
+    TokenName, "token", dots: true
+);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_refused_with_the_reason() {
+        for (name, why) in [
+            ("", "empty"),
+            ("a/b", "accepted are"),
+            ("..", "begin and end"),
+            ("a..b", "two dots"),
+            ("it's", "accepted are"),
+            ("a\nb", "accepted are"),
+            ("\"q\"", "accepted are"),
+            ("-rf", "begin and end"),
+            ("naïve", "accepted are"),
+            (&"x".repeat(64), "at most 63"),
+        ] {
+            let error = VmName::new(name).unwrap_err().to_string();
+            assert!(error.contains(why), "{name:?}: {error}");
+        }
+        assert!(VmName::new(&"x".repeat(63)).is_ok());
+        assert!(VmName::new("web-1.example_2").is_ok());
+        assert!(NodeName::new("hv.1").is_err());
+    }
+
+    #[test]
+    fn a_bad_name_does_not_deserialise() {
+        assert!(serde_json::from_str::<VmName>("\"a/b\"").is_err());
+        assert_eq!(serde_json::from_str::<VmName>("\"a\"").unwrap().as_str(), "a");
+    }
+}
