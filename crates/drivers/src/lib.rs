@@ -1,1 +1,3 @@
 //! The world outside: hypervisor, console files, host facts. Each a small trait, the real thing and a fake.
+
+pub mod hypervisor;

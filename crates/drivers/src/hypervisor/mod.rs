@@ -1,0 +1,146 @@
+//! Domains of this node's hypervisor: a small trait, libvirt behind it, and a fake with latency and faults.
+//!
+//! A domain is *ours* when it carries [`Mark`] in its metadata. Others are nobody's business here: they are neither listed nor touched.
+
+pub mod fake;
+pub mod libvirt;
+pub mod probe;
+
+use async_trait::async_trait;
+use drover_model::{Bytes, Obs, OffReason, RunState};
+use std::time::Duration;
+use tokio::sync::{broadcast, watch};
+use uuid::Uuid;
+
+/// What a domain of ours carries in its XML's metadata, so that a daemon that starts anew knows what it finds.
+/// The XML is made in `drover_model::domain`.
+pub use drover_model::domain::Mark;
+
+/// A domain, as it was just looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Domain {
+    /// Its identity, which is the VM's.
+    pub uuid: Uuid,
+    /// Its name in the hypervisor.
+    pub name: String,
+    /// What it does.
+    pub run: RunState,
+    /// Why it is off, when it is.
+    pub off: Option<OffReason>,
+    /// Under which grant, and from which definition it was started.
+    pub mark: Mark,
+    /// The VNC server's address and port, while it runs.
+    pub vnc: Option<(String, u16)>,
+}
+
+/// What the hypervisor can tell of the machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Host {
+    /// Hypervisor and version, for people: `QEMU 7.2.22, libvirt 9.0.0`.
+    pub version: String,
+    /// Threads of all processors.
+    pub cpus: u32,
+    /// Domain types that it offers: `qemu`, `kvm`. (Offered is not the same as working: [`probe`].)
+    pub domain_types: Vec<String>,
+}
+
+/// What a running domain uses; for statistics, served from memory, never stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Usage {
+    /// Its process' resident memory.
+    pub rss: Bytes,
+    /// CPU time that it has used.
+    pub cpu_time: Duration,
+}
+
+/// Why a call did not do what was asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum HypervisorError {
+    /// The hypervisor said no, and nothing was changed.
+    #[error("the hypervisor refused to {what}: {why}")]
+    Refused {
+        /// The call.
+        what: String,
+        /// What it said.
+        why: String,
+    },
+    /// There is no connection now; nothing was sent.
+    #[error("there is no connection to the hypervisor to {what}: {why}")]
+    Disconnected {
+        /// The call.
+        what: String,
+        /// Why there is none.
+        why: String,
+    },
+    /// No definite answer (deadline passed, connection lost in the middle, an earlier call on the same domain still hangs): it may
+    /// have happened or may still happen. Look it up.
+    #[error("no definite answer from the hypervisor to {what}: {why}")]
+    Unknown {
+        /// The call.
+        what: String,
+        /// What was seen instead.
+        why: String,
+    },
+}
+
+/// Something changed; look again. Carries no news (a missed one costs time, never correctness).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// This domain changed in some way.
+    Domain(Uuid),
+    /// Anything may have changed: the connection was made anew.
+    Everything,
+}
+
+/// The connection to the hypervisor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Connection {
+    /// Calls are answered.
+    Up,
+    /// They are not, for this reason; it is being made anew.
+    Down(String),
+}
+
+/// The result of every call.
+pub type Result<T> = std::result::Result<T, HypervisorError>;
+
+/// The hypervisor of this node. Every call has a deadline of its own; one stuck domain delays no other.
+///
+/// Dropping a call's future does not undo it: while a call of ours on a domain is unfinished (also after its deadline, or dropped), that domain is
+/// observed as [`Obs::Unknown`], and further changing calls on it are refused as [`HypervisorError::Unknown`].
+#[async_trait]
+pub trait Hypervisor: Send + Sync + 'static {
+    /// All domains of ours, also those that are off, ordered by UUID. One that cannot be looked at now is listed as unknown.
+    async fn domains(&self) -> Result<Vec<(Uuid, Obs<Domain>)>>;
+
+    /// Looks at one domain. An error and a hanging call are [`Obs::Unknown`]; a domain of that UUID that is not ours too.
+    async fn domain(&self, uuid: Uuid) -> Obs<Domain>;
+
+    /// Defines and starts a domain from an XML that is complete and carries a [`Mark`]. A definition of ours that is left over is replaced;
+    /// a running domain of that UUID is an error.
+    async fn create(&self, uuid: Uuid, xml: String) -> Result<()>;
+
+    /// Presses the guest's power button (ACPI). Whether the guest obeys is seen by observing it.
+    async fn shutdown(&self, uuid: Uuid) -> Result<()>;
+
+    /// Cuts the domain's power, if it runs.
+    async fn destroy(&self, uuid: Uuid) -> Result<()>;
+
+    /// Forgets the definition of a domain that is off. One that is absent is fine.
+    async fn undefine(&self, uuid: Uuid) -> Result<()>;
+
+    /// The XML of the domain as it runs now; `None` if it does not.
+    async fn live_xml(&self, uuid: Uuid) -> Result<Option<String>>;
+
+    /// What it can tell of the machine.
+    async fn host(&self) -> Result<Host>;
+
+    /// What every running domain of ours uses.
+    async fn usage(&self) -> Result<Vec<(Uuid, Usage)>>;
+
+    /// Events, from now on.
+    fn events(&self) -> broadcast::Receiver<Event>;
+
+    /// The state of the connection.
+    fn connection(&self) -> watch::Receiver<Connection>;
+}
