@@ -1,0 +1,218 @@
+//! A node as it is stored: what it is meant to be, what it reports, and the sign that its daemon is alive.
+
+use crate::{
+    domain::DomainType,
+    name::NodeName,
+    units::{Bytes, WallTime},
+};
+use serde::{Deserialize, Serialize};
+use std::{fmt, str::FromStr};
+use uuid::Uuid;
+
+/// The layout version of this module's records.
+pub const NODE_SCHEMA: u32 = 1;
+
+/// What a node may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// May become primary. Runs VMs too.
+    Coordinator,
+    /// Only runs VMs.
+    #[default]
+    Hypervisor,
+}
+
+/// Whether a node takes VMs: what administrators set with *flush* and *ready*.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DomainState {
+    /// Takes VMs.
+    Ready,
+    /// Its VMs are being moved away.
+    Flush,
+    /// Has no VMs and takes none.
+    Flushed,
+    /// Its VMs are being brought home.
+    Unflush,
+}
+
+impl DomainState {
+    /// The word that users and existing clients know.
+    pub fn word(self) -> &'static str {
+        match self {
+            DomainState::Ready => "ready",
+            DomainState::Flush => "flush",
+            DomainState::Flushed => "flushed",
+            DomainState::Unflush => "unflush",
+        }
+    }
+}
+
+/// What a node's daemon says of itself, and what the others make of its silence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DaemonState {
+    /// Starting: not ready for work.
+    Init,
+    /// Working.
+    Run,
+    /// Stopping in an orderly way.
+    Shutdown,
+    /// Stopped in an orderly way.
+    Stop,
+    /// Its session is gone and it did not say why.
+    Dead,
+}
+
+impl DaemonState {
+    /// The word that users and existing clients know.
+    pub fn word(self) -> &'static str {
+        match self {
+            DaemonState::Init => "init",
+            DaemonState::Run => "run",
+            DaemonState::Shutdown => "shutdown",
+            DaemonState::Stop => "stop",
+            DaemonState::Dead => "dead",
+        }
+    }
+}
+
+/// The part that a node plays in holding the cluster's floating addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CoordinatorState {
+    /// Holds them.
+    Primary,
+    /// May take them.
+    Secondary,
+    /// Never holds them.
+    Client,
+}
+
+impl CoordinatorState {
+    /// The word that users and existing clients know.
+    pub fn word(self) -> &'static str {
+        match self {
+            CoordinatorState::Primary => "primary",
+            CoordinatorState::Secondary => "secondary",
+            CoordinatorState::Client => "client",
+        }
+    }
+}
+
+macro_rules! words {
+    ($ty:ident, $what:literal, $($variant:ident),+) => {
+        impl fmt::Display for $ty {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(self.word())
+            }
+        }
+        impl FromStr for $ty {
+            type Err = UnknownWord;
+            fn from_str(s: &str) -> Result<Self, UnknownWord> {
+                let all = [$($ty::$variant),+];
+                all.into_iter().find(|v| v.word() == s).ok_or_else(|| UnknownWord {
+                    what: $what,
+                    given: s.chars().take(80).collect(),
+                    accepted: all.map($ty::word).join(", "),
+                })
+            }
+        }
+    };
+}
+words!(DomainState, "domain state", Ready, Flush, Flushed, Unflush);
+words!(DaemonState, "daemon state", Init, Run, Shutdown, Stop, Dead);
+words!(CoordinatorState, "coordinator state", Primary, Secondary, Client);
+
+/// A word that is none of the accepted ones.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{given:?} is no {what}: accepted are {accepted}")]
+pub struct UnknownWord {
+    /// What was to be named.
+    pub what: &'static str,
+    /// What was given.
+    pub given: String,
+    /// The accepted words.
+    pub accepted: String,
+}
+
+/// `/nodes/<name>`: what a node is meant to be. Made by its daemon at its first start; its domain state is changed by requests.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeRecord {
+    /// The layout version, for upgrades.
+    pub schema: u32,
+    /// Its name.
+    pub name: NodeName,
+    /// What it may be.
+    pub role: Role,
+    /// Where the other daemons reach its API on the cluster network: `address:port`.
+    pub api: String,
+    /// Whether it takes VMs.
+    pub domain_state: DomainState,
+}
+
+/// `/nodes/<name>/status`: what a node reports, every few seconds and when something changes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NodeStatus {
+    /// The layout version, for upgrades.
+    pub schema: u32,
+    /// What its daemon does; `Dead` is never reported.
+    pub daemon: DaemonState,
+    /// Drover's version.
+    pub version: String,
+    /// Kernel release.
+    pub kernel: String,
+    /// Operating system, for people.
+    pub os: String,
+    /// `x86_64`.
+    pub arch: String,
+    /// QEMU's and libvirt's versions, for people; empty while there is no connection.
+    #[serde(default)]
+    pub hypervisor: String,
+    /// Why the hypervisor cannot be used now; empty when it can.
+    #[serde(default)]
+    pub hypervisor_problem: String,
+    /// How guests are executed here; `None` while that is being found out.
+    #[serde(default)]
+    pub domain_type: Option<DomainType>,
+    /// Processor threads.
+    pub cpus: u32,
+    /// Memory that the node offers: its configured capacity, or all of it.
+    pub memory_total: Bytes,
+    /// Memory that could be given out now, by the kernel's estimate, within the capacity.
+    pub memory_free: Bytes,
+    /// Load average over one minute.
+    pub load: f32,
+    /// Domains of ours that are in memory, by UUID.
+    pub domains: Vec<Uuid>,
+    /// When this was written, by the node's own wall clock; for people.
+    pub updated: WallTime,
+}
+
+/// `/nodes/<name>/session`, ephemeral: the node's daemon is alive.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeSession {
+    /// The layout version, for upgrades.
+    pub schema: u32,
+    /// This run of the daemon.
+    pub instance: Uuid,
+    /// The machine: a second daemon of the same name on another machine is refused, the same machine's replaces its dead predecessor.
+    pub machine: String,
+    /// This boot of the machine.
+    pub boot: String,
+    /// When the daemon started; for people.
+    pub started: WallTime,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_read_and_refused() {
+        assert_eq!("flush".parse(), Ok(DomainState::Flush));
+        let error = "flushing".parse::<DomainState>().unwrap_err().to_string();
+        assert_eq!(error, "\"flushing\" is no domain state: accepted are ready, flush, flushed, unflush");
+    }
+}
