@@ -1,1 +1,11 @@
-//! Pure decisions: what to do next, given what is known. No I/O, no clock, no async.
+//! Pure decisions: what to do next, given what is known. No I/O, no clock, no async, no randomness; ties are broken by name.
+//!
+//! * [`vm`]: what a VM's node must do next for it.
+//! * [`admit`]: whether a request about a VM is allowed, and what its record becomes.
+//! * [`place`]: which node a VM goes to, and why not the others.
+//! * [`capacity`]: what of a node is given out; each figure is defined here, once.
+
+pub mod admit;
+pub mod capacity;
+pub mod place;
+pub mod vm;
