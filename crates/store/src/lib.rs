@@ -21,6 +21,7 @@
 pub mod conformance;
 pub mod embedded;
 mod error;
+mod local;
 pub mod lock;
 pub mod memory;
 pub mod mirror;

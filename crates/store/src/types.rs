@@ -1,7 +1,10 @@
 //! The words of the store's trait: versions, records, operations, wake-ups, sessions.
 
 use drover_model::RecordPath;
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 use tokio::sync::watch;
 
 /// How often a record's data was replaced since the record was created; 0 for a new one.
@@ -78,49 +81,35 @@ impl Wakeup {
 /// A stream of wake-ups. Dropping it ends the watch.
 #[derive(Debug)]
 pub struct Watch {
-    /// What has piled up since the last call of [`Watch::next`].
-    pending: watch::Receiver<Option<Wakeup>>,
-    taken: std::sync::Arc<std::sync::Mutex<Option<Wakeup>>>,
+    bell: watch::Receiver<()>,
+    pile: Arc<Mutex<Option<Wakeup>>>,
 }
 
 /// The sending half of a [`Watch`], held by a back end.
 #[derive(Debug, Clone)]
 pub(crate) struct Waker {
-    bell: watch::Sender<Option<Wakeup>>,
-    pile: std::sync::Arc<std::sync::Mutex<Option<Wakeup>>>,
+    bell: watch::Sender<()>,
+    pile: Arc<Mutex<Option<Wakeup>>>,
 }
 
 impl Watch {
     /// A new watch, which will wake with [`Wakeup::Everything`] first, and its sending half.
     pub(crate) fn new() -> (Waker, Watch) {
-        let pile = std::sync::Arc::new(std::sync::Mutex::new(Some(Wakeup::Everything)));
-        let (bell, pending) = watch::channel(None);
-        bell.send_replace(Some(Wakeup::Everything));
-        let mut pending = pending;
-        pending.mark_changed();
-        (
-            Waker {
-                bell,
-                pile: pile.clone(),
-            },
-            Watch {
-                pending,
-                taken: pile,
-            },
-        )
+        let pile = Arc::new(Mutex::new(Some(Wakeup::Everything)));
+        let (sender, bell) = watch::channel(());
+        (Waker { bell: sender, pile: pile.clone() }, Watch { bell, pile })
     }
 
     /// Waits for the next wake-up: everything that came since the last call, folded into one. `None` when the store handle is closed.
     /// Safe to cancel: nothing is lost.
     pub async fn next(&mut self) -> Option<Wakeup> {
         loop {
-            {
-                let mut pile = self.taken.lock().unwrap_or_else(|e| e.into_inner());
-                if let Some(wakeup) = pile.take() {
-                    return Some(wakeup);
-                }
+            // Marked as seen before the pile is looked at, so that what is piled up in between rings again.
+            self.bell.borrow_and_update();
+            if let Some(wakeup) = lock(&self.pile).take() {
+                return Some(wakeup);
             }
-            self.pending.changed().await.ok()?;
+            self.bell.changed().await.ok()?;
         }
     }
 }
@@ -128,16 +117,23 @@ impl Watch {
 impl Waker {
     /// Wakes the watch; returns whether anybody still listens.
     pub(crate) fn wake(&self, wakeup: Wakeup) -> bool {
-        {
-            let mut pile = self.pile.lock().unwrap_or_else(|e| e.into_inner());
-            match &mut *pile {
-                Some(have) => have.merge(wakeup),
-                none => *none = Some(wakeup),
-            }
+        match &mut *lock(&self.pile) {
+            Some(have) => have.merge(wakeup),
+            none => *none = Some(wakeup),
         }
-        self.bell.send_replace(None);
+        self.bell.send_replace(());
+        self.is_heard()
+    }
+
+    /// Whether anybody still listens.
+    pub(crate) fn is_heard(&self) -> bool {
         self.bell.receiver_count() > 0
     }
+}
+
+/// Locks a mutex whose content stays right even if a holder panicked: it is only ever replaced whole.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What this side knows of its session with the store.

@@ -1,0 +1,311 @@
+//! One suite for every back end: what [`Store`] promises, case by case.
+//!
+//! A back end's test calls [`all`] with a function that gives a new session on the same, initially empty store each time.
+
+use crate::{CreateMode, Op, Store, StoreError, Version, Wakeup, lock};
+use drover_model::RecordPath;
+use std::{collections::BTreeSet, future::Future, sync::Arc, time::Duration};
+use tokio::time::{Instant, timeout};
+
+/// Nothing here takes longer, on any back end; if it does, it hangs.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn path(text: &str) -> RecordPath {
+    RecordPath::new(text).unwrap_or_else(|_| RecordPath::root())
+}
+
+macro_rules! ensure {
+    ($case:expr, $condition:expr $(, $($detail:tt)+)?) => {
+        if !$condition {
+            return Err(format!("{}: expected {}{}", $case, stringify!($condition), ensure!(@ $($($detail)+)?)));
+        }
+    };
+    (@) => { String::new() };
+    (@ $($detail:tt)+) => { format!(" ({})", format!($($detail)+)) };
+}
+
+type Case = Result<(), String>;
+
+fn failed<E: std::fmt::Display>(case: &'static str) -> impl Fn(E) -> String {
+    move |error| format!("{case}: {error}")
+}
+
+/// Runs every case; the first failure says which and why.
+///
+/// # Errors
+/// The name of the case that failed, and what was expected.
+pub async fn all<F, Fut>(session: F) -> Result<(), String>
+where
+    F: Fn() -> Fut,
+    Fut: Future<Output = Arc<dyn Store>>,
+{
+    let (one, two) = (session().await, session().await);
+    create_read_replace_delete(&*one).await?;
+    the_tree_keeps_its_shape(&*one).await?;
+    numbers_rise(&*one).await?;
+    several_changes_are_one(&*one).await?;
+    too_much_is_refused(&*one).await?;
+    others_see_it_after_a_sync(&*one, &*two).await?;
+    subtrees_move_whole(&*one).await?;
+    watches_wake(&*one, &*two).await?;
+    ephemerals_go_with_their_session(&*one, session().await).await?;
+    locks(&one, &two).await?;
+    a_waiter_inherits_from_a_dead_session(&one, session().await).await?;
+    one.close().await;
+    let closed = one.get(&path("/c")).await;
+    ensure!("closing", closed == Err(StoreError::Closed), "{closed:?}");
+    two.close().await;
+    Ok(())
+}
+
+async fn create_read_replace_delete(store: &dyn Store) -> Case {
+    let case = "create, read, replace, delete";
+    let (a, err) = (path("/a"), failed(case));
+    ensure!(case, store.get(&a).await.map_err(&err)?.is_none());
+    ensure!(case, store.create(&a, b"1".to_vec(), CreateMode::Persistent).await.map_err(&err)? == a);
+    let again = store.create(&a, vec![], CreateMode::Persistent).await;
+    ensure!(case, again == Err(StoreError::Exists(a.clone())), "{again:?}");
+    let first = store.get(&a).await.map_err(&err)?.ok_or("gone")?;
+    ensure!(case, first.data == b"1" && first.version == Version(0));
+    ensure!(case, store.set(&a, b"2".to_vec(), Version(0)).await.map_err(&err)? == Version(1));
+    let stale = store.set(&a, b"3".to_vec(), Version(0)).await;
+    ensure!(case, stale == Err(StoreError::Conflict(a.clone())), "{stale:?}");
+    let second = store.get(&a).await.map_err(&err)?.ok_or("gone")?;
+    ensure!(case, second.data == b"2" && second.version == Version(1) && second.revision > first.revision);
+    let stale = store.delete(&a, Some(Version(0))).await;
+    ensure!(case, stale == Err(StoreError::Conflict(a.clone())), "{stale:?}");
+    store.delete(&a, Some(Version(1))).await.map_err(&err)?;
+    ensure!(case, store.get(&a).await.map_err(&err)?.is_none());
+    for gone in [store.delete(&a, None).await, store.set(&a, vec![], Version(0)).await.map(|_| ())] {
+        ensure!(case, gone == Err(StoreError::NotFound(a.clone())), "{gone:?}");
+    }
+    store.create(&a, b"4".to_vec(), CreateMode::Persistent).await.map_err(&err)?;
+    let reborn = store.get(&a).await.map_err(&err)?.ok_or("gone")?;
+    ensure!(case, reborn.version == Version(0) && reborn.revision > second.revision);
+    store.delete(&a, None).await.map_err(&err)
+}
+
+async fn the_tree_keeps_its_shape(store: &dyn Store) -> Case {
+    let case = "the tree's shape";
+    let err = failed(case);
+    let orphan = store.create(&path("/no/child"), vec![], CreateMode::Persistent).await;
+    ensure!(case, orphan == Err(StoreError::NoParent(path("/no/child"))), "{orphan:?}");
+    for p in ["/t", "/t/b", "/t/a", "/t/a/x"] {
+        store.create(&path(p), vec![], CreateMode::Persistent).await.map_err(&err)?;
+    }
+    ensure!(case, store.children(&path("/t")).await.map_err(&err)? == ["a", "b"]);
+    ensure!(case, store.children(&path("/t/b")).await.map_err(&err)?.is_empty());
+    let nothing = store.children(&path("/none")).await;
+    ensure!(case, nothing == Err(StoreError::NotFound(path("/none"))), "{nothing:?}");
+    let full = store.delete(&path("/t/a"), None).await;
+    ensure!(case, full == Err(StoreError::NotEmpty(path("/t/a"))), "{full:?}");
+    store.create(&path("/t/e"), vec![], CreateMode::Ephemeral).await.map_err(&err)?;
+    let below = store.create(&path("/t/e/x"), vec![], CreateMode::Persistent).await;
+    ensure!(case, below == Err(StoreError::NoParent(path("/t/e/x"))), "{below:?}");
+    for p in ["/t/e", "/t/a/x", "/t/a", "/t/b", "/t"] {
+        store.delete(&path(p), None).await.map_err(&err)?;
+    }
+    Ok(())
+}
+
+async fn numbers_rise(store: &dyn Store) -> Case {
+    let case = "sequential names";
+    let err = failed(case);
+    store.create(&path("/s"), vec![], CreateMode::Persistent).await.map_err(&err)?;
+    let mut names = Vec::new();
+    for mode in [CreateMode::PersistentSequential, CreateMode::EphemeralSequential, CreateMode::PersistentSequential] {
+        let made = store.create(&path("/s/n-"), vec![], mode).await.map_err(&err)?;
+        let number = made.as_str().strip_prefix("/s/n-").unwrap_or("").to_owned();
+        ensure!(case, number.len() == 10 && number.chars().all(|c| c.is_ascii_digit()), "{made}");
+        names.push(made);
+    }
+    ensure!(case, names.is_sorted() && names.windows(2).all(|w| w[0] != w[1]), "{names:?}");
+    store.delete(&names[2], None).await.map_err(&err)?;
+    let next = store.create(&path("/s/n-"), vec![], CreateMode::PersistentSequential).await.map_err(&err)?;
+    ensure!(case, next > names[2], "a number is never given twice");
+    for p in [&names[0], &names[1], &next, &path("/s")] {
+        store.delete(p, None).await.map_err(&err)?;
+    }
+    Ok(())
+}
+
+async fn several_changes_are_one(store: &dyn Store) -> Case {
+    let case = "multi";
+    let err = failed(case);
+    let create = |p: &str| Op::Create(path(p), b"x".to_vec(), CreateMode::Persistent);
+    store.multi(vec![create("/m"), create("/m/a"), create("/m/b")]).await.map_err(&err)?;
+    let v0 = Version(0);
+    for (ops, index, cause) in [
+        (vec![create("/m/c"), Op::Check(path("/m/a"), Version(7))], 1, StoreError::Conflict(path("/m/a"))),
+        (vec![Op::Set(path("/m/a"), vec![], v0), create("/m/b")], 1, StoreError::Exists(path("/m/b"))),
+        (vec![Op::Delete(path("/m/a"), None), Op::Delete(path("/m/z"), None)], 1, StoreError::NotFound(path("/m/z"))),
+        (vec![Op::Delete(path("/m"), None), create("/n")], 0, StoreError::NotEmpty(path("/m"))),
+    ] {
+        let refused = store.multi(ops).await;
+        let expected = Err(StoreError::Refused { index, cause: Box::new(cause) });
+        ensure!(case, refused == expected, "{refused:?} instead of {expected:?}");
+    }
+    ensure!(case, store.children(&path("/m")).await.map_err(&err)? == ["a", "b"], "a refused change leaves nothing");
+    let a = store.get(&path("/m/a")).await.map_err(&err)?.ok_or("gone")?;
+    ensure!(case, a.version == v0 && a.data == b"x");
+    store.multi(vec![]).await.map_err(&err)?;
+    let ops = vec![
+        Op::Check(path("/m/a"), v0),
+        Op::Set(path("/m/b"), b"y".to_vec(), v0),
+        Op::Delete(path("/m/a"), Some(v0)),
+        Op::Delete(path("/m/b"), Some(Version(1))),
+        Op::Delete(path("/m"), None),
+    ];
+    store.multi(ops).await.map_err(&err)?;
+    ensure!(case, store.get(&path("/m")).await.map_err(&err)?.is_none());
+    Ok(())
+}
+
+async fn too_much_is_refused(store: &dyn Store) -> Case {
+    let case = "too much data";
+    let huge = vec![b'x'; crate::tree::DATA_MAX + 1];
+    let refused = store.create(&path("/huge"), huge, CreateMode::Persistent).await;
+    ensure!(case, matches!(refused, Err(StoreError::TooLarge { .. })), "{refused:?}");
+    let most = vec![b'x'; 60 * 1024];
+    store.create(&path("/big"), most, CreateMode::Persistent).await.map_err(failed(case))?;
+    store.delete(&path("/big"), None).await.map_err(failed(case))
+}
+
+async fn others_see_it_after_a_sync(one: &dyn Store, two: &dyn Store) -> Case {
+    let case = "two sessions";
+    let (p, err) = (path("/shared"), failed(case));
+    one.create(&p, b"1".to_vec(), CreateMode::Persistent).await.map_err(&err)?;
+    two.sync().await.map_err(&err)?;
+    let seen = two.get(&p).await.map_err(&err)?.ok_or("not seen after a sync")?;
+    two.set(&p, b"2".to_vec(), seen.version).await.map_err(&err)?;
+    let stale = one.set(&p, b"3".to_vec(), seen.version).await;
+    ensure!(case, stale == Err(StoreError::Conflict(p.clone())), "{stale:?}");
+    one.delete(&p, None).await.map_err(&err)
+}
+
+async fn subtrees_move_whole(store: &dyn Store) -> Case {
+    let case = "rename";
+    let err = failed(case);
+    for (p, data) in [("/r", "r"), ("/r/a", "a"), ("/r/a/b", "b"), ("/r2", "other")] {
+        store.create(&path(p), data.as_bytes().to_vec(), CreateMode::Persistent).await.map_err(&err)?;
+    }
+    let taken = store.rename(&path("/r"), &path("/r2")).await;
+    ensure!(case, taken == Err(StoreError::Exists(path("/r2"))), "{taken:?}");
+    let inside = store.rename(&path("/r"), &path("/r/a/b/c")).await;
+    ensure!(case, matches!(inside, Err(StoreError::NoParent(_))), "{inside:?}");
+    let missing = store.rename(&path("/none"), &path("/r3")).await;
+    ensure!(case, missing == Err(StoreError::NotFound(path("/none"))), "{missing:?}");
+    ensure!(case, store.get(&path("/r/a/b")).await.map_err(&err)?.is_some(), "a refused rename moves nothing");
+    store.rename(&path("/r"), &path("/r2/moved")).await.map_err(&err)?;
+    for (p, data) in [("/r2/moved", "r"), ("/r2/moved/a", "a"), ("/r2/moved/a/b", "b")] {
+        let record = store.get(&path(p)).await.map_err(&err)?.ok_or(p)?;
+        ensure!(case, record.data == data.as_bytes());
+    }
+    ensure!(case, store.get(&path("/r")).await.map_err(&err)?.is_none());
+    for p in ["/r2/moved/a/b", "/r2/moved/a", "/r2/moved", "/r2"] {
+        store.delete(&path(p), None).await.map_err(&err)?;
+    }
+    Ok(())
+}
+
+/// Collects wake-ups until all of the paths were named (or everything was).
+async fn woken_for(watch: &mut crate::Watch, wanted: &[&str]) -> Result<(), String> {
+    let mut missing: BTreeSet<RecordPath> = wanted.iter().map(|p| path(p)).collect();
+    while !missing.is_empty() {
+        match timeout(PATIENCE, watch.next()).await {
+            Ok(Some(Wakeup::Everything)) => return Ok(()),
+            Ok(Some(Wakeup::Paths(paths))) => missing.retain(|p| !paths.contains(p)),
+            Ok(None) => return Err("the watch ended".to_owned()),
+            Err(_) => return Err(format!("never woken for {missing:?}")),
+        }
+    }
+    Ok(())
+}
+
+async fn watches_wake(one: &dyn Store, two: &dyn Store) -> Case {
+    let case = "watches";
+    let err = failed(case);
+    one.create(&path("/w"), vec![], CreateMode::Persistent).await.map_err(&err)?;
+    let mut watch = two.watch(&path("/w")).await.map_err(&err)?;
+    let first = timeout(PATIENCE, watch.next()).await.map_err(|_| "no first wake-up")?;
+    ensure!(case, first == Some(Wakeup::Everything), "{first:?}");
+    one.create(&path("/w/a"), vec![], CreateMode::Persistent).await.map_err(&err)?;
+    one.create(&path("/w/a/b"), vec![], CreateMode::Persistent).await.map_err(&err)?;
+    woken_for(&mut watch, &["/w/a", "/w/a/b"]).await.map_err(|e| format!("{case}: {e}"))?;
+    // A cancelled wait loses nothing: what comes while nobody waits is piled up.
+    let none = timeout(Duration::from_millis(1), watch.next()).await;
+    ensure!(case, none.is_err(), "{none:?}");
+    one.set(&path("/w/a"), b"1".to_vec(), Version(0)).await.map_err(&err)?;
+    one.delete(&path("/w/a/b"), None).await.map_err(&err)?;
+    woken_for(&mut watch, &["/w/a", "/w/a/b"]).await.map_err(|e| format!("{case}: {e}"))?;
+    // What is elsewhere wakes nobody: the next wake-up is for our own change, which comes later.
+    one.create(&path("/wx"), vec![], CreateMode::Persistent).await.map_err(&err)?;
+    one.delete(&path("/wx"), None).await.map_err(&err)?;
+    one.delete(&path("/w/a"), None).await.map_err(&err)?;
+    let next = timeout(PATIENCE, watch.next()).await.map_err(|_| format!("{case}: never woken"))?;
+    ensure!(case, next == Some(Wakeup::Paths(BTreeSet::from([path("/w/a")]))), "{next:?}");
+    one.delete(&path("/w"), None).await.map_err(&err)
+}
+
+async fn ephemerals_go_with_their_session(store: &dyn Store, other: Arc<dyn Store>) -> Case {
+    let case = "ephemeral records";
+    let err = failed(case);
+    let mut watch = store.watch(&path("/e")).await.map_err(&err)?;
+    other.create(&path("/e"), b"here".to_vec(), CreateMode::Ephemeral).await.map_err(&err)?;
+    other.create(&path("/c"), vec![], CreateMode::Persistent).await.map_err(&err)?;
+    store.sync().await.map_err(&err)?;
+    ensure!(case, store.get(&path("/e")).await.map_err(&err)?.is_some());
+    other.close().await;
+    loop {
+        if store.get(&path("/e")).await.map_err(&err)?.is_none() {
+            break;
+        }
+        timeout(PATIENCE, watch.next()).await.map_err(|_| format!("{case}: it stays"))?;
+    }
+    ensure!(case, store.get(&path("/c")).await.map_err(&err)?.is_some(), "persistent records stay");
+    store.delete(&path("/c"), None).await.map_err(&err)
+}
+
+async fn locks(one: &Arc<dyn Store>, two: &Arc<dyn Store>) -> Case {
+    use lock::Mode::{Exclusive, Shared};
+    let case = "locks";
+    let (p, err) = (path("/lock"), failed(case));
+    one.create(&p, vec![], CreateMode::Persistent).await.map_err(&err)?;
+    let later = || Instant::now() + PATIENCE;
+    let soon = || Instant::now() + Duration::from_millis(300);
+
+    let (r1, r2) = (
+        lock::acquire(one, &p, Shared, "r1", later()).await.map_err(&err)?,
+        lock::acquire(two, &p, Shared, "r2", later()).await.map_err(&err)?,
+    );
+    let early = lock::acquire(one, &p, Exclusive, "w", soon()).await;
+    ensure!(case, early.is_err(), "a writer beside readers");
+    r1.release().await.map_err(&err)?;
+    let (writer, released) =
+        tokio::join!(lock::acquire(one, &p, Exclusive, "w", later()), async { r2.release().await });
+    released.map_err(&err)?;
+    let writer = writer.map_err(&err)?;
+    let (early_read, early_write) =
+        tokio::join!(lock::acquire(two, &p, Shared, "r", soon()), lock::acquire(one, &p, Exclusive, "w2", soon()));
+    ensure!(case, early_read.is_err() && early_write.is_err(), "somebody beside a writer");
+    // A dropped guard gives its lock back too.
+    let (next, ()) = tokio::join!(lock::acquire(two, &p, Exclusive, "w3", later()), async { drop(writer) });
+    next.map_err(&err)?.release().await.map_err(&err)?;
+    let mut watch = one.watch(&p).await.map_err(&err)?;
+    while !one.children(&p).await.map_err(&err)?.is_empty() {
+        timeout(PATIENCE, watch.next()).await.map_err(|_| format!("{case}: waiters are left behind"))?;
+    }
+    one.delete(&p, None).await.map_err(&err)
+}
+
+async fn a_waiter_inherits_from_a_dead_session(store: &Arc<dyn Store>, other: Arc<dyn Store>) -> Case {
+    let case = "a lock whose holder's session ends";
+    let (p, err) = (path("/lock"), failed(case));
+    store.create(&p, vec![], CreateMode::Persistent).await.map_err(&err)?;
+    let later = || Instant::now() + PATIENCE;
+    let held = lock::acquire(&other, &p, lock::Mode::Exclusive, "other", later()).await.map_err(&err)?;
+    let (inherited, ()) = tokio::join!(lock::acquire(store, &p, lock::Mode::Exclusive, "heir", later()), other.close());
+    timeout(PATIENCE, held.lost()).await.map_err(|_| format!("{case}: the holder never hears of it"))?;
+    inherited.map_err(&err)?.release().await.map_err(&err)?;
+    store.delete(&p, None).await.map_err(&err)
+}

@@ -1,0 +1,155 @@
+//! Keeps a copy of a subtree in memory current: one watch, and reads of what it names.
+
+use crate::{Record, Result, Store, StoreError, Wakeup};
+use drover_model::RecordPath;
+use futures_util::stream::{FuturesOrdered, StreamExt};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use tokio::sync::watch;
+
+/// How many reads are under way at once when everything is read: enough to fill the way to the store, few enough for its queue.
+const IN_FLIGHT: usize = 64;
+/// How soon a failed read is tried again, if no wake-up comes before.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// Takes the copies.
+pub trait Sink: Send {
+    /// This is everything, and replaces whatever was there.
+    fn replace_all(&mut self, records: Vec<(RecordPath, Record)>);
+    /// These records are so now; `None`: they do not exist.
+    fn apply(&mut self, changes: Vec<(RecordPath, Option<Record>)>);
+}
+
+/// How far the copy can be trusted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Freshness {
+    loads: u64,
+}
+
+impl Freshness {
+    /// Whether everything was read at least once.
+    pub fn is_loaded(&self) -> bool {
+        self.loads > 0
+    }
+}
+
+/// Feeds a [`Sink`].
+pub struct Mirror<S> {
+    store: Arc<dyn Store>,
+    root: RecordPath,
+    sink: S,
+    /// The revision of each record that the sink has: an older read never replaces a newer one.
+    have: BTreeMap<RecordPath, i64>,
+    freshness: watch::Sender<Freshness>,
+}
+
+impl<S: Sink> Mirror<S> {
+    /// Of everything at `root` and below.
+    pub fn new(store: Arc<dyn Store>, root: RecordPath, sink: S) -> Mirror<S> {
+        let freshness = watch::channel(Freshness::default()).0;
+        Mirror { store, root, sink, have: BTreeMap::new(), freshness }
+    }
+
+    /// Tells when the first load is done.
+    pub fn freshness(&self) -> watch::Receiver<Freshness> {
+        self.freshness.subscribe()
+    }
+
+    /// Runs until the store handle is closed, or until dropped.
+    pub async fn run(mut self) {
+        let mut watch = loop {
+            match self.store.watch(&self.root).await {
+                Ok(watch) => break watch,
+                Err(StoreError::Closed) => return,
+                Err(error) => {
+                    tracing::warn!(%error, root = %self.root, "cannot watch the store yet");
+                    tokio::time::sleep(RETRY).await;
+                }
+            }
+        };
+        while let Some(mut wakeup) = watch.next().await {
+            // Until it is read: later wake-ups are folded in, a failure is tried again.
+            while let Err(error) = self.read(&wakeup).await {
+                if error == StoreError::Closed {
+                    return;
+                }
+                tracing::debug!(%error, "cannot read the store now");
+                tokio::select! {
+                    biased;
+                    more = watch.next() => match more {
+                        Some(more) => wakeup.merge(more),
+                        None => return,
+                    },
+                    () = tokio::time::sleep(RETRY) => {}
+                }
+            }
+        }
+    }
+
+    async fn read(&mut self, wakeup: &Wakeup) -> Result<()> {
+        match wakeup {
+            Wakeup::Everything => {
+                // What others wrote while we could not hear of it must be in what we read.
+                self.store.sync().await?;
+                let records = self.read_all().await?;
+                self.have = records.iter().map(|(path, record)| (path.clone(), record.revision)).collect();
+                self.sink.replace_all(records);
+                self.freshness.send_modify(|f| f.loads += 1);
+            }
+            Wakeup::Paths(paths) => {
+                let mut reads = FuturesOrdered::new();
+                let mut changes = Vec::with_capacity(paths.len());
+                let mut paths = paths.iter();
+                loop {
+                    while reads.len() < IN_FLIGHT
+                        && let Some(path) = paths.next()
+                    {
+                        let store = &self.store;
+                        reads.push_back(async move { (path, store.get(path).await) });
+                    }
+                    let Some((path, record)) = reads.next().await else { break };
+                    let record = record?;
+                    match &record {
+                        Some(record) if self.have.get(path).is_some_and(|have| *have >= record.revision) => continue,
+                        Some(record) => self.have.insert(path.clone(), record.revision),
+                        None => self.have.remove(path),
+                    };
+                    changes.push((path.clone(), record));
+                }
+                if !changes.is_empty() {
+                    self.sink.apply(changes);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Walks the whole subtree, level by level, many reads at a time. Records that vanish meanwhile are left out: the watch tells of them.
+    async fn read_all(&self) -> Result<Vec<(RecordPath, Record)>> {
+        let mut todo = vec![self.root.clone()];
+        let mut reads = FuturesOrdered::new();
+        let mut out = Vec::new();
+        loop {
+            while reads.len() < IN_FLIGHT
+                && let Some(path) = todo.pop()
+            {
+                reads.push_back(async move {
+                    let (record, children) = tokio::join!(self.store.get(&path), self.store.children(&path));
+                    (path, record, children)
+                });
+            }
+            let Some((path, record, children)) = reads.next().await else { return Ok(out) };
+            match children {
+                Ok(names) => {
+                    for name in names {
+                        todo.push(path.join(&name).map_err(|e| StoreError::Broken(e.to_string()))?);
+                    }
+                }
+                Err(StoreError::NotFound(_)) => {}
+                Err(error) => return Err(error),
+            }
+            if let Some(record) = record? {
+                out.push((path, record));
+            }
+        }
+    }
+}

@@ -1,0 +1,420 @@
+//! The store of a cluster: ZooKeeper, through the `zookeeper-client` crate.
+//!
+//! The session lives on a thread of its own, so that nothing slow in the daemon can delay its heartbeats. That thread also keeps *one* recursive watch on the
+//! whole tree and hands its events out to our watches. What the crate and ZooKeeper leave to us:
+//!
+//! * Persistent watches are lost on a reconnect (version 0.11.2 of the crate), and ZooKeeper does not replay what happened meanwhile in any case: after each
+//!   reconnect the watch is added again and every watch of ours is told that anything may have changed.
+//! * The session's end is noticed late (7/5 of the timeout); a new session is made at once then, under the next generation.
+//! * Whatever is not an answer of the server's is [`StoreError::Unknown`]: the request may have been done.
+
+use crate::{
+    CreateMode, Op, Record, Result, Session, SessionState, Store, StoreError, Version, Wakeup, Watch, local, subtree,
+    tree::DATA_MAX,
+    types::{Waker, lock},
+};
+use async_trait::async_trait;
+use drover_model::RecordPath;
+use std::{
+    collections::BTreeSet,
+    future::Future,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
+use zookeeper_client as zk;
+
+/// The first pause between attempts to make a session; doubles up to [`CONNECT_PAUSE_MAX`].
+const CONNECT_PAUSE: Duration = Duration::from_millis(100);
+/// The longest pause between attempts.
+const CONNECT_PAUSE_MAX: Duration = Duration::from_secs(2);
+/// How long the server's answer to our goodbye is waited for.
+const CLOSE_WAIT: Duration = Duration::from_secs(1);
+
+/// How to reach the ensemble.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// The members: `address:port`.
+    pub servers: Vec<String>,
+    /// After so long without a word of us the ensemble ends our session. It bounds it to 2 to 20 of its ticks.
+    pub session_timeout: Duration,
+    /// The record under which everything of ours is; made if it is missing.
+    pub root: RecordPath,
+}
+
+/// A session with a ZooKeeper ensemble, made anew when it ends.
+pub struct ZooKeeperStore {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    options: Options,
+    client: watch::Sender<Option<zk::Client>>,
+    session: watch::Sender<Session>,
+    watches: Mutex<Vec<(RecordPath, Waker)>>,
+    closing: watch::Sender<bool>,
+    /// True when the session's thread has ended.
+    ended: watch::Sender<bool>,
+}
+
+impl ZooKeeperStore {
+    /// Starts the session's thread and returns at once: the ensemble may come later. Until then calls wait, and fail as unknown at their deadline.
+    ///
+    /// # Errors
+    /// When no server is named, or the thread cannot be started.
+    pub fn start(options: Options) -> Result<ZooKeeperStore> {
+        if options.servers.is_empty() {
+            return Err(StoreError::Broken("no ZooKeeper server is configured".to_owned()));
+        }
+        let shared = Arc::new(Shared {
+            options,
+            client: watch::channel(None).0,
+            session: watch::channel(Session { generation: 0, state: SessionState::Disconnected }).0,
+            watches: Mutex::new(Vec::new()),
+            closing: watch::channel(false).0,
+            ended: watch::channel(false).0,
+        });
+        let thread = shared.clone();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|e| StoreError::Broken(format!("cannot make a runtime for ZooKeeper: {e}")))?;
+        std::thread::Builder::new()
+            .name("zookeeper".to_owned())
+            .spawn(move || {
+                runtime.block_on(thread.keep_session());
+                thread.ended.send_replace(true);
+            })
+            .map_err(|e| StoreError::Broken(format!("cannot start a thread for ZooKeeper: {e}")))?;
+        Ok(ZooKeeperStore { shared })
+    }
+
+    /// Does a call on the present session, waiting for one if there is none just now.
+    async fn call<T, F: Future<Output = Result<T>>>(&self, what: &str, act: impl FnOnce(zk::Client) -> F) -> Result<T> {
+        let unknown = |why: &str| StoreError::Unknown { what: what.to_owned(), why: why.to_owned() };
+        let work = async {
+            let mut session = self.shared.session.subscribe();
+            let state = session.wait_for(|s| s.state != SessionState::Disconnected).await.map(|s| s.state);
+            if !matches!(state, Ok(SessionState::Connected)) {
+                return Err(StoreError::Closed);
+            }
+            let client = self.shared.client.borrow().clone();
+            act(client.ok_or_else(|| unknown("no session"))?).await
+        };
+        match timeout(self.shared.options.session_timeout, work).await {
+            Ok(answer) => answer,
+            Err(_) => Err(unknown("no answer by the deadline")),
+        }
+    }
+}
+
+impl Drop for ZooKeeperStore {
+    fn drop(&mut self) {
+        self.shared.closing.send_replace(true);
+    }
+}
+
+impl Shared {
+    /// Makes sessions, one after the other, until told to close.
+    async fn keep_session(&self) {
+        let mut closing = self.closing.subscribe();
+        let mut pause = CONNECT_PAUSE;
+        loop {
+            let attempt = tokio::select! {
+                biased;
+                _ = closing.wait_for(|c| *c) => break,
+                attempt = self.connect() => attempt,
+            };
+            match attempt {
+                Ok((client, watcher)) => {
+                    pause = CONNECT_PAUSE;
+                    if self.use_session(client, watcher, &mut closing).await {
+                        break;
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(%error, servers = ?self.options.servers, "cannot make a session with ZooKeeper yet");
+                    tokio::select! {
+                        biased;
+                        _ = closing.wait_for(|c| *c) => break,
+                        () = sleep(pause) => {}
+                    }
+                    pause = (pause * 2).min(CONNECT_PAUSE_MAX);
+                }
+            }
+        }
+        self.session.send_modify(|s| s.state = SessionState::Closed);
+        lock(&self.watches).clear();
+    }
+
+    async fn connect(&self) -> std::result::Result<(zk::Client, zk::PersistentWatcher), zk::Error> {
+        let timeout = self.options.session_timeout;
+        let client = zk::Client::connector()
+            .with_session_timeout(timeout)
+            .with_connection_timeout(timeout / 4)
+            .with_server_version(3, 8, 0)
+            .connect(&self.options.servers.join(","))
+            .await?;
+        let root = self.options.root.as_str();
+        let client = if root == "/" {
+            client
+        } else {
+            client.mkdir(root, &zk::CreateMode::Persistent.with_acls(zk::Acls::anyone_all())).await?;
+            client.chroot(root.to_owned()).map_err(|_| zk::Error::UnexpectedError(format!("bad root {root}")))?
+        };
+        let watcher = client.watch("/", zk::AddWatchMode::PersistentRecursive).await?;
+        Ok((client, watcher))
+    }
+
+    /// Serves one session to its end. Returns whether we are to close.
+    async fn use_session(
+        &self,
+        client: zk::Client,
+        mut watcher: zk::PersistentWatcher,
+        closing: &mut watch::Receiver<bool>,
+    ) -> bool {
+        let mut states = client.state_watcher();
+        self.client.send_replace(Some(client.clone()));
+        self.session.send_modify(|s| *s = Session { generation: s.generation + 1, state: SessionState::Connected });
+        tracing::info!(session = %client.session_id(), timeout = ?client.session_timeout(), "connected to ZooKeeper");
+        self.wake_all();
+        let mut connected = true;
+        loop {
+            tokio::select! {
+                biased;
+                _ = closing.wait_for(|c| *c) => {
+                    self.client.send_replace(None);
+                    self.session.send_modify(|s| s.state = SessionState::Closed);
+                    // The server hears our goodbye when the last handle is gone; this thread must live until then.
+                    drop((client, watcher));
+                    let goodbye = async { while !states.changed().await.is_terminated() {} };
+                    let _a_silent_server_expires_it = timeout(CLOSE_WAIT, goodbye).await;
+                    return true;
+                }
+                state = states.changed() => match state {
+                    zk::SessionState::SyncConnected => {
+                        match client.watch("/", zk::AddWatchMode::PersistentRecursive).await {
+                            Ok(new) => watcher = new,
+                            Err(error) => {
+                                tracing::debug!(%error, "cannot watch ZooKeeper now");
+                                continue;
+                            }
+                        }
+                        connected = true;
+                        tracing::info!("connected to ZooKeeper again, in the same session");
+                        self.session.send_modify(|s| s.state = SessionState::Connected);
+                        self.wake_all();
+                    }
+                    state if state.is_terminated() => {
+                        tracing::warn!(%state, "the session with ZooKeeper has ended");
+                        self.client.send_replace(None);
+                        self.session.send_modify(|s| s.state = SessionState::Disconnected);
+                        return false;
+                    }
+                    _ => {
+                        if std::mem::take(&mut connected) {
+                            tracing::warn!("lost the connection to ZooKeeper");
+                        }
+                        self.session.send_modify(|s| s.state = SessionState::Disconnected);
+                    }
+                },
+                event = watcher.changed(), if connected => {
+                    if event.path.is_empty() {
+                        // The session's state, which the other branch hears too; until it does, there is nothing to hear here.
+                        connected = false;
+                    } else {
+                        self.wake(&event.path);
+                    }
+                }
+            }
+        }
+    }
+
+    fn wake(&self, path: &str) {
+        let Ok(path) = RecordPath::new(path) else { return };
+        lock(&self.watches).retain(|(root, waker)| {
+            if path.is_within(root) {
+                waker.wake(Wakeup::Paths(BTreeSet::from([path.clone()])))
+            } else {
+                waker.is_heard()
+            }
+        });
+    }
+
+    fn wake_all(&self) {
+        lock(&self.watches).retain(|(_, waker)| waker.wake(Wakeup::Everything));
+    }
+}
+
+fn mode(mode: CreateMode) -> zk::CreateOptions<'static> {
+    let mode = match mode {
+        CreateMode::Persistent => zk::CreateMode::Persistent,
+        CreateMode::Ephemeral => zk::CreateMode::Ephemeral,
+        CreateMode::PersistentSequential => zk::CreateMode::PersistentSequential,
+        CreateMode::EphemeralSequential => zk::CreateMode::EphemeralSequential,
+    };
+    mode.with_acls(zk::Acls::anyone_all())
+}
+
+/// A version as ZooKeeper counts it. One that it cannot have is one that no record has.
+fn version(version: Version) -> i32 {
+    i32::try_from(version.0).unwrap_or(i32::MAX)
+}
+
+/// The server's answer, or what we know without one.
+fn refusal(what: &str, op: &Op, error: zk::Error) -> StoreError {
+    let path = op.path().clone();
+    match error {
+        zk::Error::NoNode if matches!(op, Op::Create(..)) => StoreError::NoParent(path),
+        zk::Error::NoNode => StoreError::NotFound(path),
+        zk::Error::NodeExists => StoreError::Exists(path),
+        zk::Error::BadVersion => StoreError::Conflict(path),
+        zk::Error::NotEmpty => StoreError::NotEmpty(path),
+        zk::Error::NoChildrenForEphemerals => StoreError::NoParent(path),
+        error @ (zk::Error::BadArguments(_) | zk::Error::NoAuth | zk::Error::InvalidAcl | zk::Error::Unimplemented) => {
+            StoreError::Broken(format!("ZooKeeper refused to {what}: {error}"))
+        }
+        zk::Error::ClientClosed => StoreError::Closed,
+        error => StoreError::Unknown { what: what.to_owned(), why: error.to_string() },
+    }
+}
+
+fn fits(ops: &[Op]) -> Result<()> {
+    let size = ops.iter().map(|op| match op {
+        Op::Create(_, data, _) | Op::Set(_, data, _) => data.len(),
+        Op::Check(..) | Op::Delete(..) => 0,
+    });
+    match size.sum() {
+        size if size > DATA_MAX => {
+            let what = ops.first().map(|op| op.path().to_string()).unwrap_or_default();
+            Err(StoreError::TooLarge { what, size, limit: DATA_MAX })
+        }
+        _ => Ok(()),
+    }
+}
+
+#[async_trait]
+impl Store for ZooKeeperStore {
+    async fn get(&self, path: &RecordPath) -> Result<Option<Record>> {
+        let what = format!("read {path}");
+        self.call(&what, async |client| match client.get_data(path.as_str()).await {
+            Ok((data, stat)) => Ok(Some(Record { data, version: Version(stat.version.into()), revision: stat.mzxid })),
+            Err(zk::Error::NoNode) => Ok(None),
+            Err(error) => Err(refusal(&what, &Op::Check(path.clone(), Version(0)), error)),
+        })
+        .await
+    }
+
+    async fn children(&self, path: &RecordPath) -> Result<Vec<String>> {
+        let what = format!("list {path}");
+        self.call(&what, async |client| match client.list_children(path.as_str()).await {
+            Ok(mut names) => {
+                names.sort();
+                Ok(names)
+            }
+            Err(error) => Err(refusal(&what, &Op::Check(path.clone(), Version(0)), error)),
+        })
+        .await
+    }
+
+    async fn create(&self, path: &RecordPath, data: Vec<u8>, create: CreateMode) -> Result<RecordPath> {
+        let op = Op::Create(path.clone(), data, create);
+        fits(std::slice::from_ref(&op))?;
+        let what = format!("create {path}");
+        let Op::Create(_, data, _) = &op else { return Err(StoreError::Broken(what)) };
+        self.call(&what, async |client| match client.create(path.as_str(), data, &mode(create)).await {
+            Ok((_, sequence)) => match create {
+                CreateMode::Persistent | CreateMode::Ephemeral => Ok(path.clone()),
+                CreateMode::PersistentSequential | CreateMode::EphemeralSequential => {
+                    RecordPath::new(&format!("{path}{sequence}")).map_err(|e| StoreError::Broken(e.to_string()))
+                }
+            },
+            Err(error) => Err(refusal(&what, &op, error)),
+        })
+        .await
+    }
+
+    async fn set(&self, path: &RecordPath, data: Vec<u8>, expected: Version) -> Result<Version> {
+        let op = Op::Set(path.clone(), data, expected);
+        fits(std::slice::from_ref(&op))?;
+        let what = format!("set {path}");
+        let Op::Set(_, data, _) = &op else { return Err(StoreError::Broken(what)) };
+        self.call(&what, async |client| match client.set_data(path.as_str(), data, Some(version(expected))).await {
+            Ok(stat) => Ok(Version(stat.version.into())),
+            Err(error) => Err(refusal(&what, &op, error)),
+        })
+        .await
+    }
+
+    async fn delete(&self, path: &RecordPath, expected: Option<Version>) -> Result<()> {
+        let op = Op::Delete(path.clone(), expected);
+        let what = format!("delete {path}");
+        self.call(&what, async |client| {
+            let deleted = client.delete(path.as_str(), expected.map(version)).await;
+            deleted.map_err(|error| refusal(&what, &op, error))
+        })
+        .await
+    }
+
+    async fn multi(&self, ops: Vec<Op>) -> Result<()> {
+        fits(&ops)?;
+        let what = local::describe(&ops);
+        self.call(&what, async |client| {
+            let mut writer = client.new_multi_writer();
+            for (index, op) in ops.iter().enumerate() {
+                let added = match op {
+                    Op::Check(path, v) => writer.add_check_version(path.as_str(), version(*v)),
+                    Op::Create(path, data, create) => writer.add_create(path.as_str(), data, &mode(*create)),
+                    Op::Set(path, data, v) => writer.add_set_data(path.as_str(), data, Some(version(*v))),
+                    Op::Delete(path, v) => writer.add_delete(path.as_str(), v.map(version)),
+                };
+                let refused = |e| StoreError::Refused { index, cause: Box::new(refusal(&what, op, e)) };
+                added.map_err(refused)?;
+            }
+            match writer.commit().await {
+                Ok(_) => Ok(()),
+                Err(zk::MultiWriteError::OperationFailed { index, source }) => match ops.get(index) {
+                    Some(op) => Err(StoreError::Refused { index, cause: Box::new(refusal(&what, op, source)) }),
+                    None => Err(StoreError::Broken(format!("ZooKeeper refused step {index} of {}", ops.len()))),
+                },
+                Err(zk::MultiWriteError::RequestFailed { source }) => {
+                    let root = Op::Check(RecordPath::root(), Version(0));
+                    Err(refusal(&what, ops.first().unwrap_or(&root), source))
+                }
+            }
+        })
+        .await
+    }
+
+    async fn sync(&self) -> Result<()> {
+        self.call("synchronise", async |client| {
+            let synced = client.sync("/").await;
+            synced.map_err(|error| StoreError::Unknown { what: "synchronise".to_owned(), why: error.to_string() })
+        })
+        .await
+    }
+
+    async fn watch(&self, path: &RecordPath) -> Result<Watch> {
+        if *self.shared.closing.borrow() {
+            return Err(StoreError::Closed);
+        }
+        let (waker, watch) = Watch::new();
+        lock(&self.shared.watches).push((path.clone(), waker));
+        Ok(watch)
+    }
+
+    fn session(&self) -> watch::Receiver<Session> {
+        self.shared.session.subscribe()
+    }
+
+    async fn close(&self) {
+        self.shared.closing.send_replace(true);
+        let mut ended = self.shared.ended.subscribe();
+        let _the_sender_is_ours = ended.wait_for(|ended| *ended).await;
+    }
+
+    async fn rename(&self, from: &RecordPath, to: &RecordPath) -> Result<()> {
+        subtree::rename(self, from, to).await
+    }
+}
