@@ -1,3 +1,6 @@
 //! The world outside: hypervisor, console files, host facts. Each a small trait, the real thing and a fake.
 
+pub mod console;
+pub mod host;
 pub mod hypervisor;
+pub mod storage;

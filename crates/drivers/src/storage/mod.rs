@@ -1,0 +1,3 @@
+//! Where disks are.
+
+pub mod files;
