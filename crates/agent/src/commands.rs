@@ -1,0 +1,395 @@
+//! The requests of administrators: read, ask plan whether it is allowed, compare-and-set.
+//!
+//! Each request reads the records afresh, so that it never decides on a stale view; where somebody else was quicker it decides again on what
+//! that one wrote, except where the request names the version that it is meant for: then the answer is a conflict.
+
+use crate::{context::Context, records, tokens};
+use drover_model::{
+    BadName, Claim, ClusterView, Definition, NodeName, Stored, Token, TokenName, TokenRole, VmName, VmRecord, VmStatus,
+    WallTime,
+    cluster::CLUSTER_SCHEMA,
+    domain::BadXml,
+    layout,
+    vm::{Epoch, VM_SCHEMA},
+};
+use drover_plan::{
+    admit::{self, Command, Deletion, Refusal},
+    place,
+};
+use drover_store::{CreateMode, Op, StoreError, Version};
+use std::sync::Arc;
+use uuid::Uuid;
+
+/// How often a request is decided anew because somebody else was quicker. More means that something is badly wrong.
+const TRIES: usize = 10;
+
+/// Why a request was not done. Nothing was changed, except where [`CommandError::Unavailable`] says that this is not known.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CommandError {
+    /// What was given cannot be accepted.
+    #[error("{message}")]
+    Invalid {
+        /// The parameter.
+        field: &'static str,
+        /// What it was, cut to a printable length.
+        given: String,
+        /// The whole story: what was given, why not, what is accepted.
+        message: String,
+    },
+    /// There is no such thing.
+    #[error("{0}")]
+    NotFound(String),
+    /// Not now, or not in this state.
+    #[error("{0}")]
+    Refused(String),
+    /// Somebody else changed it meanwhile, or has the name.
+    #[error("{0}")]
+    Conflict(String),
+    /// The store gave no definite answer.
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+impl From<StoreError> for CommandError {
+    fn from(error: StoreError) -> CommandError {
+        match error {
+            StoreError::Unknown { .. } => CommandError::Unavailable(format!(
+                "the cluster's store gave no definite answer ({error}); look whether it was done before trying again"
+            )),
+            StoreError::Closed => CommandError::Unavailable("this node's daemon is stopping".to_owned()),
+            StoreError::TooLarge { .. } => CommandError::Refused(error.to_string()),
+            error => CommandError::Unavailable(format!("the cluster's store: {error}")),
+        }
+    }
+}
+
+impl From<Refusal> for CommandError {
+    fn from(refusal: Refusal) -> CommandError {
+        let message = refusal.to_string();
+        match refusal {
+            Refusal::Timeout(given) => CommandError::Invalid { field: "timeout", given: given.to_string(), message },
+            Refusal::Identity { given, .. } => CommandError::Invalid { field: "xml", given, message },
+            _ => CommandError::Refused(message),
+        }
+    }
+}
+
+impl From<BadXml> for CommandError {
+    fn from(error: BadXml) -> CommandError {
+        let given = match &error {
+            BadXml::Value { value, .. } => value.clone(),
+            BadXml::Name(BadName { given, .. }) => given.clone(),
+            _ => String::new(),
+        };
+        CommandError::Invalid { field: "xml", given, message: error.to_string() }
+    }
+}
+
+type Result<T> = std::result::Result<T, CommandError>;
+
+/// A new VM.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Define {
+    /// The libvirt domain XML.
+    pub xml: String,
+    /// Its node; `None`: one is chosen.
+    pub node: Option<NodeName>,
+}
+
+/// A new definition of a VM.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Modify {
+    /// The libvirt domain XML.
+    pub xml: String,
+    /// The version of the VM's record that was read before; `None`: whatever it is now.
+    pub expected: Option<i64>,
+    /// Restart a running VM, so that it takes the definition up at once.
+    pub restart: bool,
+    /// Only say what would change.
+    pub dry_run: bool,
+}
+
+/// A VM as a request left it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// Its record.
+    pub record: VmRecord,
+    /// The record's version.
+    pub version: i64,
+}
+
+/// What a new definition changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Modified {
+    /// The definition before.
+    pub before: String,
+    /// The VM now.
+    pub now: Change,
+}
+
+/// The requests. Cheap to clone.
+#[derive(Clone)]
+pub struct Commands {
+    ctx: Arc<Context>,
+}
+
+/// The records that decisions about a VM are made on.
+struct Vm {
+    record: Stored<VmRecord>,
+    claim: Stored<Claim>,
+}
+
+impl Commands {
+    pub(crate) fn new(ctx: Arc<Context>) -> Commands {
+        Commands { ctx }
+    }
+
+    async fn read(&self, uuid: &Uuid) -> Result<Vm> {
+        let store = &*self.ctx.store;
+        let (record, claim) = (layout::vm(uuid), layout::vm_claim(uuid));
+        let (record, claim) = tokio::join!(records::read(store, &record), records::read(store, &claim));
+        let gone = || CommandError::NotFound(format!("there is no VM with UUID {uuid}"));
+        Ok(Vm { record: record?.ok_or_else(gone)?, claim: claim?.ok_or_else(gone)? })
+    }
+
+    /// Sets a VM's record, if it is still the one that was read.
+    async fn write(&self, old: &Stored<VmRecord>, new: VmRecord) -> std::result::Result<Change, StoreError> {
+        if new == old.value {
+            return Ok(Change { record: new, version: old.version });
+        }
+        let path = layout::vm(&new.uuid);
+        let version = self.ctx.store.set(&path, records::encode(&new)?, Version(old.version)).await?;
+        Ok(Change { record: new, version: version.0 })
+    }
+
+    /// Defines a VM, and chooses its node if none is named.
+    pub async fn define(&self, request: Define) -> Result<Change> {
+        let definition = Definition::parse(&request.xml, Uuid::new_v4())?;
+        let view = self.ctx.views.latest();
+        let node = match request.node {
+            Some(node) => Some(known_node(&view, node)?),
+            None => {
+                let placement = place::choose(&view, definition.demand);
+                let Some(node) = placement.node.clone() else {
+                    let why = placement.reasons();
+                    return Err(CommandError::Refused(format!(
+                        "no node can take VM {}: {why}. Make room, or name a node to define it there without starting it",
+                        definition.name
+                    )));
+                };
+                Some(node)
+            }
+        };
+        let record = admit::define(&definition, node);
+        let (uuid, name) = (record.uuid, record.name.clone());
+        let ops = self.new_vm(&record)?;
+        match self.ctx.store.multi(ops).await {
+            Ok(()) => {
+                tracing::info!(vm = %name, uuid = %uuid, node = ?record.node, "defined a VM");
+                Ok(Change { record, version: 0 })
+            }
+            Err(StoreError::Refused { index: 0, .. }) => {
+                Err(CommandError::Conflict(format!("a VM named {name} exists already; choose another name")))
+            }
+            Err(StoreError::Refused { .. }) => Err(CommandError::Conflict(format!(
+                "a VM with UUID {uuid} exists already; give this one a UUID of its own, or leave <uuid> out"
+            ))),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The four records of a new VM; the name comes first, so that a refusal tells what is taken.
+    fn new_vm(&self, record: &VmRecord) -> std::result::Result<Vec<Op>, StoreError> {
+        let status = VmStatus {
+            schema: VM_SCHEMA,
+            node: record.node.clone().unwrap_or_else(|| self.ctx.me().clone()),
+            epoch: Epoch(0),
+            run: None,
+            doing: String::new(),
+            generation: None,
+            crashes: 0,
+            since: self.ctx.wall(),
+            console: false,
+            vnc: None,
+        };
+        Ok(vec![
+            records::create_op(layout::vm_name(&record.name), &record.uuid)?,
+            records::create_op(layout::vm(&record.uuid), record)?,
+            records::create_op(layout::vm_claim(&record.uuid), &Claim::never())?,
+            records::create_op(layout::vm_status(&record.uuid), &status)?,
+        ])
+    }
+
+    /// Changes what is wanted of a VM.
+    pub async fn set_state(&self, uuid: Uuid, command: Command) -> Result<Change> {
+        for _ in 0..TRIES {
+            let vm = self.read(&uuid).await?;
+            let new = admit::command(&vm.record.value, command)?;
+            match self.write(&vm.record, new).await {
+                Err(error) if error.is_conflict() => continue,
+                Ok(change) => {
+                    tracing::info!(vm = %change.record.name, from = %vm.record.value.state, to = %change.record.state, "a VM's wanted state");
+                    return Ok(change);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(too_busy(&uuid))
+    }
+
+    /// Gives a VM a new definition.
+    pub async fn modify(&self, uuid: Uuid, request: Modify) -> Result<Modified> {
+        let definition = Definition::parse(&request.xml, uuid)?;
+        for _ in 0..TRIES {
+            let vm = self.read(&uuid).await?;
+            let old = &vm.record;
+            if let Some(expected) = request.expected
+                && expected != old.version
+            {
+                return Err(CommandError::Conflict(format!(
+                    "VM {} was changed by somebody else since you read it (version {expected}, now {}); read it again and repeat your change",
+                    old.value.name, old.version
+                )));
+            }
+            let new = admit::modify(&old.value, &definition, request.restart)?;
+            let before = old.value.xml.clone();
+            if request.dry_run {
+                return Ok(Modified { before, now: Change { record: new, version: old.version } });
+            }
+            match self.write(old, new).await {
+                Err(error) if error.is_conflict() => continue,
+                Ok(now) => {
+                    tracing::info!(vm = %now.record.name, generation = now.record.generation.0, restart = request.restart, "a VM has a new definition");
+                    return Ok(Modified { before, now });
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(too_busy(&uuid))
+    }
+
+    /// Gives a VM that is off a new name.
+    pub async fn rename(&self, uuid: Uuid, name: VmName, expected: Option<i64>) -> Result<Change> {
+        for _ in 0..TRIES {
+            let Vm { record: old, claim } = self.read(&uuid).await?;
+            if expected.is_some_and(|expected| expected != old.version) {
+                return Err(CommandError::Conflict(format!(
+                    "VM {} was changed by somebody else since you read it; read it again and repeat your change",
+                    old.value.name
+                )));
+            }
+            if old.value.name == name {
+                return Ok(Change { record: old.value, version: old.version });
+            }
+            let renamed = Definition::parse(&old.value.xml, uuid)?.renamed(&name)?;
+            let record = admit::rename(&old.value, &claim.value, &renamed)?;
+            let ops = vec![
+                records::create_op(layout::vm_name(&name), &uuid)?,
+                Op::Check(layout::vm_claim(&uuid), Version(claim.version)),
+                Op::Delete(layout::vm_name(&old.value.name), None),
+                records::set_op(layout::vm(&uuid), &record, old.version)?,
+            ];
+            match self.ctx.store.multi(ops).await {
+                Ok(()) => {
+                    tracing::info!(vm = %name, was = %old.value.name, "renamed a VM");
+                    return Ok(Change { record, version: old.version + 1 });
+                }
+                Err(StoreError::Refused { index: 0, .. }) => {
+                    return Err(CommandError::Conflict(format!(
+                        "a VM named {name} exists already; choose another name"
+                    )));
+                }
+                Err(error) if error.is_conflict() => continue,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(too_busy(&uuid))
+    }
+
+    /// Deletes a VM, with the disks that are Drover's own or without. `None`: it is gone. Otherwise its node does it now.
+    pub async fn delete(&self, uuid: Uuid, disks: bool) -> Result<Option<Change>> {
+        for _ in 0..TRIES {
+            let Vm { record, claim } = self.read(&uuid).await?;
+            let outcome = match admit::delete(&record.value, &claim.value, disks)? {
+                Deletion::ByNode(new) => self.write(&record, new).await.map(Some),
+                Deletion::Now => {
+                    let ops = vec![
+                        Op::Delete(layout::vm_claim(&uuid), Some(Version(claim.version))),
+                        Op::Delete(layout::vm_status(&uuid), None),
+                        Op::Delete(layout::vm_name(&record.value.name), None),
+                        Op::Delete(layout::vm(&uuid), Some(Version(record.version))),
+                    ];
+                    self.ctx.store.multi(ops).await.map(|()| None)
+                }
+            };
+            match outcome {
+                Ok(change) => {
+                    tracing::info!(vm = %record.value.name, disks, now = change.is_none(), "deleting a VM");
+                    return Ok(change);
+                }
+                Err(error) if error.is_conflict() => continue,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(too_busy(&uuid))
+    }
+
+    /// Makes a token. It is returned here and never again.
+    pub async fn create_token(&self, name: TokenName, role: TokenRole) -> Result<String> {
+        let token = tokens::mint();
+        let data = records::encode(&token_record(name.clone(), &token, role, self.ctx.wall()))?;
+        match self.ctx.store.create(&layout::token(name.as_str()), data, CreateMode::Persistent).await {
+            Ok(_) => {
+                tracing::info!(token = %name, "made a token");
+                Ok(token)
+            }
+            Err(StoreError::Exists(_)) => {
+                Err(CommandError::Conflict(format!("a token named {name} exists already; revoke it first")))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Makes a token that is known already hold under this name, whatever held before: how a daemon makes its own token known.
+    pub async fn install_token(&self, name: TokenName, token: &str, role: TokenRole) -> Result<()> {
+        let path = layout::token(name.as_str());
+        let old: Option<Stored<Token>> = records::read(&*self.ctx.store, &path).await?;
+        if old.is_some_and(|old| old.value.sha256 == tokens::hash(token) && old.value.role == role) {
+            return Ok(());
+        }
+        records::put(&*self.ctx.store, &path, &token_record(name, token, role, self.ctx.wall())).await?;
+        Ok(())
+    }
+
+    /// Revokes a token.
+    pub async fn delete_token(&self, name: TokenName) -> Result<()> {
+        match self.ctx.store.delete(&layout::token(name.as_str()), None).await {
+            Ok(()) => {
+                tracing::info!(token = %name, "revoked a token");
+                Ok(())
+            }
+            Err(StoreError::NotFound(_)) => Err(CommandError::NotFound(format!("there is no token named {name}"))),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+fn token_record(name: TokenName, token: &str, role: TokenRole, created: WallTime) -> Token {
+    Token { schema: CLUSTER_SCHEMA, name, sha256: tokens::hash(token), role, created }
+}
+
+fn too_busy(uuid: &Uuid) -> CommandError {
+    CommandError::Conflict(format!("VM {uuid} is being changed by others all the time; try again"))
+}
+
+fn known_node(view: &ClusterView, node: NodeName) -> Result<NodeName> {
+    if view.nodes.contains_key(&node) {
+        return Ok(node);
+    }
+    let known: Vec<String> = view.nodes.keys().map(ToString::to_string).collect();
+    Err(CommandError::Invalid {
+        field: "node",
+        given: node.to_string(),
+        message: format!("node: there is no node {node}; accepted are {}", known.join(", ")),
+    })
+}

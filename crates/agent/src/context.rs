@@ -1,0 +1,110 @@
+//! What every loop of an agent shares.
+
+use crate::{clock::Clock, view::Views};
+use drover_drivers::hypervisor::Hypervisor;
+use drover_model::{Bytes, DomainType, NodeName, Role, WallTime};
+use drover_plan::vm::HostState;
+use drover_store::Store;
+use std::{path::PathBuf, sync::Arc};
+use tokio::sync::watch;
+use uuid::Uuid;
+
+/// What the machine says of itself, each time that it is asked.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct HostFacts {
+    /// Kernel release.
+    pub kernel: String,
+    /// Operating system, for people.
+    pub os: String,
+    /// `x86_64`.
+    pub arch: String,
+    /// Processor threads.
+    pub cpus: u32,
+    /// All memory.
+    pub memory_total: Bytes,
+    /// Memory that could be given out now.
+    pub memory_available: Bytes,
+    /// Load average over one minute.
+    pub load: f32,
+}
+
+/// Where [`HostFacts`] come from. Called every few seconds; must not block for long.
+pub type HostSource = Arc<dyn Fn() -> Result<HostFacts, String> + Send + Sync>;
+
+/// What an agent is told at its start.
+#[derive(Clone)]
+pub struct Options {
+    /// This node's name.
+    pub name: NodeName,
+    /// What it may be.
+    pub role: Role,
+    /// Where the other daemons reach its API: `address:port`.
+    pub api: String,
+    /// The machine's id, and this boot's.
+    pub machine: String,
+    /// See `machine`.
+    pub boot: String,
+    /// This run of the daemon.
+    pub instance: Uuid,
+    /// The memory that the node offers; `None`: all that the machine has.
+    pub capacity: Option<Bytes>,
+    /// Facts of the machine.
+    pub host: HostSource,
+    /// How guests are executed here; `None` until that is known. No guest is started before.
+    pub domain_type: watch::Receiver<Option<DomainType>>,
+    /// Folder of the consoles' logs.
+    pub console_dir: PathBuf,
+    /// Folder of the disk files that are Drover's own.
+    pub disk_dir: PathBuf,
+    /// The daemon's own log.
+    pub log_file: PathBuf,
+    /// The token by which this daemon is known to the others.
+    pub token: String,
+    /// The wall clock, for what people read.
+    pub wall: Arc<dyn Fn() -> WallTime + Send + Sync>,
+}
+
+/// Shared by the loops.
+pub(crate) struct Context {
+    pub(crate) options: Options,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) hypervisor: Arc<dyn Hypervisor>,
+    pub(crate) views: Views,
+    pub(crate) clock: Clock,
+}
+
+impl Context {
+    pub(crate) fn new(
+        options: Options,
+        store: Arc<dyn Store>,
+        hypervisor: Arc<dyn Hypervisor>,
+        views: Views,
+    ) -> Context {
+        Context { options, store, hypervisor, views, clock: Clock::new() }
+    }
+
+    pub(crate) fn me(&self) -> &NodeName {
+        &self.options.name
+    }
+
+    pub(crate) fn wall(&self) -> WallTime {
+        (self.options.wall)()
+    }
+
+    /// Whether guests can be started now.
+    pub(crate) fn host_state(&self) -> HostState {
+        use drover_drivers::hypervisor::Connection;
+        if let Connection::Down(why) = &*self.hypervisor.connection().borrow() {
+            return HostState::NotReady(format!("no connection to the hypervisor: {why}"));
+        }
+        match *self.options.domain_type.borrow() {
+            Some(_) => HostState::Ready,
+            None => HostState::NotReady("finding out whether KVM works here".to_owned()),
+        }
+    }
+
+    /// Where the console of a VM is logged on this node.
+    pub(crate) fn console_file(&self, uuid: &Uuid) -> PathBuf {
+        self.options.console_dir.join(format!("{uuid}.log"))
+    }
+}

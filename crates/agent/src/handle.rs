@@ -1,0 +1,89 @@
+//! What the API sees of a node: the view, the commands, and the node's own files.
+
+use crate::{commands::Commands, context::Context};
+use drover_drivers::hypervisor::Hypervisor;
+use drover_model::{ClusterView, NodeName};
+use drover_store::SessionState;
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+use tokio::sync::watch;
+use uuid::Uuid;
+
+/// A node's agent, from outside. Cheap to clone.
+#[derive(Clone)]
+pub struct NodeHandle {
+    context: Arc<Context>,
+    commands: Commands,
+    ready: watch::Receiver<bool>,
+    stop: watch::Sender<bool>,
+}
+
+impl NodeHandle {
+    pub(crate) fn new(context: Arc<Context>, ready: watch::Receiver<bool>, stop: watch::Sender<bool>) -> NodeHandle {
+        NodeHandle { commands: Commands::new(context.clone()), context, ready, stop }
+    }
+
+    /// This node's name.
+    pub fn me(&self) -> &NodeName {
+        self.context.me()
+    }
+
+    /// The newest view of the cluster.
+    pub fn view(&self) -> Arc<ClusterView> {
+        self.context.views.latest()
+    }
+
+    /// To wait for changes of the view.
+    pub fn views(&self) -> watch::Receiver<Arc<ClusterView>> {
+        self.context.views.subscribe()
+    }
+
+    /// Whether the view is the present state, as far as this side can know; otherwise why it is not.
+    pub fn is_current(&self) -> Result<(), String> {
+        if !self.context.views.freshness().borrow().is_loaded() {
+            return Err("the cluster's records have not been read yet".to_owned());
+        }
+        match self.context.store.session().borrow().state {
+            SessionState::Connected => Ok(()),
+            SessionState::Disconnected => Err("this node has no connection to the cluster's store".to_owned()),
+            SessionState::Closed => Err("this node's daemon is stopping".to_owned()),
+        }
+    }
+
+    /// The requests that change VMs and tokens.
+    pub fn commands(&self) -> &Commands {
+        &self.commands
+    }
+
+    /// This node's hypervisor.
+    pub fn hypervisor(&self) -> &Arc<dyn Hypervisor> {
+        &self.context.hypervisor
+    }
+
+    /// Where the console of a VM is logged on this node.
+    pub fn console_file(&self, uuid: &Uuid) -> PathBuf {
+        self.context.console_file(uuid)
+    }
+
+    /// The daemon's own log.
+    pub fn log_file(&self) -> &Path {
+        &self.context.options.log_file
+    }
+
+    /// The token by which this daemon is known to the others. Never to be shown.
+    pub fn node_token(&self) -> &str {
+        &self.context.options.token
+    }
+
+    /// Waits until this node is a member of the cluster and has reported. Fails when its agent has ended.
+    pub async fn wait_ready(&mut self) -> Result<(), watch::error::RecvError> {
+        self.ready.wait_for(|ready| *ready).await.map(|_| ())
+    }
+
+    /// Asks [`crate::Agent::run`] to end. Guests keep running.
+    pub fn stop(&self) {
+        self.stop.send_replace(true);
+    }
+}

@@ -1,0 +1,276 @@
+//! The node as a member of its cluster: the tree's skeleton, its record, its session, its report.
+//!
+//! The session (an ephemeral record) is made anew in every session of the store. If one of this node's name is there already, it is our
+//! dead predecessor's (the same machine: then it is replaced at once, for a lock on the state folder keeps two daemons of one machine
+//! apart) or another machine's (then this daemon must not join).
+
+use crate::{context::Context, records};
+use drover_drivers::hypervisor::Connection;
+use drover_model::{
+    ClusterConfig, DaemonState, DomainState, NodeName, NodeRecord, NodeSession, NodeStatus, Obs, RunState, Stored,
+    cluster::CLUSTER_SCHEMA, layout, node::NODE_SCHEMA,
+};
+use drover_plan::capacity::HOST_RESERVE;
+use drover_store::{CreateMode, SessionState, StoreError, Version};
+use std::{sync::Arc, time::Duration};
+use tokio::sync::watch;
+
+/// How often a node reports without being asked.
+const REPORT: Duration = Duration::from_secs(5);
+/// Reports that events cause are at least so far apart; what changes meanwhile is folded into one.
+const REPORT_GAP: Duration = Duration::from_millis(500);
+/// How soon a step that the store did not do is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Why a node may not join its cluster.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum JoinError {
+    /// The name is in use.
+    #[error(
+        "another machine (id {machine}) runs as node {name} in this cluster; give this one a name of its own (node.name in the configuration file)"
+    )]
+    NameTaken {
+        /// The name.
+        name: NodeName,
+        /// The other machine's id.
+        machine: String,
+    },
+    /// The records were written by a later version.
+    #[error("the cluster's records have layout {found}, and this version knows {known}: upgrade this node")]
+    TooOld {
+        /// What is there.
+        found: u32,
+        /// What we know.
+        known: u32,
+    },
+    /// The store holds something else.
+    #[error("the cluster's records cannot be read: {0}")]
+    Broken(String),
+}
+
+/// What a step towards membership may end with.
+enum Trouble {
+    /// For good.
+    Join(JoinError),
+    /// Try again.
+    Store(StoreError),
+}
+
+impl From<StoreError> for Trouble {
+    fn from(error: StoreError) -> Trouble {
+        match error {
+            StoreError::Broken(why) => Trouble::Join(JoinError::Broken(why)),
+            error => Trouble::Store(error),
+        }
+    }
+}
+
+/// Joins, stays a member, and reports, until dropped. Ends only when the node may not join.
+pub(crate) async fn run(ctx: Arc<Context>, ready: watch::Sender<bool>) -> Result<(), JoinError> {
+    retrying(&ctx, "preparing the cluster's records", async || prepare(&ctx).await).await?;
+    let mut freshness = ctx.views.freshness();
+    tokio::join!(
+        async {
+            let mut session = ctx.store.session();
+            loop {
+                retrying(&ctx, "making this node's session", async || enter(&ctx).await).await?;
+                lost(&ctx, &mut session).await;
+            }
+        },
+        async {
+            let _ = freshness.wait_for(|f| f.is_loaded()).await;
+            report(&ctx, &ready).await;
+        }
+    )
+    .0
+}
+
+/// Does a step until the store has done it.
+async fn retrying(
+    ctx: &Context,
+    what: &'static str,
+    step: impl AsyncFn() -> Result<(), Trouble>,
+) -> Result<(), JoinError> {
+    let mut told = false;
+    loop {
+        match step().await {
+            Ok(()) => return Ok(()),
+            Err(Trouble::Join(error)) => return Err(error),
+            Err(Trouble::Store(error)) => {
+                if !told {
+                    tracing::warn!(%error, what, "the store did not answer; trying until it does");
+                    told = true;
+                }
+                ctx.clock.until(Some(ctx.clock.now().after(RETRY))).await;
+            }
+        }
+    }
+}
+
+/// The records that everything else stands on, and this node's own.
+async fn prepare(ctx: &Context) -> Result<(), Trouble> {
+    let store = &*ctx.store;
+    let schema: Option<Stored<u32>> = records::read(store, &layout::schema()).await?;
+    match schema {
+        Some(found) if found.value > CLUSTER_SCHEMA => {
+            return Err(Trouble::Join(JoinError::TooOld { found: found.value, known: CLUSTER_SCHEMA }));
+        }
+        Some(_) => {}
+        None => records::ensure(store, &layout::schema(), records::encode(&CLUSTER_SCHEMA)?).await?,
+    }
+    records::ensure(store, &layout::config(), records::encode(&ClusterConfig::default())?).await?;
+    for path in layout::skeleton() {
+        records::ensure(store, &path, Vec::new()).await?;
+    }
+    let path = layout::node(ctx.me());
+    let old: Option<Stored<NodeRecord>> = records::read(store, &path).await?;
+    let record = NodeRecord {
+        schema: NODE_SCHEMA,
+        name: ctx.me().clone(),
+        role: ctx.options.role,
+        api: ctx.options.api.clone(),
+        domain_state: old.as_ref().map_or(DomainState::Ready, |r| r.value.domain_state),
+    };
+    let data = records::encode(&record)?;
+    match old {
+        Some(old) if old.value == record => {}
+        Some(old) => {
+            store.set(&path, data, Version(old.version)).await?;
+        }
+        None => {
+            store.create(&path, data, CreateMode::Persistent).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Makes this session's sign of life, in place of a dead predecessor's.
+async fn enter(ctx: &Context) -> Result<(), Trouble> {
+    let path = layout::node_session(ctx.me());
+    let mine = NodeSession {
+        schema: NODE_SCHEMA,
+        instance: ctx.options.instance,
+        machine: ctx.options.machine.clone(),
+        boot: ctx.options.boot.clone(),
+        started: ctx.wall(),
+    };
+    if let Some(old) = records::read::<NodeSession>(&*ctx.store, &path).await? {
+        if old.value.machine != mine.machine {
+            let (name, machine) = (ctx.me().clone(), old.value.machine);
+            return Err(Trouble::Join(JoinError::NameTaken { name, machine }));
+        }
+        match ctx.store.delete(&path, Some(Version(old.version))).await {
+            Ok(()) | Err(StoreError::NotFound(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    ctx.store.create(&path, records::encode(&mine)?, CreateMode::Ephemeral).await?;
+    tracing::info!(node = %ctx.me(), instance = %mine.instance, "this node is a member of the cluster");
+    Ok(())
+}
+
+/// Completes when the sign of life must be made anew: there is a new session, or the record is gone (or another's) in the view.
+async fn lost(ctx: &Context, session: &mut watch::Receiver<drover_store::Session>) {
+    let generation = session.borrow_and_update().generation;
+    let mut views = ctx.views.subscribe();
+    let mut seen = false;
+    loop {
+        let mine = {
+            let view = views.borrow_and_update();
+            let node = view.nodes.get(ctx.me());
+            node.and_then(|n| n.session.as_ref()).is_some_and(|s| s.instance == ctx.options.instance)
+        };
+        // The view may not have caught up with our own write yet: gone is only what was there.
+        if seen && !mine {
+            return;
+        }
+        seen |= mine;
+        tokio::select! {
+            biased;
+            Ok(()) = session.changed() => {
+                let now = *session.borrow_and_update();
+                if now.generation != generation && now.state == SessionState::Connected {
+                    return;
+                }
+            }
+            Ok(()) = views.changed() => {}
+            else => std::future::pending().await,
+        }
+    }
+}
+
+/// Reports every few seconds, and soon after a domain changed.
+async fn report(ctx: &Context, ready: &watch::Sender<bool>) {
+    let mut events = ctx.hypervisor.events();
+    let mut connection = ctx.hypervisor.connection();
+    let mut domain_type = ctx.options.domain_type.clone();
+    loop {
+        let status = observe(ctx, DaemonState::Run).await;
+        match records::put(&*ctx.store, &layout::node_status(ctx.me()), &status).await {
+            Ok(()) => {
+                if !ready.send_replace(true) {
+                    tracing::info!(node = %ctx.me(), "ready for work");
+                }
+            }
+            Err(error) => tracing::debug!(%error, "this node's report was not taken"),
+        }
+        let earliest = ctx.clock.now().after(REPORT_GAP);
+        let latest = ctx.clock.now().after(REPORT);
+        tokio::select! {
+            biased;
+            _ = events.recv() => {}
+            Ok(()) = connection.changed() => {}
+            Ok(()) = domain_type.changed() => {}
+            () = ctx.clock.until(Some(latest)) => {}
+        }
+        ctx.clock.until(Some(earliest)).await;
+        while events.try_recv().is_ok() {}
+    }
+}
+
+/// Looks at the machine and its domains.
+async fn observe(ctx: &Context, daemon: DaemonState) -> NodeStatus {
+    let facts = (ctx.options.host)().unwrap_or_else(|error| {
+        tracing::warn!(error, "the machine's facts cannot be read");
+        Default::default()
+    });
+    let connection = ctx.hypervisor.connection().borrow().clone();
+    let (hypervisor, domains, problem) = match connection {
+        Connection::Down(why) => (String::new(), Vec::new(), why),
+        Connection::Up => match tokio::join!(ctx.hypervisor.host(), ctx.hypervisor.domains()) {
+            (Ok(host), Ok(domains)) => (host.version, domains, String::new()),
+            (Err(error), _) | (_, Err(error)) => (String::new(), Vec::new(), error.to_string()),
+        },
+    };
+    let in_memory = |domain: &Obs<drover_drivers::hypervisor::Domain>| match domain {
+        Obs::Known(domain) => domain.run != RunState::Off,
+        Obs::Unknown(_) => true,
+        Obs::Absent => false,
+    };
+    let total = ctx.options.capacity.unwrap_or(facts.memory_total);
+    NodeStatus {
+        schema: NODE_SCHEMA,
+        daemon,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        kernel: facts.kernel,
+        os: facts.os,
+        arch: facts.arch,
+        hypervisor,
+        hypervisor_problem: problem,
+        domain_type: *ctx.options.domain_type.borrow(),
+        cpus: facts.cpus,
+        memory_total: total,
+        memory_free: facts.memory_available.min(total.saturating_sub(HOST_RESERVE)),
+        load: facts.load,
+        domains: domains.into_iter().filter(|(_, d)| in_memory(d)).map(|(uuid, _)| uuid).collect(),
+        updated: ctx.wall(),
+    }
+}
+
+/// Tells the others that this daemon stops on purpose. Guests keep running.
+pub(crate) async fn leave(ctx: &Context) {
+    let status = observe(ctx, DaemonState::Stop).await;
+    if let Err(error) = records::put(&*ctx.store, &layout::node_status(ctx.me()), &status).await {
+        tracing::warn!(%error, "could not tell the cluster that this node's daemon stops on purpose");
+    }
+}

@@ -1,0 +1,39 @@
+//! Tokens of the API: 256 random bits, of which only the SHA-256 is kept.
+
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+/// What every token begins with, so that people and scanners recognise one.
+pub const PREFIX: &str = "drover_";
+
+/// A new token. Made of the random bits of three UUIDs (122 each, from the operating system), hashed down to 256.
+pub fn mint() -> String {
+    let mut hash = Sha256::new();
+    for _ in 0..3 {
+        hash.update(Uuid::new_v4().as_bytes());
+    }
+    format!("{PREFIX}{}", hex(&hash.finalize()))
+}
+
+/// What is kept of a token: its SHA-256 in lower-case hexadecimal. A fast hash will do, for there is nothing to guess.
+pub fn hash(token: &str) -> String {
+    hex(&Sha256::digest(token.as_bytes()))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_differ_and_hash_as_the_standard_says() {
+        let (a, b) = (mint(), mint());
+        assert_ne!(a, b);
+        assert_eq!(a.len(), PREFIX.len() + 64);
+        // The example of FIPS 180-2, B.1.
+        assert_eq!(hash("abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+    }
+}

@@ -1,0 +1,71 @@
+//! Keeps the decoded view of the cluster current and hands it out.
+
+use drover_model::{ClusterView, RecordPath};
+use drover_store::{Record, Store, mirror};
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// Hands out the view.
+#[derive(Debug, Clone)]
+pub(crate) struct Views {
+    views: watch::Receiver<Arc<ClusterView>>,
+    freshness: watch::Receiver<mirror::Freshness>,
+}
+
+impl Views {
+    /// The newest view.
+    pub(crate) fn latest(&self) -> Arc<ClusterView> {
+        self.views.borrow().clone()
+    }
+
+    /// To wait for changes.
+    pub(crate) fn subscribe(&self) -> watch::Receiver<Arc<ClusterView>> {
+        self.views.clone()
+    }
+
+    /// How far the view can be trusted to be the present state.
+    pub(crate) fn freshness(&self) -> watch::Receiver<mirror::Freshness> {
+        self.freshness.clone()
+    }
+}
+
+/// Makes the view out of the records.
+pub(crate) struct Keeper {
+    mirror: mirror::Mirror<Decoder>,
+}
+
+impl Keeper {
+    pub(crate) fn new(store: Arc<dyn Store>) -> (Keeper, Views) {
+        let (sender, views) = watch::channel(Arc::new(ClusterView::default()));
+        let mirror = mirror::Mirror::new(store, RecordPath::root(), Decoder { sender });
+        let freshness = mirror.freshness();
+        (Keeper { mirror }, Views { views, freshness })
+    }
+
+    pub(crate) async fn run(self) {
+        self.mirror.run().await;
+    }
+}
+
+/// Folds records into the view. The old view lives on with whoever reads it.
+struct Decoder {
+    sender: watch::Sender<Arc<ClusterView>>,
+}
+
+impl mirror::Sink for Decoder {
+    fn replace_all(&mut self, records: Vec<(RecordPath, Record)>) {
+        let mut view = ClusterView::default();
+        for (path, record) in &records {
+            view.apply(path, Some((&record.data, record.version.0)));
+        }
+        self.sender.send_replace(Arc::new(view));
+    }
+
+    fn apply(&mut self, changes: Vec<(RecordPath, Option<Record>)>) {
+        let mut view = ClusterView::clone(&self.sender.borrow());
+        for (path, record) in &changes {
+            view.apply(path, record.as_ref().map(|r| (r.data.as_slice(), r.version.0)));
+        }
+        self.sender.send_replace(Arc::new(view));
+    }
+}
