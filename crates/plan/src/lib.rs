@@ -4,8 +4,10 @@
 //! * [`admit`]: whether a request about a VM is allowed, and what its record becomes.
 //! * [`place`]: which node a VM goes to, and why not the others.
 //! * [`capacity`]: what of a node is given out; each figure is defined here, once.
+//! * [`health`]: how well the cluster is, and what it lacks.
 
 pub mod admit;
 pub mod capacity;
+pub mod health;
 pub mod place;
 pub mod vm;

@@ -1,0 +1,181 @@
+//! A VM, as the API shows it.
+
+use crate::{
+    domain::devices::Devices,
+    view::VmView,
+    vm::{VmState, VmStatus},
+};
+use serde::{Deserialize, Serialize};
+use std::{borrow::Cow, collections::BTreeMap};
+
+/// A tag of a VM.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Tag {
+    /// Its text.
+    pub name: String,
+    /// Who set it: `user`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Whether it cannot be removed.
+    pub protected: bool,
+}
+
+/// Who may run a VM.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct VmClaim {
+    /// The node; empty: nobody.
+    pub node: String,
+    /// The epoch of the last grant.
+    pub epoch: u64,
+}
+
+/// A VM.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Vm<'a> {
+    /// Its name.
+    pub name: String,
+    /// Its UUID.
+    pub uuid: String,
+    /// What is wanted of it: `start`, `stop`, `shutdown`, ...
+    pub state: String,
+    /// The node that it is assigned to; empty: none.
+    pub node: String,
+    /// The node that it was migrated away from; empty: none.
+    pub last_node: String,
+    /// `no`, or `from NODE`.
+    pub migrated: String,
+    /// Why it failed; empty: it did not.
+    pub failed_reason: String,
+    /// Nodes that it may run on; empty: all.
+    pub node_limit: Vec<String>,
+    /// How its node is chosen; `none`: the cluster's default.
+    pub node_selector: String,
+    /// Whether it starts when its node becomes ready.
+    pub node_autostart: bool,
+    /// How it is moved; `none`: live, else cold.
+    pub migration_method: String,
+    /// The longest pause of a live migration, in milliseconds.
+    pub migration_max_downtime: u32,
+    /// Its tags.
+    pub tags: Vec<Tag>,
+    /// Its snapshots.
+    pub snapshots: Vec<serde_json::Value>,
+    /// For people.
+    pub description: String,
+    /// The profile that it was built from; empty: none.
+    pub profile: String,
+    /// Memory, in MiB.
+    pub memory: u64,
+    /// Virtual CPUs.
+    pub vcpu: u32,
+    /// `sockets/cores/threads`.
+    pub vcpu_topology: String,
+    /// Live figures of its memory.
+    pub memory_stats: BTreeMap<String, u64>,
+    /// Live figures of its CPUs.
+    pub vcpu_stats: BTreeMap<String, u64>,
+    /// What its definition has.
+    #[serde(flatten)]
+    #[cfg_attr(feature = "schema", schemars(with = "BTreeMap<String, serde_json::Value>"))]
+    pub devices: Cow<'a, Devices>,
+    /// Its VNC display.
+    pub vnc: BTreeMap<String, String>,
+    /// The domain XML.
+    pub xml: Cow<'a, str>,
+
+    /// What its node sees: `running`, `paused`, `shutting-down`, `off`, `unknown`; `absent`: there is no domain.
+    pub run_state: String,
+    /// What its node is doing for it, for people; empty: nothing.
+    pub doing: String,
+    /// Crashes in a row.
+    pub crashes: u32,
+    /// Whether its console is logged.
+    pub console_available: bool,
+    /// Counts its definitions.
+    pub generation: u64,
+    /// Whether the running domain was started from an older definition than the present one.
+    pub pending_changes: bool,
+    /// The version of its record, for changes that must not overwrite anything.
+    pub version: i64,
+    /// Who may run it.
+    pub claim: VmClaim,
+}
+
+impl<'a> Vm<'a> {
+    /// A VM out of the view.
+    pub fn of(vm: &'a VmView) -> Vm<'a> {
+        let record = &vm.record.value;
+        let status = vm.status.as_ref();
+        let text = |node: &Option<crate::NodeName>| node.as_ref().map(ToString::to_string).unwrap_or_default();
+        let running = status.and_then(|s| s.generation);
+        let vnc = status.and_then(|s| s.vnc.as_ref());
+        Vm {
+            name: record.name.to_string(),
+            uuid: record.uuid.to_string(),
+            state: record.state.word().to_owned(),
+            node: text(&record.node),
+            last_node: text(&record.last_node),
+            migrated: record.last_node.as_ref().map_or_else(|| "no".to_owned(), |from| format!("from {from}")),
+            failed_reason: match &record.state {
+                VmState::Fail { reason } => reason.clone(),
+                _ => String::new(),
+            },
+            node_limit: Vec::new(),
+            node_selector: "none".to_owned(),
+            node_autostart: false,
+            migration_method: "none".to_owned(),
+            migration_max_downtime: 300,
+            tags: Vec::new(),
+            snapshots: Vec::new(),
+            description: record.description.clone(),
+            profile: record.profile.clone(),
+            memory: vm.demand.memory.as_mib(),
+            vcpu: vm.demand.vcpus,
+            vcpu_topology: vm.devices.vcpu_topology.clone(),
+            memory_stats: BTreeMap::new(),
+            vcpu_stats: BTreeMap::new(),
+            devices: Cow::Borrowed(&vm.devices),
+            vnc: vnc
+                .map(|(listen, port)| {
+                    BTreeMap::from([("listen".to_owned(), listen.clone()), ("port".to_owned(), port.to_string())])
+                })
+                .unwrap_or_default(),
+            xml: Cow::Borrowed(&record.xml),
+            run_state: run_word(status).to_owned(),
+            doing: status.map(|s| s.doing.clone()).unwrap_or_default(),
+            crashes: status.map_or(0, |s| s.crashes),
+            console_available: status.is_some_and(|s| s.console) && !vm.devices.console.is_empty(),
+            generation: record.generation.0,
+            pending_changes: running.is_some_and(|running| running != record.generation),
+            version: vm.record.version,
+            claim: vm
+                .claim
+                .as_ref()
+                .map(|c| VmClaim { node: text(&c.value.node), epoch: c.value.epoch.0 })
+                .unwrap_or_default(),
+        }
+    }
+
+    /// Whether what is wanted is at rest and the world agrees with it, so that there is nothing to wait for.
+    pub fn is_settled(&self) -> bool {
+        match self.state.as_str() {
+            "start" => self.run_state == "running" && !self.claim.node.is_empty(),
+            "stop" | "disable" | "fail" => self.claim.node.is_empty(),
+            _ => false,
+        }
+    }
+}
+
+fn run_word(status: Option<&VmStatus>) -> &'static str {
+    use crate::vm::RunState;
+    match status.map(|s| s.run) {
+        Some(Some(RunState::Running)) => "running",
+        Some(Some(RunState::Paused)) => "paused",
+        Some(Some(RunState::ShuttingDown)) => "shutting-down",
+        Some(Some(RunState::Off)) => "off",
+        Some(None) | None => "absent",
+    }
+}
