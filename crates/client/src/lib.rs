@@ -1,1 +1,392 @@
 //! A client of the HTTP API, for the command line, for tests, and for daemons that ask each other.
+//!
+//! [`Client`] does the requests; the typed methods name each path and its parameters once. Answers are the types of `drover_model::wire`.
+
+use bytes::Bytes;
+use drover_model::wire::{Changed, FaultInfo, Log, Message, NewToken, Node, Refusal, Status, TokenInfo, Vm};
+use futures_util::{Stream, StreamExt};
+use reqwest::{Method, StatusCode};
+use serde::de::DeserializeOwned;
+use std::{fmt, time::Duration};
+
+/// How long a connection may take to be made.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long an answer may take that waits for nothing but the store.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// How often a request that only reads is sent when no answer comes.
+const TRIES: usize = 3;
+/// Parameters of a request.
+type Params<'a> = &'a [(&'a str, String)];
+
+/// Why there is no answer, or none that was hoped for.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ClientError {
+    /// No answer came.
+    #[error("no answer from {url}: {why}")]
+    Unreachable {
+        /// What was asked.
+        url: String,
+        /// What was seen instead.
+        why: String,
+    },
+    /// The answer is no.
+    #[error("{}", refusal.message)]
+    Refused {
+        /// The HTTP status.
+        status: u16,
+        /// What the server said.
+        refusal: Refusal,
+    },
+    /// The answer makes no sense; perhaps it was another program's.
+    #[error("{url} did not answer as Drover does: {why}")]
+    BadAnswer {
+        /// What was asked.
+        url: String,
+        /// What was wrong.
+        why: String,
+    },
+}
+
+impl ClientError {
+    /// The HTTP status of a refusal.
+    pub fn status(&self) -> Option<u16> {
+        match self {
+            ClientError::Refused { status, .. } => Some(*status),
+            _ => None,
+        }
+    }
+}
+
+/// The result of every request.
+pub type Result<T> = std::result::Result<T, ClientError>;
+
+/// Asks one server.
+#[derive(Clone)]
+pub struct Client {
+    base: String,
+    token: Option<String>,
+    http: reqwest::Client,
+}
+
+impl fmt::Debug for Client {
+    // Without the token.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("base", &self.base).finish_non_exhaustive()
+    }
+}
+
+/// A part of a path, so that no name can leave its place.
+fn part(text: &str) -> String {
+    use std::fmt::Write;
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            let _writing_to_a_string_works = write!(out, "%{byte:02X}");
+        }
+    }
+    // A part that is only dots means another place.
+    if out.chars().all(|c| c == '.') { out.replace('.', "%2E") } else { out }
+}
+
+impl Client {
+    /// For the server at `url` (`http://127.0.0.1:7370`), with a token or without.
+    ///
+    /// # Errors
+    /// When the URL is none that can be used.
+    pub fn new(url: &str, token: Option<String>) -> Result<Client> {
+        let bad = |why: String| ClientError::Unreachable { url: url.to_owned(), why };
+        if !url.starts_with("http://") {
+            return Err(bad("the URL must begin with http://".to_owned()));
+        }
+        let http = reqwest::Client::builder()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .user_agent(concat!("drover/", env!("CARGO_PKG_VERSION")))
+            .no_proxy()
+            .build()
+            .map_err(|e| bad(e.to_string()))?;
+        let base = format!("{}/api/v1", url.trim_end_matches('/').trim_end_matches("/api/v1"));
+        Ok(Client { base, token, http })
+    }
+
+    /// The server's URL.
+    pub fn url(&self) -> &str {
+        &self.base
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        params: Params<'_>,
+        timeout: Option<Duration>,
+    ) -> Result<reqwest::Response> {
+        let url = format!("{}{path}", self.base);
+        let reads = method == Method::GET;
+        let mut tries = if reads { TRIES } else { 1 };
+        loop {
+            let mut request = self.http.request(method.clone(), &url);
+            request = if reads || method == Method::DELETE { request.query(params) } else { request.form(params) };
+            if let Some(token) = &self.token {
+                request = request.header("X-Api-Key", token);
+            }
+            if let Some(timeout) = timeout {
+                request = request.timeout(timeout);
+            }
+            tries -= 1;
+            match request.send().await {
+                Ok(answer) => return self.check(&url, answer).await,
+                // The connection was refused or broke before the answer: nothing can have happened to a request that only reads.
+                Err(error) if tries > 0 && !error.is_timeout() => {}
+                Err(error) => return Err(ClientError::Unreachable { url, why: reason(&error) }),
+            }
+        }
+    }
+
+    async fn check(&self, url: &str, answer: reqwest::Response) -> Result<reqwest::Response> {
+        let status = answer.status();
+        if status.is_success() {
+            return Ok(answer);
+        }
+        let text = answer.text().await.unwrap_or_default();
+        match serde_json::from_str::<Refusal>(&text) {
+            Ok(refusal) => Err(ClientError::Refused { status: status.as_u16(), refusal }),
+            Err(_) => Err(ClientError::BadAnswer { url: url.to_owned(), why: format!("it said {status}") }),
+        }
+    }
+
+    /// One request, one answer.
+    pub async fn request<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        params: Params<'_>,
+        timeout: Option<Duration>,
+    ) -> Result<T> {
+        let answer = self.send(method, path, params, Some(timeout.unwrap_or(ANSWER_TIMEOUT))).await?;
+        let url = format!("{}{path}", self.base);
+        let bytes = match answer.bytes().await {
+            Ok(bytes) => bytes,
+            Err(error) => return Err(ClientError::Unreachable { url, why: reason(&error) }),
+        };
+        serde_json::from_slice(&bytes).map_err(|e| ClientError::BadAnswer { url, why: e.to_string() })
+    }
+
+    async fn get<T: DeserializeOwned>(&self, path: &str, params: Params<'_>) -> Result<T> {
+        self.request(Method::GET, path, params, None).await
+    }
+
+    async fn post<T: DeserializeOwned>(&self, path: &str, params: Params<'_>) -> Result<T> {
+        self.request(Method::POST, path, params, None).await
+    }
+
+    /// An answer that comes in pieces, for as long as it lasts.
+    pub async fn stream(
+        &self,
+        path: &str,
+        params: Params<'_>,
+    ) -> Result<impl Stream<Item = Result<Bytes>> + Send + use<>> {
+        let answer = self.send(Method::GET, path, params, None).await?;
+        let url = format!("{}{path}", self.base);
+        Ok(answer.bytes_stream().map(move |piece| {
+            piece.map_err(|error| ClientError::Unreachable { url: url.clone(), why: reason(&error) })
+        }))
+    }
+
+    /// The server's version message.
+    pub async fn root(&self) -> Result<Message> {
+        self.get("/", &[]).await
+    }
+
+    /// The cluster.
+    pub async fn status(&self) -> Result<Status> {
+        self.get("/status", &[]).await
+    }
+
+    /// Faults.
+    pub async fn faults(&self) -> Result<Vec<FaultInfo>> {
+        self.get("/faults", &[]).await
+    }
+
+    /// Nodes, filtered.
+    pub async fn nodes(&self, filters: Params<'_>) -> Result<Vec<Node>> {
+        self.get("/node", filters).await
+    }
+
+    /// One node.
+    pub async fn node(&self, name: &str) -> Result<Node> {
+        self.get(&format!("/node/{}", part(name)), &[]).await
+    }
+
+    /// The last lines of a node's log.
+    pub async fn node_log(&self, name: &str, lines: usize) -> Result<Log> {
+        self.get(&format!("/node/{}/log", part(name)), &[("lines", lines.to_string())]).await
+    }
+
+    /// A node's log as it is written, after its last lines.
+    pub async fn follow_node_log(
+        &self,
+        name: &str,
+        lines: usize,
+    ) -> Result<impl Stream<Item = Result<Bytes>> + Send + use<>> {
+        let params = [("lines", lines.to_string()), ("follow", "true".to_owned())];
+        self.stream(&format!("/node/{}/log", part(name)), &params).await
+    }
+
+    /// VMs, filtered.
+    pub async fn vms(&self, filters: Params<'_>) -> Result<Vec<Vm<'static>>> {
+        self.get("/vm", filters).await
+    }
+
+    /// One VM.
+    pub async fn vm(&self, vm: &str) -> Result<Vm<'static>> {
+        self.get(&format!("/vm/{}", part(vm)), &[]).await
+    }
+
+    /// A VM each time that it changes, beginning with how it is. Ends when the VM is gone.
+    pub async fn watch_vm(&self, vm: &str) -> Result<impl Stream<Item = Result<Vm<'static>>> + Send + use<>> {
+        let url = format!("{}/vm/{}/watch", self.base, part(vm));
+        let pieces = self.stream(&format!("/vm/{}/watch", part(vm)), &[]).await?;
+        Ok(lines(pieces).map(move |line| {
+            let line = line?;
+            serde_json::from_str(&line).map_err(|e| ClientError::BadAnswer { url: url.clone(), why: e.to_string() })
+        }))
+    }
+
+    /// Defines a VM.
+    pub async fn define_vm(&self, xml: &str, node: Option<&str>) -> Result<Changed> {
+        let mut params = vec![("xml", xml.to_owned())];
+        params.extend(node.map(|n| ("node", n.to_owned())));
+        self.post("/vm", &params).await
+    }
+
+    /// Gives a VM a new definition.
+    pub async fn modify_vm(
+        &self,
+        vm: &str,
+        xml: &str,
+        version: Option<i64>,
+        restart: bool,
+        dry_run: bool,
+    ) -> Result<Changed> {
+        let mut params =
+            vec![("xml", xml.to_owned()), ("restart", restart.to_string()), ("dry_run", dry_run.to_string())];
+        params.extend(version.map(|v| ("version", v.to_string())));
+        self.request(Method::PUT, &format!("/vm/{}", part(vm)), &params, None).await
+    }
+
+    /// Changes what is wanted of a VM.
+    pub async fn set_vm_state(&self, vm: &str, state: &str, extra: Params<'_>) -> Result<Changed> {
+        let mut params = vec![("state", state.to_owned())];
+        params.extend_from_slice(extra);
+        self.post(&format!("/vm/{}/state", part(vm)), &params).await
+    }
+
+    /// Gives a VM a new name.
+    pub async fn rename_vm(&self, vm: &str, new_name: &str) -> Result<Changed> {
+        self.post(&format!("/vm/{}/rename", part(vm)), &[("new_name", new_name.to_owned())]).await
+    }
+
+    /// Deletes a VM.
+    pub async fn delete_vm(&self, vm: &str, delete_disks: bool) -> Result<Message> {
+        let params = [("delete_disks", delete_disks.to_string())];
+        // Answers when the VM's node has done it.
+        self.request(Method::DELETE, &format!("/vm/{}", part(vm)), &params, Some(Duration::from_secs(150))).await
+    }
+
+    /// The last lines of a VM's console.
+    pub async fn console(&self, vm: &str, lines: usize) -> Result<Log> {
+        self.get(&format!("/vm/{}/console", part(vm)), &[("lines", lines.to_string())]).await
+    }
+
+    /// A VM's console as it is written, after its last lines.
+    pub async fn follow_console(
+        &self,
+        vm: &str,
+        lines: usize,
+    ) -> Result<impl Stream<Item = Result<Bytes>> + Send + use<>> {
+        let params = [("lines", lines.to_string()), ("follow", "true".to_owned())];
+        self.stream(&format!("/vm/{}/console", part(vm)), &params).await
+    }
+
+    /// Tokens.
+    pub async fn tokens(&self) -> Result<Vec<TokenInfo>> {
+        self.get("/token", &[]).await
+    }
+
+    /// Makes a token.
+    pub async fn create_token(&self, name: &str) -> Result<NewToken> {
+        self.post("/token", &[("name", name.to_owned())]).await
+    }
+
+    /// Revokes a token.
+    pub async fn delete_token(&self, name: &str) -> Result<Message> {
+        self.request(Method::DELETE, &format!("/token/{}", part(name)), &[], None).await
+    }
+}
+
+/// The innermost cause, which is what people need to know.
+fn reason(error: &reqwest::Error) -> String {
+    if error.is_timeout() {
+        return "it took too long".to_owned();
+    }
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    cause.to_string()
+}
+
+/// Whole lines out of pieces.
+fn lines(pieces: impl Stream<Item = Result<Bytes>> + Send) -> impl Stream<Item = Result<String>> + Send {
+    let pieces = Box::pin(pieces);
+    futures_util::stream::unfold((pieces, Vec::new()), |(mut pieces, mut rest): (_, Vec<u8>)| async move {
+        loop {
+            if let Some(end) = rest.iter().position(|b| *b == b'\n') {
+                let line: Vec<u8> = rest.drain(..=end).collect();
+                let text = String::from_utf8_lossy(line.get(..end).unwrap_or(&[])).into_owned();
+                return Some((Ok(text), (pieces, rest)));
+            }
+            match pieces.next().await {
+                Some(Ok(piece)) => rest.extend_from_slice(&piece),
+                Some(Err(error)) => return Some((Err(error), (pieces, Vec::new()))),
+                None => return None,
+            }
+        }
+    })
+}
+
+/// Whether a refusal says that there is no such thing.
+pub fn is_not_found(error: &ClientError) -> bool {
+    error.status() == Some(StatusCode::NOT_FOUND.as_u16())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_stay_in_their_place() {
+        assert_eq!(part("web-1.example_2"), "web-1.example_2");
+        assert_eq!(part("../x"), "..%2Fx");
+        assert_eq!(part(".."), "%2E%2E");
+        assert_eq!(part("a?b#c"), "a%3Fb%23c");
+    }
+
+    #[test]
+    fn a_token_is_never_shown() {
+        let client = Client::new("http://localhost:1/", Some("secret".to_owned())).unwrap();
+        assert!(!format!("{client:?}").contains("secret"));
+        assert_eq!(client.url(), "http://localhost:1/api/v1");
+        assert!(Client::new("ftp://x", None).is_err());
+    }
+
+    #[tokio::test]
+    async fn lines_are_put_together() {
+        let pieces = ["a\nb", "c\n", "", "d"].map(|p| Ok(Bytes::from(p)));
+        let got: Vec<String> =
+            lines(futures_util::stream::iter(pieces)).map(|line| line.unwrap_or_default()).collect().await;
+        assert_eq!(got, ["a", "bc"]);
+    }
+}

@@ -1,0 +1,24 @@
+//! Tokens: whoever has one is an administrator.
+
+use crate::answer::ApiError;
+use axum::http::{HeaderMap, StatusCode, header};
+use drover_agent::tokens;
+use drover_model::ClusterView;
+use subtle::{Choice, ConstantTimeEq};
+
+/// Checks the token of a request against the hashes in the view. Every hash is compared, each in constant time, so that the time taken tells nothing.
+pub(crate) fn check(view: &ClusterView, headers: &HeaderMap) -> Result<(), ApiError> {
+    let refused = |why: &str| {
+        Err(ApiError::new(
+            StatusCode::UNAUTHORIZED,
+            format!("{why}; send a token in the header X-Api-Key (make one with 'drover token create')"),
+        ))
+    };
+    let bearer = || headers.get(header::AUTHORIZATION)?.to_str().ok()?.strip_prefix("Bearer ");
+    let given = headers.get("x-api-key").and_then(|v| v.to_str().ok()).or_else(bearer);
+    let Some(given) = given.map(str::trim).filter(|g| !g.is_empty()) else { return refused("a token is needed") };
+    let hash = tokens::hash(given);
+    let known =
+        view.tokens.values().fold(Choice::from(0), |found, t| found | t.sha256.as_bytes().ct_eq(hash.as_bytes()));
+    if bool::from(known) { Ok(()) } else { refused("the token is not known to this cluster") }
+}

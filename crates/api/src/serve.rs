@@ -1,0 +1,163 @@
+//! From the socket to an endpoint's function.
+
+use crate::{
+    ApiState,
+    answer::{Answer, ApiError},
+    args::Args,
+    auth,
+    endpoint::{Call, ENDPOINTS, Endpoint},
+};
+use axum::{
+    Router,
+    body::{Body, to_bytes},
+    extract::State,
+    http::{Request, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use std::{future::Future, io};
+use tokio::{net::TcpListener, sync::watch, task::JoinSet};
+
+/// The most that a request's body may have, in bytes. The largest that is of use is a domain XML, in a form's escapes.
+const BODY_MAX: usize = 1 << 20;
+
+/// Where everything is.
+const PREFIX: &str = "/api/v1";
+
+/// The API as a service.
+pub fn router(state: ApiState) -> Router {
+    Router::new().fallback(handle).with_state(state)
+}
+
+/// Serves the API on every listener until told to stop, and then until the requests under way are answered.
+///
+/// # Errors
+/// When a listener fails.
+pub async fn serve(listeners: Vec<TcpListener>, state: ApiState, stop: watch::Receiver<bool>) -> io::Result<()> {
+    let mut servers = JoinSet::new();
+    for listener in listeners {
+        let mut stop = stop.clone();
+        let stopped = async move {
+            let _gone_is_stop_too = stop.wait_for(|stop| *stop).await;
+        };
+        let server = axum::serve(listener, router(state.clone())).with_graceful_shutdown(stopped);
+        servers.spawn(async move { server.await });
+    }
+    while let Some(ended) = servers.join_next().await {
+        ended.map_err(io::Error::other)??;
+    }
+    Ok(())
+}
+
+async fn handle(State(state): State<ApiState>, request: Request<Body>) -> Response {
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let response = answer(state, request).await.unwrap_or_else(IntoResponse::into_response);
+    tracing::debug!(%method, path, status = response.status().as_u16(), "answered");
+    response
+}
+
+async fn answer(state: ApiState, request: Request<Body>) -> Answer {
+    let (endpoint, subject) = find(&request)?;
+    if endpoint.token {
+        auth::check(&state.node.view(), request.headers())?;
+    }
+    let (parts, body) = request.into_parts();
+    let body = read(body, &parts.headers).await?;
+    let args = Args::read(endpoint.params, parts.uri.query(), &parts.headers, &body)?;
+    run(endpoint, Call { state, args, subject }).await
+}
+
+fn run(endpoint: &Endpoint, call: Call) -> impl Future<Output = Answer> + use<> {
+    (endpoint.run)(call)
+}
+
+/// The row of a request, and what stands for the path's variable part.
+fn find(request: &Request<Body>) -> Result<(&'static Endpoint, String), ApiError> {
+    let path = request.uri().path();
+    let nothing = || {
+        ApiError::not_found(format!(
+            "there is nothing at {:?}; the API is at {PREFIX}, and {PREFIX}/openapi.json describes it",
+            crate::answer::shortened(path)
+        ))
+    };
+    let rest = path.strip_prefix(PREFIX).ok_or_else(nothing)?;
+    let rest = if rest.is_empty() { "/" } else { rest };
+    let mut methods = Vec::new();
+    for endpoint in ENDPOINTS {
+        if let Some(subject) = matches(endpoint.path, rest) {
+            if endpoint.method == *request.method() {
+                return Ok((endpoint, subject));
+            }
+            methods.push(endpoint.method.as_str());
+        }
+    }
+    if methods.is_empty() {
+        return Err(nothing());
+    }
+    let message = format!("{} is not accepted here; accepted are {}", request.method(), methods.join(", "));
+    Err(ApiError::new(StatusCode::METHOD_NOT_ALLOWED, message))
+}
+
+/// Whether a path fits a row's; then what stands for its variable part (empty when it has none).
+fn matches(pattern: &str, path: &str) -> Option<String> {
+    let path = if path.len() > 1 { path.strip_suffix('/').unwrap_or(path) } else { path };
+    let (mut wanted, mut given) = (pattern.split('/'), path.split('/'));
+    let mut subject = String::new();
+    loop {
+        match (wanted.next(), given.next()) {
+            (None, None) => return Some(subject),
+            (Some(w), Some(g)) if w.starts_with('{') && !g.is_empty() => subject = decode(g)?,
+            (Some(w), Some(g)) if w == g => {}
+            _ => return None,
+        }
+    }
+}
+
+/// A path's part without its percent escapes; `None` when that is no UTF-8.
+fn decode(part: &str) -> Option<String> {
+    let mut out = Vec::with_capacity(part.len());
+    let mut bytes = part.bytes();
+    while let Some(byte) = bytes.next() {
+        if byte == b'%' {
+            let (high, low) = (bytes.next()?, bytes.next()?);
+            let digit = |b: u8| char::from(b).to_digit(16).and_then(|d| u8::try_from(d).ok());
+            out.push(digit(high)? * 16 + digit(low)?);
+        } else {
+            out.push(byte);
+        }
+    }
+    String::from_utf8(out).ok()
+}
+
+async fn read(body: Body, headers: &axum::http::HeaderMap) -> Result<Vec<u8>, ApiError> {
+    let too_large = || {
+        ApiError::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            format!("the body is too large: at most {BODY_MAX} bytes are accepted"),
+        )
+    };
+    let announced = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
+    if announced.is_some_and(|size| size > BODY_MAX) {
+        return Err(too_large());
+    }
+    match to_bytes(body, BODY_MAX).await {
+        Ok(bytes) => Ok(bytes.to_vec()),
+        Err(_) => Err(too_large()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_fit_their_rows() {
+        assert_eq!(matches("/", "/").as_deref(), Some(""));
+        assert_eq!(matches("/vm", "/vm/").as_deref(), Some(""));
+        assert_eq!(matches("/vm/{vm}", "/vm/a%2Fb").as_deref(), Some("a/b"));
+        assert_eq!(matches("/vm/{vm}/state", "/vm/x/state").as_deref(), Some("x"));
+        for (pattern, path) in [("/vm", "/vms"), ("/vm/{vm}", "/vm/"), ("/vm/{vm}", "/vm/a/b"), ("/vm/{vm}", "/vm/%ff")]
+        {
+            assert_eq!(matches(pattern, path), None, "{pattern} {path}");
+        }
+    }
+}
