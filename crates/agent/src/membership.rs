@@ -67,13 +67,13 @@ impl From<StoreError> for Trouble {
 
 /// Joins, stays a member, and reports, until dropped. Ends only when the node may not join.
 pub(crate) async fn run(ctx: Arc<Context>, ready: watch::Sender<bool>) -> Result<(), JoinError> {
-    retrying(&ctx, "preparing the cluster's records", async || prepare(&ctx).await).await?;
+    retrying(&ctx, Step::Prepare).await?;
     let mut freshness = ctx.views.freshness();
     tokio::join!(
         async {
             let mut session = ctx.store.session();
             loop {
-                retrying(&ctx, "making this node's session", async || enter(&ctx).await).await?;
+                retrying(&ctx, Step::Enter).await?;
                 lost(&ctx, &mut session).await;
             }
         },
@@ -85,20 +85,29 @@ pub(crate) async fn run(ctx: Arc<Context>, ready: watch::Sender<bool>) -> Result
     .0
 }
 
+/// A step towards membership.
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    /// The records must be there.
+    Prepare,
+    /// The session must be ours.
+    Enter,
+}
+
 /// Does a step until the store has done it.
-async fn retrying(
-    ctx: &Context,
-    what: &'static str,
-    step: impl AsyncFn() -> Result<(), Trouble>,
-) -> Result<(), JoinError> {
+async fn retrying(ctx: &Context, step: Step) -> Result<(), JoinError> {
     let mut told = false;
     loop {
-        match step().await {
+        let done = match step {
+            Step::Prepare => prepare(ctx).await,
+            Step::Enter => enter(ctx).await,
+        };
+        match done {
             Ok(()) => return Ok(()),
             Err(Trouble::Join(error)) => return Err(error),
             Err(Trouble::Store(error)) => {
                 if !told {
-                    tracing::warn!(%error, what, "the store did not answer; trying until it does");
+                    tracing::warn!(%error, ?step, "the store did not answer; trying until it does");
                     told = true;
                 }
                 ctx.clock.until(Some(ctx.clock.now().after(RETRY))).await;

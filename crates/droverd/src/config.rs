@@ -1,0 +1,276 @@
+//! The daemon's one configuration file. Everything has a default: with no file at all, the node is a complete cluster of one.
+
+use drover_drivers::hypervisor::probe::Setting;
+use drover_model::{Bytes, NodeName, RecordPath, Role};
+use serde::{Deserialize, Deserializer, de::Error as _};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+/// Where the file is looked for.
+pub(crate) const DEFAULT_PATH: &str = "/etc/drover/drover.toml";
+/// Where the API listens, unless configured.
+pub(crate) const API_PORT: u16 = 7370;
+
+/// Sections and their keys, for the nearest known name of a misspelt one. A test holds it against the types below.
+const KNOWN: &[(&str, &[&str])] = &[
+    ("node", &["name", "role", "address", "memory"]),
+    ("store", &["zookeeper", "session_timeout", "root"]),
+    ("api", &["listen"]),
+    ("hypervisor", &["uri", "domain_type", "probe_kernel"]),
+    ("paths", &["state", "logs", "disks"]),
+];
+
+/// A configuration that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("configuration file {}: {why}", file.display())]
+pub(crate) struct BadConfig {
+    file: PathBuf,
+    why: String,
+}
+
+/// The whole file.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Config {
+    pub(crate) node: Node,
+    pub(crate) store: Store,
+    pub(crate) api: Api,
+    pub(crate) hypervisor: Hypervisor,
+    pub(crate) paths: Paths,
+}
+
+/// `[node]`
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Node {
+    /// Its name; the host name, if not given.
+    pub(crate) name: Option<NodeName>,
+    /// `coordinator` or `hypervisor`.
+    pub(crate) role: Role,
+    /// Its address on the cluster network.
+    pub(crate) address: IpAddr,
+    /// The memory that it offers, `4096MiB`; all of the machine's, if not given.
+    #[serde(deserialize_with = "size")]
+    pub(crate) memory: Option<Bytes>,
+}
+
+impl Default for Node {
+    fn default() -> Node {
+        Node { name: None, role: Role::Coordinator, address: IpAddr::from([127, 0, 0, 1]), memory: None }
+    }
+}
+
+/// `[store]`
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Store {
+    /// Members of the ZooKeeper ensemble, `address:port`. None: the embedded store, and a cluster of one node.
+    pub(crate) zookeeper: Vec<String>,
+    /// After so long without a sign of life a node counts as dead.
+    #[serde(deserialize_with = "time")]
+    pub(crate) session_timeout: Duration,
+    /// The ZooKeeper record under which everything is.
+    pub(crate) root: RecordPath,
+}
+
+impl Default for Store {
+    fn default() -> Store {
+        let root = RecordPath::root().join("drover").unwrap_or_else(|_| RecordPath::root());
+        Store { zookeeper: Vec::new(), session_timeout: Duration::from_secs(8), root }
+    }
+}
+
+/// `[api]`
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Api {
+    /// Where it listens. None: on this machine's own address, and in a cluster on the node's address too.
+    pub(crate) listen: Vec<SocketAddr>,
+}
+
+/// `[hypervisor]`
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Hypervisor {
+    /// libvirt's URI.
+    pub(crate) uri: String,
+    /// `auto`, `kvm`, `qemu`.
+    pub(crate) domain_type: Setting,
+    /// The kernel that KVM is tried with; the newest in /boot, if not given.
+    pub(crate) probe_kernel: Option<PathBuf>,
+}
+
+impl Default for Hypervisor {
+    fn default() -> Hypervisor {
+        Hypervisor { uri: "qemu:///system".to_owned(), domain_type: Setting::Auto, probe_kernel: None }
+    }
+}
+
+/// `[paths]`
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Paths {
+    /// The daemon's own files: the embedded store, its token.
+    pub(crate) state: PathBuf,
+    /// Logs: the daemon's, and the guests' consoles.
+    pub(crate) logs: PathBuf,
+    /// Disk files of VMs.
+    pub(crate) disks: PathBuf,
+}
+
+impl Default for Paths {
+    fn default() -> Paths {
+        Paths { state: "/var/lib/drover".into(), logs: "/var/log/drover".into(), disks: "/var/lib/drover/disks".into() }
+    }
+}
+
+/// `500ms`, `8s`.
+fn time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let number = |unit: &str| text.strip_suffix(unit).and_then(|n| n.trim().parse::<u64>().ok());
+    let time = number("ms").map(Duration::from_millis).or_else(|| number("s").map(Duration::from_secs));
+    time.filter(|t| (Duration::from_secs(1)..=Duration::from_secs(120)).contains(t)).ok_or_else(|| {
+        D::Error::custom(format!(
+            "{text:?} is no time; accepted are \"1s\" to \"120s\", also in milliseconds: \"2500ms\""
+        ))
+    })
+}
+
+/// `4096MiB`, `64GiB`.
+fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Bytes>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let number = |unit: &str| text.strip_suffix(unit).and_then(|n| n.trim().parse::<u64>().ok());
+    let mib = number("MiB").or_else(|| number("GiB").and_then(|n| n.checked_mul(1024)));
+    let bytes = mib.filter(|mib| (1..=1 << 32).contains(mib)).map(Bytes::mib);
+    bytes
+        .map(Some)
+        .ok_or_else(|| D::Error::custom(format!("{text:?} is no size; accepted are \"4096MiB\" and \"64GiB\"")))
+}
+
+impl Config {
+    /// Reads a file. `None`: the default one, if there is one.
+    pub(crate) fn load(path: Option<&Path>) -> Result<Config, BadConfig> {
+        let file = path.unwrap_or(Path::new(DEFAULT_PATH));
+        match std::fs::read_to_string(file) {
+            Ok(text) => Config::parse(&text).map_err(|why| BadConfig { file: file.to_owned(), why }),
+            Err(error) if path.is_none() && error.kind() == std::io::ErrorKind::NotFound => Ok(Config::default()),
+            Err(error) => Err(BadConfig { file: file.to_owned(), why: error.to_string() }),
+        }
+    }
+
+    fn parse(text: &str) -> Result<Config, String> {
+        let table: toml::Table = text.parse().map_err(|e: toml::de::Error| e.to_string().trim().to_owned())?;
+        let sections: Vec<&str> = KNOWN.iter().map(|(section, _)| *section).collect();
+        for (section, value) in &table {
+            let Some((_, keys)) = KNOWN.iter().find(|(known, _)| known == section) else {
+                return Err(unknown("section", section, &sections));
+            };
+            let Some(value) = value.as_table() else { return Err(format!("{section} must be a section: [{section}]")) };
+            if let Some(key) = value.keys().find(|key| !keys.contains(&key.as_str())) {
+                return Err(unknown(&format!("key in [{section}]"), key, keys));
+            }
+        }
+        toml::from_str(text).map_err(|e| e.to_string().trim().to_owned())
+    }
+
+    /// Whether this node shares a store with others.
+    pub(crate) fn is_clustered(&self) -> bool {
+        !self.store.zookeeper.is_empty()
+    }
+
+    /// Where the API listens.
+    pub(crate) fn listen(&self) -> Vec<SocketAddr> {
+        if !self.api.listen.is_empty() {
+            return self.api.listen.clone();
+        }
+        let local = SocketAddr::from(([127, 0, 0, 1], API_PORT));
+        let own = SocketAddr::new(self.node.address, API_PORT);
+        if self.is_clustered() && own != local { vec![own, local] } else { vec![local] }
+    }
+
+    /// Where the other daemons reach the API.
+    pub(crate) fn peer_address(&self) -> SocketAddr {
+        let listen = self.listen();
+        let own = listen.iter().find(|a| a.ip() == self.node.address).or_else(|| listen.first());
+        let port = own.map_or(API_PORT, SocketAddr::port);
+        SocketAddr::new(self.node.address, port)
+    }
+}
+
+fn unknown(what: &str, given: &str, known: &[&str]) -> String {
+    let nearest = known.iter().map(|k| (strsim::osa_distance(given, k), *k)).min();
+    let hint = nearest.filter(|(d, _)| *d <= 3).map(|(_, k)| format!(" (did you mean {k}?)")).unwrap_or_default();
+    format!("unknown {what}: {given:?}{hint}; known are {}", known.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FULL: &str = "
+        [node]
+        name = 'hv1'
+        role = 'hypervisor'
+        address = '10.0.0.1'
+        memory = '4GiB'
+        [store]
+        zookeeper = ['10.0.0.1:2181', '10.0.0.2:2181']
+        session_timeout = '4s'
+        root = '/other'
+        [api]
+        listen = ['10.0.0.1:7371']
+        [hypervisor]
+        uri = 'test:///default'
+        domain_type = 'kvm'
+        probe_kernel = '/k'
+        [paths]
+        state = '/s'
+        logs = '/l'
+        disks = '/d'";
+
+    #[test]
+    fn every_known_key_is_one_and_is_read() {
+        let config = Config::parse(FULL).unwrap();
+        assert_eq!(config.node.memory, Some(Bytes::mib(4096)));
+        assert_eq!(config.store.session_timeout, Duration::from_secs(4));
+        assert_eq!(config.peer_address().to_string(), "10.0.0.1:7371");
+        let table: toml::Table = FULL.parse().unwrap();
+        for (section, keys) in KNOWN {
+            let given: Vec<&str> = table[*section].as_table().unwrap().keys().map(String::as_str).collect();
+            assert_eq!(given.len(), keys.len(), "{section}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_a_cluster_of_one() {
+        let config = Config::parse("").unwrap();
+        assert_eq!(config, Config::default());
+        assert_eq!(config.listen(), ["127.0.0.1:7370".parse::<SocketAddr>().unwrap()]);
+        let clustered = Config::parse("[node]\naddress='10.0.0.9'\n[store]\nzookeeper=['a:1']").unwrap();
+        assert_eq!(clustered.listen().len(), 2);
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (text, says) in [
+            ("[nod]\n", "unknown section: \"nod\" (did you mean node?)"),
+            (
+                "[store]\nsession_timeuot='4s'",
+                "unknown key in [store]: \"session_timeuot\" (did you mean session_timeout?)",
+            ),
+            ("[store]\nsession_timeout='soon'", "\"soon\" is no time"),
+            ("[store]\nsession_timeout='1h'", "no time"),
+            ("[node]\nname='a/b'", "node name \"a/b\" is not accepted"),
+            ("[node]\nmemory='lots'", "no size"),
+            ("[node]\nrole='boss'", "boss"),
+            ("node = 1", "must be a section"),
+            ("[", "TOML parse error"),
+        ] {
+            let error = Config::parse(text).unwrap_err();
+            assert!(error.contains(says), "{text:?}: {error}");
+        }
+    }
+}

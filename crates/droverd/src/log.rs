@@ -1,0 +1,88 @@
+//! The daemon's log: to standard error (and so to the journal), and to a file that `drover node log` shows.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, Write},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
+use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
+
+/// At this length, in bytes, the file becomes `NAME.1` and a new one is begun.
+const FILE_MAX: u64 = 16 << 20;
+
+/// Writes each line to both places.
+#[derive(Clone)]
+struct Tee {
+    file: Arc<Mutex<LogFile>>,
+}
+
+struct LogFile {
+    path: PathBuf,
+    file: File,
+    size: u64,
+}
+
+impl LogFile {
+    fn open(path: &Path) -> io::Result<LogFile> {
+        let file = OpenOptions::new().append(true).create(true).open(path)?;
+        let size = file.metadata()?.len();
+        Ok(LogFile { path: path.to_owned(), file, size })
+    }
+
+    fn write(&mut self, line: &[u8]) -> io::Result<()> {
+        if self.size + line.len() as u64 > FILE_MAX {
+            std::fs::rename(&self.path, self.path.with_extension("log.1"))?;
+            *self = LogFile::open(&self.path)?;
+        }
+        self.file.write_all(line)?;
+        self.size += line.len() as u64;
+        Ok(())
+    }
+}
+
+impl Write for Tee {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        // A log that cannot be written must not stop the daemon; one of the two places is enough.
+        let _other_place = io::stderr().write_all(line);
+        let _other_place = self.file.lock().unwrap_or_else(PoisonError::into_inner).write(line);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for Tee {
+    type Writer = Tee;
+    fn make_writer(&'a self) -> Tee {
+        self.clone()
+    }
+}
+
+/// Starts logging. `DROVER_LOG` chooses what (tracing's filter syntax); by default, one line for each thing that an operator would want to know.
+pub(crate) fn start(file: &Path) -> io::Result<()> {
+    let tee = Tee { file: Arc::new(Mutex::new(LogFile::open(file)?)) };
+    let filter =
+        EnvFilter::try_from_env("DROVER_LOG").unwrap_or_else(|_| EnvFilter::new("info,zookeeper_client=error"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(tee).init();
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_log_is_rotated() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("droverd.log");
+        let mut log = LogFile::open(&path).unwrap();
+        log.size = FILE_MAX - 2;
+        log.write(b"old\n").unwrap();
+        log.write(b"new\n").unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"old\nnew\n");
+        assert!(path.with_extension("log.1").exists());
+    }
+}
