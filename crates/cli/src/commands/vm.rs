@@ -1,0 +1,283 @@
+//! Virtual machines.
+
+use super::{confirm, print_stream};
+use crate::{
+    args::{self, Wait},
+    failure::Failure,
+    output::{Cell, Facts, Format, Output, Table, Tone},
+    wait,
+};
+use drover_client::{Client, ClientError};
+use drover_model::wire::{Changed, Vm};
+use std::{
+    env,
+    io::{self, Read, Write},
+    path::Path,
+    process::Command,
+};
+
+fn table(vms: &[Vm<'_>]) -> Table {
+    let mut table = Table::new(&["NAME", "STATE", "RUNS", "NODE", "VCPUS", "MEMORY", "UUID", "NOTE"]);
+    for vm in vms {
+        let note = [vm.failed_reason.as_str(), vm.doing.as_str()].into_iter().find(|n| !n.is_empty());
+        let note =
+            note.map(str::to_owned).or_else(|| vm.pending_changes.then(|| "changed; restart to apply".to_owned()));
+        table.row(vec![
+            Cell::text(&*vm.name),
+            Cell::state(&vm.state),
+            Cell::state(&vm.run_state),
+            Cell::text(&*vm.node),
+            Cell::number(vm.vcpu),
+            Cell::number(vm.memory),
+            Cell::text(&*vm.uuid),
+            Cell::text(note.unwrap_or_default()),
+        ]);
+    }
+    table
+}
+
+fn render(vm: &Vm<'_>, output: &Output) -> String {
+    let mut facts = Facts::default();
+    facts.fact("Name", &*vm.name);
+    facts.fact("UUID", &*vm.uuid);
+    facts.fact("Description", &*vm.description);
+    facts.state("State", &vm.state);
+    facts.toned("Reason", &*vm.failed_reason, Tone::Bad);
+    facts.state("Runs", &vm.run_state);
+    facts.toned("Doing", &*vm.doing, Tone::Busy);
+    facts.fact("Node", if vm.node.is_empty() { "none" } else { &*vm.node });
+    if vm.claim.node != vm.node {
+        facts.fact("Held by", &*vm.claim.node);
+    }
+    if vm.migrated != "no" {
+        facts.fact("Migrated", &*vm.migrated);
+    }
+    if vm.crashes > 0 {
+        facts.toned("Crashes", format!("{} in a row", vm.crashes), Tone::Bad);
+    }
+    facts.fact("Memory", format!("{} MiB", vm.memory));
+    let topology = if vm.vcpu_topology.is_empty() { String::new() } else { format!(" ({})", vm.vcpu_topology) };
+    facts.fact("vCPUs", format!("{}{topology}", vm.vcpu));
+    facts.fact("Machine", format!("{} {}", vm.devices.machine, vm.devices.arch).trim().to_owned());
+    facts.fact("Features", vm.devices.features.join(", "));
+    facts.fact("Console", if vm.devices.console.is_empty() { "none" } else { &*vm.devices.console });
+    if let (Some(listen), Some(port)) = (vm.vnc.get("listen"), vm.vnc.get("port")) {
+        facts.fact("VNC", format!("{listen}:{port}"));
+    }
+    if vm.pending_changes {
+        facts.toned("Pending", "the definition was changed; restart the VM to apply it", Tone::Busy);
+    }
+    let mut out = facts.render(output);
+    if !vm.devices.networks.is_empty() {
+        let mut table = Table::new(&["NETWORK", "SOURCE", "MAC", "MODEL"]);
+        for net in &vm.devices.networks {
+            let cells = [&net.kind, &net.source, &net.mac, &net.model];
+            table.row(cells.map(|c| Cell::text(&**c)).to_vec());
+        }
+        out.push_str(&format!("\n{}", table.render(output)));
+    }
+    if !vm.devices.disks.is_empty() {
+        let mut table = Table::new(&["DISK", "TYPE", "BUS", "NAME"]);
+        for disk in &vm.devices.disks {
+            let cells = [&disk.dev, &disk.kind, &disk.bus, &disk.name];
+            table.row(cells.map(|c| Cell::text(&**c)).to_vec());
+        }
+        out.push_str(&format!("\n{}", table.render(output)));
+    }
+    out
+}
+
+fn read(file: &Path) -> Result<String, Failure> {
+    let read = if file == Path::new("-") {
+        let mut text = String::new();
+        io::stdin().read_to_string(&mut text).map(|_| text)
+    } else {
+        std::fs::read_to_string(file)
+    };
+    read.map_err(|e| Failure::usage(format!("cannot read {}: {e}", file.display())))
+}
+
+/// Says what was done, and waits for it if asked to.
+async fn done(client: &Client, changed: &Changed, name: &str, wait: &Wait, output: Output) -> Result<(), Failure> {
+    if wait.wait {
+        return wait::settled(client, name, &changed.uuid, changed.version, output).await;
+    }
+    if output.format == Format::Json {
+        return output.json(changed);
+    }
+    output.note(&changed.message);
+    Ok(())
+}
+
+/// A VM that is not there: the names that are near.
+async fn with_hint(client: &Client, name: &str, error: ClientError) -> Failure {
+    let missing = drover_client::is_not_found(&error);
+    let mut failure = Failure::from(error);
+    if missing && let Ok(vms) = client.vms(&[]).await {
+        let mut near: Vec<(usize, String)> = vms
+            .into_iter()
+            .map(|vm| (strsim::osa_distance(name, &vm.name), vm.name))
+            .filter(|(d, _)| *d <= 3)
+            .collect();
+        near.sort();
+        let names: Vec<String> = near.into_iter().take(3).map(|(_, name)| name).collect();
+        if !names.is_empty() {
+            failure.message.push_str(&format!("\nDid you mean {}?", names.join(", ")));
+        }
+    }
+    failure
+}
+
+pub(crate) async fn run(command: args::Vm, client: &Client, output: Output) -> Result<(), Failure> {
+    match command {
+        args::Vm::List { limit, node, state, tag, negate } => {
+            let mut filters: Vec<(&str, String)> = [("limit", limit), ("node", node), ("state", state), ("tag", tag)]
+                .into_iter()
+                .filter_map(|(name, value)| Some((name, value?)))
+                .collect();
+            if negate {
+                filters.push(("negate", "true".to_owned()));
+            }
+            let vms = client.vms(&filters).await?;
+            let nothing = if filters.is_empty() {
+                "There are no VMs yet; define one with 'drover vm define FILE'."
+            } else {
+                "No VM matches."
+            };
+            output.list(&vms, |vm| &vm.name, table, nothing)
+        }
+        args::Vm::Info(one) => {
+            let vm = match client.vm(&one.vm).await {
+                Ok(vm) => vm,
+                Err(error) => return Err(with_hint(client, &one.vm, error).await),
+            };
+            match output.format {
+                Format::Json => output.json(&vm),
+                Format::Raw => output.print(&vm.name),
+                Format::Pretty => output.print(&render(&vm, &output)),
+            }
+        }
+        args::Vm::Dump(one) => output.print(&client.vm(&one.vm).await?.xml),
+        args::Vm::Define { file, node, start, wait } => {
+            let made = client.define_vm(&read(&file)?, node.as_deref()).await?;
+            if !start {
+                return done(client, &made, "", &Wait { wait: false }, output).await;
+            }
+            output.note(&made.message);
+            state(client, &made.uuid, "start", &[], &wait, output).await
+        }
+        args::Vm::Modify { vm, file, restart, confirm: sure } => {
+            modify(client, &vm.vm, file.as_deref(), restart, sure.yes, output).await
+        }
+        args::Vm::Rename { vm, new_name } => {
+            let changed = client.rename_vm(&vm.vm, &new_name).await?;
+            done(client, &changed, &new_name, &Wait { wait: false }, output).await
+        }
+        args::Vm::Start { vm, wait } => state(client, &vm.vm, "start", &[], &wait, output).await,
+        args::Vm::Shutdown { vm, timeout, wait } => {
+            state(client, &vm.vm, "shutdown", &seconds(timeout), &wait, output).await
+        }
+        args::Vm::Restart { vm, timeout, wait } => {
+            state(client, &vm.vm, "restart", &seconds(timeout), &wait, output).await
+        }
+        args::Vm::Stop { vm, wait, confirm: sure } => {
+            confirm(&format!("Cut the power of VM {}? Its guest is not asked.", vm.vm), sure.yes)?;
+            state(client, &vm.vm, "stop", &[], &wait, output).await
+        }
+        args::Vm::Disable { vm, force, wait } => {
+            state(client, &vm.vm, "disable", &[("force", force.to_string())], &wait, output).await
+        }
+        args::Vm::Undefine { vm, confirm: sure } => {
+            confirm(&format!("Forget VM {}? Its disks stay. If it runs, its power is cut.", vm.vm), sure.yes)?;
+            delete(client, &vm.vm, false, output).await
+        }
+        args::Vm::Remove { vm, confirm: sure } => {
+            confirm(&format!("Delete VM {} and its disks? If it runs, its power is cut.", vm.vm), sure.yes)?;
+            delete(client, &vm.vm, true, output).await
+        }
+        args::Vm::Log { vm, log } if log.follow => print_stream(client.follow_console(&vm.vm, log.lines).await?).await,
+        args::Vm::Log { vm, log } => output.print(&client.console(&vm.vm, log.lines).await?.data),
+    }
+}
+
+fn seconds(timeout: Option<u32>) -> Vec<(&'static str, String)> {
+    timeout.into_iter().map(|s| ("timeout", s.to_string())).collect()
+}
+
+async fn state(
+    client: &Client,
+    vm: &str,
+    word: &str,
+    extra: &[(&str, String)],
+    wait: &Wait,
+    output: Output,
+) -> Result<(), Failure> {
+    match client.set_vm_state(vm, word, extra).await {
+        Ok(changed) => done(client, &changed, vm, wait, output).await,
+        Err(error) => Err(with_hint(client, vm, error).await),
+    }
+}
+
+async fn delete(client: &Client, vm: &str, disks: bool, output: Output) -> Result<(), Failure> {
+    output.note(&client.delete_vm(vm, disks).await?.message);
+    Ok(())
+}
+
+async fn modify(
+    client: &Client,
+    name: &str,
+    file: Option<&Path>,
+    restart: bool,
+    yes: bool,
+    output: Output,
+) -> Result<(), Failure> {
+    let vm = match client.vm(name).await {
+        Ok(vm) => vm,
+        Err(error) => return Err(with_hint(client, name, error).await),
+    };
+    let xml = match file {
+        Some(file) => read(file)?,
+        None => edit(&vm)?,
+    };
+    let trial = client.modify_vm(name, &xml, Some(vm.version), restart, true).await?;
+    let diff = trial.diff.unwrap_or_default();
+    if diff.is_empty() && !restart {
+        output.note(&trial.message);
+        return Ok(());
+    }
+    for line in diff.lines() {
+        let tone = match line.as_bytes().first() {
+            Some(b'+') => Tone::Good,
+            Some(b'-') => Tone::Bad,
+            _ => Tone::Plain,
+        };
+        output.note(&output.paint(tone, line));
+    }
+    let then = match (restart, vm.state.as_str()) {
+        (true, "start") => " It is restarted now.",
+        (false, "start") => " It holds from the next start (--restart applies it now).",
+        _ => "",
+    };
+    confirm(&format!("Change VM {name} so?{then}"), yes)?;
+    let changed = client.modify_vm(name, &xml, Some(vm.version), restart, false).await?;
+    done(client, &changed, name, &Wait { wait: false }, output).await
+}
+
+/// Lets a person edit the definition.
+fn edit(vm: &Vm<'_>) -> Result<String, Failure> {
+    let editor = env::var("VISUAL").or_else(|_| env::var("EDITOR")).map_err(|_| {
+        Failure::usage(
+            "neither VISUAL nor EDITOR is set, so there is no editor to use; or name a file with the new XML",
+        )
+    })?;
+    let mut file = tempfile::Builder::new().prefix("drover-").suffix(".xml").tempfile()?;
+    file.write_all(vm.xml.as_bytes())?;
+    let mut words = editor.split_whitespace();
+    let program = words.next().unwrap_or("vi");
+    let ended = Command::new(program).args(words).arg(file.path()).status();
+    let ended = ended.map_err(|e| Failure::new(format!("cannot run the editor {editor}: {e}")))?;
+    if !ended.success() {
+        return Err(Failure::new("The editor did not end well; nothing was changed."));
+    }
+    Ok(std::fs::read_to_string(file.path())?)
+}

@@ -1,0 +1,33 @@
+//! Completion of names that only the cluster knows. Silent and quick: a cluster that does not answer has no names.
+
+use crate::connection;
+use clap_complete::CompletionCandidate;
+use drover_client::Client;
+use std::{ffi::OsStr, future::Future, time::Duration};
+
+/// What a shell waits for at most.
+const PATIENCE: Duration = Duration::from_millis(800);
+
+fn ask<F: Future<Output = Vec<String>>>(current: &OsStr, names: impl FnOnce(Client) -> F) -> Vec<CompletionCandidate> {
+    let named = std::env::var("DROVER_CONNECTION").ok();
+    let Ok(client) = connection::client(named.as_deref()) else { return Vec::new() };
+    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return Vec::new() };
+    let prefix = current.to_string_lossy();
+    let found = runtime.block_on(async { tokio::time::timeout(PATIENCE, names(client)).await }).unwrap_or_default();
+    found.into_iter().filter(|name| name.starts_with(&*prefix)).map(CompletionCandidate::new).collect()
+}
+
+/// VMs' names.
+pub(crate) fn vms(current: &OsStr) -> Vec<CompletionCandidate> {
+    ask(
+        current,
+        |client| async move { client.vms(&[]).await.unwrap_or_default().into_iter().map(|vm| vm.name).collect() },
+    )
+}
+
+/// Nodes' names.
+pub(crate) fn nodes(current: &OsStr) -> Vec<CompletionCandidate> {
+    ask(current, |client| async move {
+        client.nodes(&[]).await.unwrap_or_default().into_iter().map(|node| node.name).collect()
+    })
+}

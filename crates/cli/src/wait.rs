@@ -1,0 +1,119 @@
+//! Waits until a VM has no more to do, and shows what it is doing.
+
+use crate::{failure::Failure, output::Output};
+use drover_client::Client;
+use drover_model::wire::Vm;
+use futures_util::StreamExt;
+use std::{
+    io::{IsTerminal, Write},
+    pin::pin,
+    time::Duration,
+};
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+/// What a VM is doing, in one line.
+fn line(vm: &Vm<'_>) -> String {
+    if vm.doing.is_empty() { format!("{}, {}", vm.state, vm.run_state) } else { vm.doing.clone() }
+}
+
+/// Prints progress: on a terminal one line that is written over, elsewhere a line for each change.
+struct Progress {
+    output: Output,
+    terminal: bool,
+    name: String,
+    last: String,
+    start: Instant,
+}
+
+impl Progress {
+    fn show(&mut self, text: &str) {
+        if self.output.quiet {
+            return;
+        }
+        let seconds = self.start.elapsed().as_secs();
+        if self.terminal {
+            eprint!("\r\x1b[K{}: {text} ({seconds} s)", self.name);
+            let _the_next_one_will_do = std::io::stderr().flush();
+        } else if self.last != text {
+            eprintln!("{}: {text}", self.name);
+        }
+        text.clone_into(&mut self.last);
+    }
+
+    fn end(&self) {
+        if self.terminal && !self.output.quiet {
+            eprint!("\r\x1b[K");
+        }
+    }
+}
+
+/// Waits until the VM is settled, from the given version of its record on. Fails when it ends in state `fail`.
+pub(crate) async fn settled(
+    client: &Client,
+    name: &str,
+    uuid: &str,
+    version: i64,
+    output: Output,
+) -> Result<(), Failure> {
+    let terminal = std::io::stderr().is_terminal();
+    let mut progress = Progress { output, terminal, name: name.to_owned(), last: String::new(), start: Instant::now() };
+    let outcome = follow(client, uuid, version, &mut progress).await;
+    progress.end();
+    let vm = outcome?;
+    let seconds = progress.start.elapsed().as_secs_f32();
+    match vm {
+        None => output.note(&format!("{name} is gone.")),
+        Some(vm) if vm.state == "fail" => return Err(Failure::new(format!("{name} failed: {}", vm.failed_reason))),
+        Some(vm) => {
+            let now = if vm.state == "start" { format!("running on {}", vm.claim.node) } else { "off".to_owned() };
+            output.note(&format!("{name} is {now} ({seconds:.1} s)."));
+        }
+    }
+    Ok(())
+}
+
+async fn follow(
+    client: &Client,
+    uuid: &str,
+    version: i64,
+    progress: &mut Progress,
+) -> Result<Option<Vm<'static>>, Failure> {
+    // The clock on the terminal goes on while nothing happens.
+    let mut tick = interval(Duration::from_secs(1));
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut lost = 0;
+    loop {
+        let mut changes = match client.watch_vm(uuid).await {
+            Ok(changes) => pin!(changes),
+            Err(error) if drover_client::is_not_found(&error) => return Ok(None),
+            Err(error) => {
+                lost += 1;
+                if lost > 30 || error.status() == Some(401) {
+                    return Err(error.into());
+                }
+                progress.show("the cluster does not answer, trying again");
+                tick.tick().await;
+                continue;
+            }
+        };
+        lost = 0;
+        loop {
+            tokio::select! {
+                biased;
+                change = changes.next() => match change {
+                    Some(Ok(vm)) if vm.version >= version && vm.is_settled() => return Ok(Some(vm)),
+                    Some(Ok(vm)) => progress.show(&line(&vm)),
+                    // It is gone, or the answering node is: asking again tells.
+                    Some(Err(_)) | None => break,
+                },
+                _ = tick.tick() => {
+                    let last = progress.last.clone();
+                    if progress.terminal && !last.is_empty() {
+                        progress.show(&last);
+                    }
+                }
+            }
+        }
+        tick.tick().await;
+    }
+}
