@@ -67,14 +67,14 @@ pub(crate) struct OneVm {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct Wait {
+pub(crate) struct Waiting {
     /// Wait until it is done, showing what happens
     #[arg(short, long)]
     pub(crate) wait: bool,
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct Log {
+pub(crate) struct LogLines {
     /// How many of the last lines
     #[arg(short = 'n', long, default_value_t = 50, value_name = "N")]
     pub(crate) lines: usize,
@@ -84,7 +84,7 @@ pub(crate) struct Log {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct Confirm {
+pub(crate) struct Asking {
     /// Do not ask
     #[arg(short, long)]
     pub(crate) yes: bool,
@@ -130,7 +130,7 @@ pub(crate) enum Vm {
         #[arg(long)]
         start: bool,
         #[command(flatten)]
-        wait: Wait,
+        wait: Waiting,
     },
     /// Change a VM's definition, in an editor or from a file
     ///
@@ -146,7 +146,7 @@ pub(crate) enum Vm {
         #[arg(short, long)]
         restart: bool,
         #[command(flatten)]
-        confirm: Confirm,
+        confirm: Asking,
     },
     /// Give a VM that is off a new name
     Rename {
@@ -160,7 +160,7 @@ pub(crate) enum Vm {
         #[command(flatten)]
         vm: OneVm,
         #[command(flatten)]
-        wait: Wait,
+        wait: Waiting,
     },
     /// Ask a VM's guest to power off
     ///
@@ -172,16 +172,16 @@ pub(crate) enum Vm {
         #[arg(short, long, value_name = "SECONDS")]
         timeout: Option<u32>,
         #[command(flatten)]
-        wait: Wait,
+        wait: Waiting,
     },
     /// Cut a VM's power now; what its guest has not written is lost
     Stop {
         #[command(flatten)]
         vm: OneVm,
         #[command(flatten)]
-        wait: Wait,
+        wait: Waiting,
         #[command(flatten)]
-        confirm: Confirm,
+        confirm: Asking,
     },
     /// Ask a VM's guest to power off, and start it again
     Restart {
@@ -191,7 +191,7 @@ pub(crate) enum Vm {
         #[arg(short, long, value_name = "SECONDS")]
         timeout: Option<u32>,
         #[command(flatten)]
-        wait: Wait,
+        wait: Waiting,
     },
     /// Keep a VM off; a running one is shut down first
     Disable {
@@ -201,14 +201,14 @@ pub(crate) enum Vm {
         #[arg(long)]
         force: bool,
         #[command(flatten)]
-        wait: Wait,
+        wait: Waiting,
     },
     /// Forget a VM, but keep its disks; a running one has its power cut
     Undefine {
         #[command(flatten)]
         vm: OneVm,
         #[command(flatten)]
-        confirm: Confirm,
+        confirm: Asking,
     },
     /// Delete a VM with its disks; a running one has its power cut
     ///
@@ -217,14 +217,14 @@ pub(crate) enum Vm {
         #[command(flatten)]
         vm: OneVm,
         #[command(flatten)]
-        confirm: Confirm,
+        confirm: Asking,
     },
     /// Show a VM's console log
     Log {
         #[command(flatten)]
         vm: OneVm,
         #[command(flatten)]
-        log: Log,
+        log: LogLines,
     },
 }
 
@@ -256,7 +256,7 @@ pub(crate) enum Node {
         #[arg(add = ArgValueCompleter::new(complete::nodes))]
         node: String,
         #[command(flatten)]
-        log: Log,
+        log: LogLines,
     },
 }
 
@@ -280,7 +280,7 @@ pub(crate) enum Token {
         /// Its name
         name: String,
         #[command(flatten)]
-        confirm: Confirm,
+        confirm: Asking,
     },
 }
 

@@ -1,7 +1,7 @@
 //! Waits until a VM has no more to do, and shows what it is doing.
 
 use crate::{failure::Failure, output::Output};
-use drover_client::Client;
+use drover_client::{Client, ClientError};
 use drover_model::wire::Vm;
 use futures_util::StreamExt;
 use std::{
@@ -9,7 +9,10 @@ use std::{
     pin::pin,
     time::Duration,
 };
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
+
+/// How often in a row the cluster may give no answer, a second apart, before the wait is given up.
+const PATIENCE: u32 = 30;
 
 /// What a VM is doing, in one line.
 fn line(vm: &Vm<'_>) -> String {
@@ -38,6 +41,14 @@ impl Progress {
             eprintln!("{}: {text}", self.name);
         }
         text.clone_into(&mut self.last);
+    }
+
+    /// Lets the seconds on a terminal go on while nothing else changes.
+    fn tick(&mut self) {
+        if self.terminal && !self.last.is_empty() {
+            let last = std::mem::take(&mut self.last);
+            self.show(&last);
+        }
     }
 
     fn end(&self) {
@@ -78,42 +89,52 @@ async fn follow(
     version: i64,
     progress: &mut Progress,
 ) -> Result<Option<Vm<'static>>, Failure> {
-    // The clock on the terminal goes on while nothing happens.
     let mut tick = interval(Duration::from_secs(1));
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut lost = 0;
     loop {
-        let mut changes = match client.watch_vm(uuid).await {
-            Ok(changes) => pin!(changes),
-            Err(error) if drover_client::is_not_found(&error) => return Ok(None),
-            Err(error) => {
-                lost += 1;
-                if lost > 30 || error.status() == Some(401) {
-                    return Err(error.into());
-                }
-                progress.show("the cluster does not answer, trying again");
-                tick.tick().await;
-                continue;
-            }
+        let error = match watch(client, uuid, version, progress, &mut tick, &mut lost).await {
+            Ok(settled) => return Ok(Some(settled)),
+            Err(error) => error,
         };
-        lost = 0;
-        loop {
-            tokio::select! {
-                biased;
-                change = changes.next() => match change {
-                    Some(Ok(vm)) if vm.version >= version && vm.is_settled() => return Ok(Some(vm)),
-                    Some(Ok(vm)) => progress.show(&line(&vm)),
-                    // It is gone, or the answering node is: asking again tells.
-                    Some(Err(_)) | None => break,
-                },
-                _ = tick.tick() => {
-                    let last = progress.last.clone();
-                    if progress.terminal && !last.is_empty() {
-                        progress.show(&last);
-                    }
-                }
+        match error {
+            Some(error) if drover_client::is_not_found(&error) => return Ok(None),
+            // Asking again changes nothing about an answer that was no, or that was none of Drover's.
+            Some(error @ (ClientError::Refused { status: 400..500, .. } | ClientError::BadAnswer { .. })) => {
+                return Err(error.into());
             }
+            Some(error) if lost >= PATIENCE => return Err(error.into()),
+            Some(_) => progress.show("the cluster does not answer, trying again"),
+            // The stream ended in order: the VM is gone, or the daemon that answered is. Asking again tells.
+            None => {}
         }
+        lost += 1;
         tick.tick().await;
+    }
+}
+
+/// Follows one stream of changes to its end. `lost` counts the streams in a row that told nothing.
+async fn watch(
+    client: &Client,
+    uuid: &str,
+    version: i64,
+    progress: &mut Progress,
+    tick: &mut Interval,
+    lost: &mut u32,
+) -> Result<Vm<'static>, Option<ClientError>> {
+    let mut changes = pin!(client.watch_vm(uuid).await?);
+    loop {
+        tokio::select! {
+            biased;
+            change = changes.next() => {
+                let vm = change.ok_or(None)??;
+                *lost = 0;
+                if vm.version >= version && vm.is_settled() {
+                    return Ok(vm);
+                }
+                progress.show(&line(&vm));
+            }
+            _ = tick.tick() => progress.tick(),
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{confirm, print_stream};
 use crate::{
-    args::{self, Wait},
+    args::{self, Waiting},
     failure::Failure,
     output::{Cell, Facts, Format, Output, Table, Tone},
     wait,
@@ -56,7 +56,8 @@ fn render(vm: &Vm<'_>, output: &Output) -> String {
         facts.toned("Crashes", format!("{} in a row", vm.crashes), Tone::Bad);
     }
     facts.fact("Memory", format!("{} MiB", vm.memory));
-    let topology = if vm.vcpu_topology.is_empty() { String::new() } else { format!(" ({})", vm.vcpu_topology) };
+    let topology =
+        if vm.devices.vcpu_topology.is_empty() { String::new() } else { format!(" ({})", vm.devices.vcpu_topology) };
     facts.fact("vCPUs", format!("{}{topology}", vm.vcpu));
     facts.fact("Machine", format!("{} {}", vm.devices.machine, vm.devices.arch).trim().to_owned());
     facts.fact("Features", vm.devices.features.join(", "));
@@ -98,7 +99,7 @@ fn read(file: &Path) -> Result<String, Failure> {
 }
 
 /// Says what was done, and waits for it if asked to.
-async fn done(client: &Client, changed: &Changed, name: &str, wait: &Wait, output: Output) -> Result<(), Failure> {
+async fn done(client: &Client, changed: &Changed, name: &str, wait: &Waiting, output: Output) -> Result<(), Failure> {
     if wait.wait {
         return wait::settled(client, name, &changed.uuid, changed.version, output).await;
     }
@@ -161,7 +162,7 @@ pub(crate) async fn run(command: args::Vm, client: &Client, output: Output) -> R
         args::Vm::Define { file, node, start, wait } => {
             let made = client.define_vm(&read(&file)?, node.as_deref()).await?;
             if !start {
-                return done(client, &made, "", &Wait { wait: false }, output).await;
+                return done(client, &made, "", &Waiting { wait: false }, output).await;
             }
             output.note(&made.message);
             state(client, &made.uuid, "start", &[], &wait, output).await
@@ -171,7 +172,7 @@ pub(crate) async fn run(command: args::Vm, client: &Client, output: Output) -> R
         }
         args::Vm::Rename { vm, new_name } => {
             let changed = client.rename_vm(&vm.vm, &new_name).await?;
-            done(client, &changed, &new_name, &Wait { wait: false }, output).await
+            done(client, &changed, &new_name, &Waiting { wait: false }, output).await
         }
         args::Vm::Start { vm, wait } => state(client, &vm.vm, "start", &[], &wait, output).await,
         args::Vm::Shutdown { vm, timeout, wait } => {
@@ -209,7 +210,7 @@ async fn state(
     vm: &str,
     word: &str,
     extra: &[(&str, String)],
-    wait: &Wait,
+    wait: &Waiting,
     output: Output,
 ) -> Result<(), Failure> {
     match client.set_vm_state(vm, word, extra).await {
@@ -260,7 +261,7 @@ async fn modify(
     };
     confirm(&format!("Change VM {name} so?{then}"), yes)?;
     let changed = client.modify_vm(name, &xml, Some(vm.version), restart, false).await?;
-    done(client, &changed, name, &Wait { wait: false }, output).await
+    done(client, &changed, name, &Waiting { wait: false }, output).await
 }
 
 /// Lets a person edit the definition.

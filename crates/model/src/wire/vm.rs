@@ -71,8 +71,6 @@ pub struct Vm<'a> {
     pub memory: u64,
     /// Virtual CPUs.
     pub vcpu: u32,
-    /// `sockets/cores/threads`.
-    pub vcpu_topology: String,
     /// Live figures of its memory.
     pub memory_stats: BTreeMap<String, u64>,
     /// Live figures of its CPUs.
@@ -134,7 +132,6 @@ impl<'a> Vm<'a> {
             profile: record.profile.clone(),
             memory: vm.demand.memory.as_mib(),
             vcpu: vm.demand.vcpus,
-            vcpu_topology: vm.devices.vcpu_topology.clone(),
             memory_stats: BTreeMap::new(),
             vcpu_stats: BTreeMap::new(),
             devices: Cow::Borrowed(&vm.devices),
