@@ -231,6 +231,11 @@ impl Facts {
     }
 }
 
+/// What a VM does, for people: one whose node has no domain for it is simply off.
+pub(crate) fn runs<'a>(vm: &'a drover_model::wire::Vm<'_>) -> &'a str {
+    if vm.run_state == "absent" { "off" } else { &vm.run_state }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

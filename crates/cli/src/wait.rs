@@ -16,7 +16,7 @@ const PATIENCE: u32 = 30;
 
 /// What a VM is doing, in one line.
 fn line(vm: &Vm<'_>) -> String {
-    if vm.doing.is_empty() { format!("{}, {}", vm.state, vm.run_state) } else { vm.doing.clone() }
+    if vm.doing.is_empty() { format!("{}, now {}", vm.state, crate::output::runs(vm)) } else { vm.doing.clone() }
 }
 
 /// Prints progress: on a terminal one line that is written over, elsewhere a line for each change.
@@ -129,10 +129,13 @@ async fn watch(
             change = changes.next() => {
                 let vm = change.ok_or(None)??;
                 *lost = 0;
-                if vm.version >= version && vm.is_settled() {
-                    return Ok(vm);
+                // A node whose view lags behind tells old news first.
+                if vm.version >= version {
+                    if vm.is_settled() {
+                        return Ok(vm);
+                    }
+                    progress.show(&line(&vm));
                 }
-                progress.show(&line(&vm));
             }
             _ = tick.tick() => progress.tick(),
         }

@@ -1,2 +1,208 @@
-//! Runs a lab cluster by hand.
-fn main() {}
+//! Runs a lab by hand.
+
+use clap::{Parser, Subcommand};
+use drover_lab::{Cut, Domain, Lab, LabError, Net, Spec, guest};
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, ExitCode},
+    time::Instant,
+};
+
+/// A real Drover cluster on this one machine: nodes are namespaces, everything else is real.
+///
+/// Needs root. Example: drover-lab up; drover-lab sh hv1 drover status; drover-lab power off hv2; drover-lab down
+#[derive(Parser)]
+#[command(version, disable_help_subcommand = true)]
+struct Arguments {
+    /// The lab's folder; each is a lab of its own [default: 'lab' beside the folder of this program]
+    #[arg(long, global = true, env = "DROVER_LAB_DIR", value_name = "FOLDER")]
+    dir: Option<PathBuf>,
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Subcommand)]
+enum Action {
+    /// Bring the lab up, or what is missing of it
+    Up {
+        /// How many nodes
+        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=9))]
+        nodes: u8,
+        /// Without droverd
+        #[arg(long)]
+        no_droverd: bool,
+    },
+    /// Take the lab down and remove every trace of it
+    Down,
+    /// Show its nodes
+    Status,
+    /// A node's power
+    Power {
+        #[command(subcommand)]
+        power: Power,
+    },
+    /// Cut a node's link to a network
+    ///
+    /// silent: the switch drops everything; carrier: the link goes down; in: nothing reaches the node; out: nothing leaves it; loss:P: P percent are lost.
+    Cut {
+        /// The node
+        node: String,
+        /// cluster, upstream or storage
+        net: Net,
+        /// silent, carrier, in, out, loss:P
+        #[arg(default_value = "silent")]
+        how: Cut,
+    },
+    /// Take cuts back
+    Heal {
+        /// The node
+        node: String,
+        /// cluster, upstream or storage; if not given, all
+        net: Option<Net>,
+    },
+    /// Run a command in a node; with none, a shell
+    Sh {
+        /// The node
+        node: String,
+        /// The command
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<String>,
+    },
+    /// Run a command on the upstream network's client, 203.0.113.100
+    Client {
+        /// The command
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+        command: Vec<String>,
+    },
+    /// Build the guest's kernel and initramfs
+    Guest,
+    /// Print a domain XML for the guest
+    Domain {
+        /// The VM's name
+        name: String,
+        /// MiB
+        #[arg(long, default_value_t = 96)]
+        memory: u64,
+        /// More for the kernel's command line, such as poweroff_after=10
+        #[arg(long, default_value = "")]
+        options: String,
+    },
+    /// One node without configuration on this machine's network, with a guest that runs
+    Demo {
+        #[command(subcommand)]
+        demo: Demo,
+    },
+    /// What a node begins with
+    #[command(hide = true)]
+    BootNode { spec: PathBuf },
+}
+
+#[derive(Subcommand)]
+enum Power {
+    /// Switch it on, and wait until it is ready
+    On { node: String },
+    /// Pull its cord
+    Off { node: String },
+    /// Off, and on again
+    Cycle { node: String },
+}
+
+#[derive(Subcommand)]
+enum Demo {
+    /// Bring it up
+    Up,
+    /// Remove every trace of it
+    Down,
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse()) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("drover-lab: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> Result<ExitCode, LabError> {
+    let program = std::env::current_exe().map_err(|e| LabError::new("cannot find this program's file", e))?;
+    let beside = |name: &str| program.parent().and_then(Path::parent).unwrap_or(Path::new("/run")).join(name);
+    let folder = arguments.dir.clone().unwrap_or_else(|| beside("lab"));
+    let lab = || Lab::open(&folder);
+    let start = Instant::now();
+    let progress = |step: &str| eprintln!("[{:5.1} s] {step}", start.elapsed().as_secs_f32());
+    match arguments.action {
+        Action::BootNode { spec } => match drover_lab::boot_node_entry(&spec)? {},
+        Action::Up { nodes, no_droverd } => {
+            let spec = Spec { daemon: !no_droverd, ..Spec::cluster(nodes.into()) };
+            let lab = Lab::up(&folder, spec, &program, &progress)?.keep();
+            progress("the lab is up");
+            status(&lab);
+            let me = program.display();
+            println!(
+                "\nTo go on:\n  {me} sh hv1 drover status\n  {me} domain web | {me} sh hv1 drover vm define - --start --wait\n  {me} sh hv1\n  {me} power off hv2\n  {me} cut hv3 cluster\n  {me} down"
+            );
+        }
+        Action::Down => Lab::remove(&folder)?,
+        Action::Status => status(&lab()?),
+        Action::Power { power } => {
+            let lab = lab()?;
+            match power {
+                Power::On { node } => lab.node(&node)?.power_on()?,
+                Power::Off { node } => lab.node(&node)?.power_off()?,
+                Power::Cycle { node } => {
+                    lab.node(&node)?.power_off()?;
+                    lab.node(&node)?.power_on()?;
+                }
+            }
+        }
+        Action::Cut { node, net, how } => lab()?.cut(&node, net, how)?,
+        Action::Heal { node, net } => {
+            for net in Net::ALL.into_iter().filter(|n| net.is_none_or(|wanted| wanted == *n)) {
+                lab()?.heal(&node, net)?;
+            }
+        }
+        Action::Sh { node, command } => {
+            let words: Vec<&str> = command.iter().map(String::as_str).collect();
+            let words = if words.is_empty() { vec!["bash", "--norc"] } else { words };
+            return foreground(lab()?.node(&node)?.command(&words)?);
+        }
+        Action::Client { command } => {
+            let words: Vec<&str> = command.iter().map(String::as_str).collect();
+            return foreground(lab()?.client(&words));
+        }
+        Action::Guest => {
+            let made = guest::build(&guest::cache(&program))?;
+            println!("{}\n{}", made.kernel.display(), made.initrd.display());
+        }
+        Action::Domain { name, memory, options } => {
+            let domain = Domain { name, uuid: None, memory, options };
+            print!("{}", domain.xml(&drover_lab::guest::Guest::at(Path::new("/srv/shared/guest"))));
+        }
+        Action::Demo { demo } => {
+            let folder = arguments.dir.unwrap_or_else(|| beside("demo"));
+            match demo {
+                Demo::Up => drover_lab::demo_up(&folder, &program, &progress)?,
+                Demo::Down => drover_lab::demo_down(&folder)?,
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Runs a command with this terminal and gives its exit code on.
+fn foreground(mut command: Command) -> Result<ExitCode, LabError> {
+    let status = command.status().map_err(|e| LabError::new("cannot run the command", e))?;
+    Ok(ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)))
+}
+
+fn status(lab: &Lab) {
+    println!("{:<6} {:<6} {:<12} {:<14} {:<12} {}", "NODE", "POWER", "CLUSTER", "UPSTREAM", "STORAGE", "ZOOKEEPER");
+    for node in lab.nodes() {
+        let power = if node.is_on() { "on" } else { "off" };
+        let [cluster, upstream, storage] = Net::ALL.map(|net| net.address(node.index()));
+        let zookeeper = node.zookeeper_mode().unwrap_or_else(|| "-".to_owned());
+        println!("{:<6} {power:<6} {cluster:<12} {upstream:<14} {storage:<12} {zookeeper}", node.name());
+    }
+}

@@ -75,8 +75,8 @@ pub(crate) async fn node(call: Call) -> Answer {
 }
 
 fn changed(message: String, change: &Change) -> Answer {
-    let uuid = change.record.uuid.to_string();
-    answer::json(&Changed { message, uuid, version: change.version, diff: None })
+    let (name, uuid) = (change.record.name.to_string(), change.record.uuid.to_string());
+    answer::json(&Changed { message, name, uuid, version: change.version, diff: None })
 }
 
 pub(crate) async fn define(call: Call) -> Answer {
@@ -105,8 +105,8 @@ pub(crate) async fn modify(call: Call) -> Answer {
         (false, false, "start") => format!("VM {name} has a new definition; it holds from the next start."),
         (false, false, _) => format!("VM {name} has a new definition."),
     };
-    let uuid = done.now.record.uuid.to_string();
-    answer::json(&Changed { message, uuid, version: done.now.version, diff: Some(diff) })
+    let (name, uuid) = (name.to_string(), done.now.record.uuid.to_string());
+    answer::json(&Changed { message, name, uuid, version: done.now.version, diff: Some(diff) })
 }
 
 pub(crate) async fn rename(call: Call) -> Answer {
@@ -143,7 +143,13 @@ pub(crate) async fn set_state(call: Call) -> Answer {
                 return Err(ApiError::new(StatusCode::BAD_REQUEST, message));
             }
             let message = format!("VM {name} is {}.", if shown.state == "start" { "running" } else { "off" });
-            answer::json(&Changed { message, uuid: shown.uuid, version: vm.record.version, diff: None })
+            answer::json(&Changed {
+                message,
+                name: name.to_string(),
+                uuid: shown.uuid,
+                version: vm.record.version,
+                diff: None,
+            })
         }
     }
 }

@@ -4,7 +4,7 @@ use super::{confirm, print_stream};
 use crate::{
     args::{self, Waiting},
     failure::Failure,
-    output::{Cell, Facts, Format, Output, Table, Tone},
+    output::{Cell, Facts, Format, Output, Table, Tone, runs},
     wait,
 };
 use drover_client::{Client, ClientError};
@@ -25,7 +25,7 @@ fn table(vms: &[Vm<'_>]) -> Table {
         table.row(vec![
             Cell::text(&*vm.name),
             Cell::state(&vm.state),
-            Cell::state(&vm.run_state),
+            Cell::state(runs(vm)),
             Cell::text(&*vm.node),
             Cell::number(vm.vcpu),
             Cell::number(vm.memory),
@@ -43,7 +43,7 @@ fn render(vm: &Vm<'_>, output: &Output) -> String {
     facts.fact("Description", &*vm.description);
     facts.state("State", &vm.state);
     facts.toned("Reason", &*vm.failed_reason, Tone::Bad);
-    facts.state("Runs", &vm.run_state);
+    facts.state("Runs", runs(vm));
     facts.toned("Doing", &*vm.doing, Tone::Busy);
     facts.fact("Node", if vm.node.is_empty() { "none" } else { &*vm.node });
     if vm.claim.node != vm.node {
@@ -99,9 +99,9 @@ fn read(file: &Path) -> Result<String, Failure> {
 }
 
 /// Says what was done, and waits for it if asked to.
-async fn done(client: &Client, changed: &Changed, name: &str, wait: &Waiting, output: Output) -> Result<(), Failure> {
+async fn done(client: &Client, changed: &Changed, wait: &Waiting, output: Output) -> Result<(), Failure> {
     if wait.wait {
-        return wait::settled(client, name, &changed.uuid, changed.version, output).await;
+        return wait::settled(client, &changed.name, &changed.uuid, changed.version, output).await;
     }
     if output.format == Format::Json {
         return output.json(changed);
@@ -162,7 +162,7 @@ pub(crate) async fn run(command: args::Vm, client: &Client, output: Output) -> R
         args::Vm::Define { file, node, start, wait } => {
             let made = client.define_vm(&read(&file)?, node.as_deref()).await?;
             if !start {
-                return done(client, &made, "", &Waiting { wait: false }, output).await;
+                return done(client, &made, &Waiting { wait: false }, output).await;
             }
             output.note(&made.message);
             state(client, &made.uuid, "start", &[], &wait, output).await
@@ -172,7 +172,7 @@ pub(crate) async fn run(command: args::Vm, client: &Client, output: Output) -> R
         }
         args::Vm::Rename { vm, new_name } => {
             let changed = client.rename_vm(&vm.vm, &new_name).await?;
-            done(client, &changed, &new_name, &Waiting { wait: false }, output).await
+            done(client, &changed, &Waiting { wait: false }, output).await
         }
         args::Vm::Start { vm, wait } => state(client, &vm.vm, "start", &[], &wait, output).await,
         args::Vm::Shutdown { vm, timeout, wait } => {
@@ -214,7 +214,7 @@ async fn state(
     output: Output,
 ) -> Result<(), Failure> {
     match client.set_vm_state(vm, word, extra).await {
-        Ok(changed) => done(client, &changed, vm, wait, output).await,
+        Ok(changed) => done(client, &changed, wait, output).await,
         Err(error) => Err(with_hint(client, vm, error).await),
     }
 }
@@ -261,7 +261,7 @@ async fn modify(
     };
     confirm(&format!("Change VM {name} so?{then}"), yes)?;
     let changed = client.modify_vm(name, &xml, Some(vm.version), restart, false).await?;
-    done(client, &changed, name, &Waiting { wait: false }, output).await
+    done(client, &changed, &Waiting { wait: false }, output).await
 }
 
 /// Lets a person edit the definition.

@@ -48,6 +48,8 @@ pub struct Refusal {
 pub struct Changed {
     /// For people.
     pub message: String,
+    /// The VM's name.
+    pub name: String,
     /// The VM's UUID.
     pub uuid: String,
     /// The version of the VM's record now; to be named by a later change that must not overwrite anything.

@@ -1,0 +1,77 @@
+//! The demonstration: one node without configuration, on the host's network, with one guest; what a stranger sees first.
+
+use crate::{
+    domain::Domain,
+    lab::{Lab, Progress, Shape, Spec},
+    node::{Node, Service},
+    tools::{Attempt, LabError, Result},
+};
+use std::{fs, path::Path, time::Duration};
+
+/// The demonstration's VM.
+const VM: &str = "demo";
+
+/// Brings the demonstration up; does again what is missing of it.
+pub fn demo_up(folder: &Path, program: &Path, progress: Progress<'_>) -> Result<()> {
+    let spec = Spec { daemon: false, ..Spec::alone() };
+    let lab = Lab::up(folder, spec, program, progress)?;
+    debug_assert_eq!(lab.spec().shape, Shape::Alone);
+    match show(&lab, program, progress) {
+        Ok(()) => {
+            let _it_stays_up = lab.keep();
+            Ok(())
+        }
+        Err(error) => {
+            // It stays up for whoever wants to know why; `demo-down` removes it.
+            let folder = lab.keep().folder().display().to_string();
+            Err(LabError::new(error.to_string(), format!("the node's log is {folder}/nodes/hv1/var/log/droverd.out")))
+        }
+    }
+}
+
+/// Takes it down.
+pub fn demo_down(folder: &Path) -> Result<()> {
+    Lab::remove(folder)
+}
+
+fn show(lab: &Lab, program: &Path, progress: Progress<'_>) -> Result<()> {
+    let node = lab.node("hv1")?;
+    if node.pid(Service::Drover).is_none() {
+        progress("starting droverd");
+        node.start_drover()?;
+    }
+    let xml = Domain::new(VM).xml(&lab.guest());
+    let file = lab.shared().join("demo.xml");
+    fs::write(&file, xml).attempt(|| format!("cannot write {}", file.display()))?;
+    if drover(&node, &["vm", "info", VM]).is_err() {
+        progress("drover vm define /srv/shared/demo.xml");
+        drover(&node, &["vm", "define", "/srv/shared/demo.xml"])?;
+    }
+    progress("drover vm start demo --wait");
+    drover(&node, &["vm", "start", VM, "--wait"])?;
+    progress("waiting until its console says that it is up");
+    let booted = || drover(&node, &["vm", "log", VM, "-n", "100000"]).ok().filter(|log| log.contains("BOOTED "));
+    Lab::until("the guest does not boot", Duration::from_secs(90), booted)?;
+    for command in [&["vm", "list"][..], &["vm", "info", VM], &["vm", "log", VM, "-n", "5"]] {
+        println!("\n$ drover {}", command.join(" "));
+        print!("{}", drover(&node, command)?);
+    }
+    let programs = program.parent().unwrap_or(Path::new("."));
+    let token = node.folder().join("var/lib/drover/admin.token");
+    let environment = format!(
+        "export PATH=\"{}:$PATH\"\nexport DROVER_API=http://127.0.0.1:7370\nexport DROVER_TOKEN_FILE=\"{}\"\n",
+        programs.display(),
+        token.display()
+    );
+    let file = lab.folder().join("env");
+    fs::write(&file, environment).attempt(|| format!("cannot write {}", file.display()))?;
+    println!(
+        "\nThe cluster stays up. To go on, in this shell:\n\n  . {}\n  drover vm log {VM} --follow\n  drover vm shutdown {VM} --wait\n  drover --help\n\n'make demo-down' removes it all.",
+        file.display()
+    );
+    Ok(())
+}
+
+fn drover(node: &Node<'_>, arguments: &[&str]) -> Result<String> {
+    node.exec(&[&["drover"], arguments].concat())
+}

@@ -1,0 +1,239 @@
+//! The networks between the nodes: bridges in a network namespace of their own, so that the host sees nothing of them.
+//!
+//! ```text
+//!   hv1            hv2            hv3           client
+//!    │eth0 eth1 eth2 │ ...          │ ...           │eth0
+//!  ──┴───┼────┼──────┴──────────────┴────  cluster  │  10.0.0.0/24
+//!  ──────┴────┼─────────────────────────── upstream ┴  203.0.113.0/24
+//!  ───────────┴─────────────────────────── storage     10.0.1.0/24
+//! ```
+
+use crate::tools::{LabError, Result, run, run_with};
+use std::{fmt, str::FromStr};
+
+/// A network of the lab.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Net {
+    /// Between the daemons.
+    Cluster,
+    /// Where users are.
+    Upstream,
+    /// For disks.
+    Storage,
+}
+
+impl Net {
+    /// All of them, in the order of the nodes' interfaces.
+    pub const ALL: [Net; 3] = [Net::Cluster, Net::Upstream, Net::Storage];
+
+    /// Its name, which is also its bridge's.
+    pub fn name(self) -> &'static str {
+        match self {
+            Net::Cluster => "cluster",
+            Net::Upstream => "upstream",
+            Net::Storage => "storage",
+        }
+    }
+
+    /// The address of the `index`th node in it.
+    pub fn address(self, index: usize) -> String {
+        match self {
+            Net::Cluster => format!("10.0.0.{index}"),
+            Net::Upstream => format!("203.0.113.{}", 10 + index),
+            Net::Storage => format!("10.0.1.{index}"),
+        }
+    }
+}
+
+impl FromStr for Net {
+    type Err = String;
+    fn from_str(text: &str) -> std::result::Result<Net, String> {
+        let found = Net::ALL.into_iter().find(|net| net.name() == text);
+        found.ok_or_else(|| format!("{text:?} is no network; the lab has cluster, upstream and storage"))
+    }
+}
+
+impl fmt::Display for Net {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// How a node's link is cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cut {
+    /// The switch drops everything; the node sees a link that is up.
+    Silent,
+    /// The link goes down, which the node sees.
+    Carrier,
+    /// Nothing reaches the node; what it sends arrives.
+    In,
+    /// Nothing that the node sends arrives; it hears everything.
+    Out,
+    /// Of 100 packets, so many are lost, either way.
+    Loss(u8),
+}
+
+impl FromStr for Cut {
+    type Err = String;
+    fn from_str(text: &str) -> std::result::Result<Cut, String> {
+        let loss = |t: &str| t.strip_prefix("loss:")?.parse().ok().filter(|p| (1..=100).contains(p));
+        match text {
+            "silent" => Ok(Cut::Silent),
+            "carrier" => Ok(Cut::Carrier),
+            "in" => Ok(Cut::In),
+            "out" => Ok(Cut::Out),
+            _ => loss(text).map(Cut::Loss).ok_or_else(|| {
+                format!("{text:?} is no way to cut a link; accepted are silent, carrier, in, out, loss:1 to loss:100")
+            }),
+        }
+    }
+}
+
+/// The networks of one lab.
+#[derive(Debug, Clone)]
+pub(crate) struct Fabric {
+    /// Begins the names of all of the lab's network namespaces.
+    pub(crate) prefix: String,
+}
+
+impl Fabric {
+    /// The network namespace of that part of the lab.
+    pub(crate) fn netns(&self, part: &str) -> String {
+        format!("{}-{part}", self.prefix)
+    }
+
+    fn switch(&self) -> String {
+        self.netns("switch")
+    }
+
+    /// Every network namespace that there is of this lab, however it came to be.
+    pub(crate) fn existing(&self) -> Result<Vec<String>> {
+        let all = run(&["ip", "netns", "list"])?;
+        let names = all.lines().filter_map(|line| line.split_whitespace().next());
+        Ok(names.filter(|name| name.starts_with(&format!("{}-", self.prefix))).map(str::to_owned).collect())
+    }
+
+    fn has(&self, netns: &str) -> Result<bool> {
+        Ok(self.existing()?.iter().any(|name| name == netns))
+    }
+
+    /// Makes the bridges and the client, if they are not there.
+    pub(crate) fn up(&self) -> Result<()> {
+        let (switch, client) = (self.switch(), self.netns("client"));
+        if !self.has(&switch)? {
+            run(&["ip", "netns", "add", &switch])?;
+        }
+        for net in Net::ALL {
+            if run(&["ip", "-n", &switch, "link", "show", net.name()]).is_err() {
+                let bridge = ["type", "bridge", "stp_state", "0", "forward_delay", "0", "mcast_snooping", "0"];
+                run(&[&["ip", "-n", &switch, "link", "add", net.name()][..], &bridge].concat())?;
+            }
+            run(&["ip", "-n", &switch, "link", "set", net.name(), "up"])?;
+        }
+        // What the networks have beside the nodes: a router upstream, management controllers (node K's is 10.0.0.100+K).
+        run(&["ip", "-n", &switch, "address", "replace", "203.0.113.254/24", "dev", "upstream"])?;
+        run(&["ip", "-n", &switch, "address", "replace", "10.0.0.254/24", "dev", "cluster"])?;
+        if !self.has(&client)? {
+            run(&["ip", "netns", "add", &client])?;
+            run(&["ip", "-n", &client, "link", "set", "lo", "up"])?;
+            self.plug(&client, "client-upstream", "eth0", Net::Upstream)?;
+            run(&["ip", "-n", &client, "address", "add", "203.0.113.100/24", "dev", "eth0"])?;
+        }
+        Ok(())
+    }
+
+    fn plug(&self, netns: &str, port: &str, interface: &str, net: Net) -> Result<()> {
+        let switch = self.switch();
+        let _none_left_from_before = run(&["ip", "-n", &switch, "link", "delete", port]);
+        run(&["ip", "-n", &switch, "link", "add", port, "type", "veth", "peer", "name", interface, "netns", netns])?;
+        run(&["ip", "-n", &switch, "link", "set", port, "master", net.name(), "up"])?;
+        run(&["ip", "-n", netns, "link", "set", interface, "up"]).map(|_| ())
+    }
+
+    /// Makes a node's network namespace, with its links and addresses.
+    pub(crate) fn plug_node(&self, node: &str, index: usize) -> Result<()> {
+        let netns = self.netns(node);
+        if self.has(&netns)? {
+            run(&["ip", "netns", "delete", &netns])?;
+        }
+        run(&["ip", "netns", "add", &netns])?;
+        run(&["ip", "-n", &netns, "link", "set", "lo", "up"])?;
+        for (i, net) in Net::ALL.into_iter().enumerate() {
+            let interface = format!("eth{i}");
+            self.plug(&netns, &port(node, net), &interface, net)?;
+            let address = format!("{}/24", net.address(index));
+            run(&["ip", "-n", &netns, "address", "add", &address, "dev", &interface])?;
+        }
+        run(&["ip", "-n", &netns, "route", "add", "default", "via", "203.0.113.254"]).map(|_| ())
+    }
+
+    /// Takes a node's links away, so that nothing that its dying processes or kernel send reaches anybody.
+    pub(crate) fn unplug_node(&self, node: &str) {
+        for net in Net::ALL {
+            let _gone_already = run(&["ip", "-n", &self.switch(), "link", "delete", &port(node, net)]);
+        }
+    }
+
+    /// Removes a node's network namespace, which else would answer for its addresses.
+    pub(crate) fn remove_node(&self, node: &str) -> Result<()> {
+        let netns = self.netns(node);
+        if self.has(&netns)? {
+            run(&["ip", "netns", "delete", &netns])?;
+        }
+        Ok(())
+    }
+
+    /// Cuts a node's link to a network.
+    pub(crate) fn cut(&self, node: &str, net: Net, how: Cut) -> Result<()> {
+        self.heal(node, net)?;
+        let (switch, port) = (self.switch(), port(node, net));
+        let from = |verdict: &str| format!("iifname \"{port}\" {verdict}\n");
+        let to = |verdict: &str| format!("oifname \"{port}\" {verdict}\n");
+        // Between two ports frames are forwarded; from and to the switch's own addresses they are its input and output.
+        let (inwards, outwards) = match how {
+            Cut::Carrier => {
+                return run(&["ip", "-n", &switch, "link", "set", &port, "down"]).map(|_| ());
+            }
+            Cut::Silent => (to("drop"), from("drop")),
+            Cut::In => (to("drop"), String::new()),
+            Cut::Out => (String::new(), from("drop")),
+            Cut::Loss(percent) => {
+                let chance = format!("numgen random mod 100 < {percent} drop");
+                (to(&chance), from(&chance))
+            }
+        };
+        let table = table(node, net);
+        let rules = format!(
+            "table bridge {table} {{
+             chain forwarded {{ type filter hook forward priority 0; {inwards} {outwards} }}
+             chain received {{ type filter hook input priority 0; {outwards} }}
+             chain sent {{ type filter hook output priority 0; {inwards} }}
+             }}"
+        );
+        run_with(&["ip", "netns", "exec", &switch, "nft", "-f", "-"], Some(&rules)).map(|_| ())
+    }
+
+    /// Takes a cut back.
+    pub(crate) fn heal(&self, node: &str, net: Net) -> Result<()> {
+        let (switch, table) = (self.switch(), table(node, net));
+        let link = run(&["ip", "-n", &switch, "link", "set", &port(node, net), "up"]);
+        link.map_err(|e| LabError::new(format!("{node} has no link to {net}; is it on?"), e))?;
+        let _there_is_no_cut = run(&["ip", "netns", "exec", &switch, "nft", "delete", "table", "bridge", &table]);
+        Ok(())
+    }
+}
+
+fn port(node: &str, net: Net) -> String {
+    // Interface names have 15 characters at most.
+    let letter = match net {
+        Net::Cluster => "c",
+        Net::Upstream => "u",
+        Net::Storage => "s",
+    };
+    format!("{node}-{letter}")
+}
+
+fn table(node: &str, net: Net) -> String {
+    format!("cut_{node}_{net}")
+}
