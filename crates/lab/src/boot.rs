@@ -41,8 +41,8 @@ pub(crate) struct BootSpec {
     pub(crate) kernel: Option<PathBuf>,
 }
 
-/// Printed when the node's file system is complete.
-pub(crate) const BOOTED: &str = "booted";
+/// Printed when the node's file system is complete, with the number that PID 1 has on the host.
+pub(crate) const BOOTED: &str = "booted ";
 
 /// Turns this process, PID 1 of new namespaces, into a node. Returns only if it fails.
 pub fn boot(file: &Path) -> Result<std::convert::Infallible> {
@@ -51,9 +51,11 @@ pub fn boot(file: &Path) -> Result<std::convert::Infallible> {
     rustix::system::sethostname(spec.name.as_bytes()).attempt(|| "cannot set the host name".to_owned())?;
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
         .attempt(|| "cannot make the mounts private".to_owned())?;
+    // As long as the host's /proc is there, it tells what the host calls this process.
+    let pid = fs::read_link("/proc/self").attempt(|| "cannot read /proc/self".to_owned())?;
     file_system(&spec)?;
     libvirt_settings(&spec)?;
-    println!("{BOOTED}");
+    println!("{BOOTED}{}", pid.display());
     // From here on nobody of the node holds the pipe to the one who waits for that line.
     let log = fs::File::create("/var/log/boot.log").attempt(|| "cannot write /var/log/boot.log".to_owned())?;
     rustix::stdio::dup2_stdout(&log).attempt(|| "cannot leave the terminal".to_owned())?;

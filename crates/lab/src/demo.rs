@@ -48,7 +48,11 @@ fn show(lab: &Lab, program: &Path, progress: Progress<'_>) -> Result<()> {
         drover(&node, &["vm", "define", "/srv/shared/demo.xml"])?;
     }
     progress("drover vm start demo --wait");
-    drover(&node, &["vm", "start", VM, "--wait"])?;
+    let mut start = node.command(&["drover", "vm", "start", VM, "--wait"])?;
+    let started = start.status().attempt(|| "cannot run drover".to_owned())?;
+    if !started.success() {
+        return Err(LabError::new("the VM does not start", started));
+    }
     progress("waiting until its console says that it is up");
     let booted = || drover(&node, &["vm", "log", VM, "-n", "100000"]).ok().filter(|log| log.contains("BOOTED "));
     Lab::until("the guest does not boot", Duration::from_secs(90), booted)?;

@@ -134,13 +134,12 @@ impl<'a> Node<'a> {
             command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(complaints).spawn().attempt(failed)?;
         let said = child.stdout.take().map(|pipe| BufReader::new(pipe).lines().map_while(std::result::Result::ok));
         child.wait().attempt(failed)?;
-        if said.is_none_or(|mut lines| !lines.any(|line| line == BOOTED)) {
+        let pid = said.and_then(|mut lines| lines.find_map(|line| line.strip_prefix(BOOTED)?.parse().ok()));
+        let Some(init) = pid.and_then(Process::of) else {
             let why = fs::read_to_string(folder.join("boot-errors")).unwrap_or_default();
             return Err(LabError::new(failed(), why.trim()));
-        }
-        // Of the marked processes PID 1 is the one that is the first in its own namespace.
-        let init = process::marked(&self.mark()).into_iter().find(|p| p.namespaced_pid() == Some(1));
-        init.ok_or_else(|| LabError::new(failed(), "its PID 1 is gone already"))?.save(&self.power_file())
+        };
+        init.save(&self.power_file())
     }
 
     /// Switches it on, starts its services, and waits until they are ready.

@@ -1,0 +1,45 @@
+# What people run; 'make' alone lists it. Everything is done by scripts and programs that can be run by hand too.
+
+CARGO ?= cargo
+BIN := target/release
+
+.PHONY: help
+help: ## Show this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+.PHONY: deps
+deps: ## Install the Debian packages that are missing (root)
+	@scripts/install-deps
+
+.PHONY: build
+build: deps ## Build everything, optimised
+	@$(CARGO) build --release --workspace --bins
+
+.PHONY: demo
+demo: build ## One node without configuration, and a VM that runs
+	@$(BIN)/drover-lab demo up
+
+.PHONY: demo-down
+demo-down: ## Remove every trace of the demo
+	@if [ -x $(BIN)/drover-lab ]; then $(BIN)/drover-lab demo down; fi
+
+.PHONY: lab
+lab: build ## A cluster of three nodes on this machine
+	@$(BIN)/drover-lab up --nodes 3
+
+.PHONY: lab-down
+lab-down: ## Remove every trace of the lab
+	@if [ -x $(BIN)/drover-lab ]; then $(BIN)/drover-lab down; fi
+
+.PHONY: check
+check: ## Formatting and lints
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+
+.PHONY: test
+test: deps ## All tests, those with real components included (root)
+	scripts/test
+
+.PHONY: bench
+bench: build ## Measure, and print the table of docs/benchmarks.md (root)
+	$(BIN)/drover-bench
