@@ -165,6 +165,10 @@ impl Commands {
     /// Defines a VM, and chooses its node if none is named.
     pub async fn define(&self, request: Define) -> Result<Change> {
         let definition = Definition::parse(&request.xml, Uuid::new_v4())?;
+        if !self.ctx.views.freshness().borrow().is_loaded() {
+            let why = "this node has not read the cluster's records yet; try again in a moment";
+            return Err(CommandError::Unavailable(why.to_owned()));
+        }
         let view = self.ctx.views.latest();
         let node = match request.node {
             Some(node) => Some(known_node(&view, node)?),

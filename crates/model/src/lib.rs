@@ -4,8 +4,10 @@
 //! * [`vm`], [`node`], [`cluster`]: the records. [`domain`]: the libvirt XML inside a VM's record.
 //! * [`view`]: all records of a cluster, decoded.
 //! * [`wire`]: what the HTTP API takes and answers.
+//! * [`dice`]: chance from a seed, for simulation.
 
 pub mod cluster;
+pub mod dice;
 pub mod domain;
 pub mod name;
 pub mod node;
@@ -17,6 +19,7 @@ pub mod vm;
 pub mod wire;
 
 pub use cluster::{ClusterConfig, Fault, Token, TokenRole};
+pub use dice::Dice;
 pub use domain::{Definition, DomainType};
 pub use name::{BadName, NodeName, TokenName, VmName};
 pub use node::{CoordinatorState, DaemonState, DomainState, NodeRecord, NodeSession, NodeStatus, Role, UnknownWord};

@@ -12,7 +12,7 @@ use crate::{
     types::lock,
 };
 use async_trait::async_trait;
-use drover_model::RecordPath;
+use drover_model::{Dice, RecordPath};
 use std::{
     collections::BTreeMap,
     ops::Range,
@@ -52,7 +52,7 @@ struct Inner {
     local: Local,
     links: BTreeMap<SessionId, Link>,
     weather: Weather,
-    random: u64,
+    dice: Dice,
 }
 
 /// The server's side of a session.
@@ -63,18 +63,8 @@ struct Link {
 }
 
 impl Inner {
-    /// SplitMix64 (Steele, Lea, Flood 2014): small, seeded, good enough to throw dice.
-    fn roll(&mut self, below: u64) -> u64 {
-        self.random = self.random.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.random;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        if below == 0 { 0 } else { (z ^ (z >> 31)) % below }
-    }
-
     fn latency(&mut self) -> Duration {
-        let Range { start, end } = self.weather.latency_ms;
-        Duration::from_millis(start + self.roll(end.saturating_sub(start)))
+        self.dice.millis(&self.weather.latency_ms)
     }
 
     /// Ends a session on the server: its ephemeral records go, and whoever watches them hears of it.
@@ -108,8 +98,12 @@ impl Default for MemoryCluster {
 impl MemoryCluster {
     /// An empty one, whose chance comes from `seed`.
     pub fn new(seed: u64) -> MemoryCluster {
-        let inner =
-            Inner { local: Local::new(Tree::new()), links: BTreeMap::new(), weather: Weather::default(), random: seed };
+        let inner = Inner {
+            local: Local::new(Tree::new()),
+            links: BTreeMap::new(),
+            weather: Weather::default(),
+            dice: Dice::new(seed),
+        };
         MemoryCluster { shared: Arc::new(Shared { inner: Mutex::new(inner), expiry: Notify::new() }) }
     }
 
@@ -162,6 +156,11 @@ impl MemoryCluster {
                 } => {}
             }
         }
+    }
+
+    /// One record's data, as the server has it at this moment.
+    pub fn peek(&self, path: &RecordPath) -> Option<Vec<u8>> {
+        lock(&self.shared.inner).local.tree.node(path).map(|n| n.data.to_vec())
     }
 
     /// Every record, for a test that nothing (or what) changed.
@@ -252,7 +251,7 @@ impl MemoryStore {
         let unknown = |why: &str| Err(StoreError::Unknown { what: what.to_owned(), why: why.to_owned() });
         let (before, after, dice, early) = {
             let mut inner = lock(&self.shared.inner);
-            (inner.latency(), inner.latency(), inner.roll(2000), inner.roll(2) == 0)
+            (inner.latency(), inner.latency(), inner.dice.roll(2000), inner.dice.roll(2) == 0)
         };
         let lost = dice < 2 * lock(&self.shared.inner).weather.lost_per_mille;
         let done_all_the_same = dice % 2 == 0;

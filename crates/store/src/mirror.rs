@@ -108,12 +108,17 @@ impl<S: Sink> Mirror<S> {
                     }
                     let Some((path, record)) = reads.next().await else { break };
                     let record = record?;
-                    match &record {
-                        Some(record) if self.have.get(path).is_some_and(|have| *have >= record.revision) => continue,
+                    let is_old = |r: &Record| self.have.get(path).is_some_and(|have| *have >= r.revision);
+                    if !record.as_ref().is_some_and(is_old) {
+                        changes.push((path.clone(), record));
+                    }
+                }
+                // Only now that all of them were read: what a failed pass had read is read again by the next.
+                for (path, record) in &changes {
+                    match record {
                         Some(record) => self.have.insert(path.clone(), record.revision),
                         None => self.have.remove(path),
                     };
-                    changes.push((path.clone(), record));
                 }
                 if !changes.is_empty() {
                     self.sink.apply(changes);

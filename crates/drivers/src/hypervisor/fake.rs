@@ -8,7 +8,7 @@
 
 use super::{Connection, Domain, Event, Host, Hypervisor, HypervisorError, Result, Usage};
 use async_trait::async_trait;
-use drover_model::{Bytes, Obs, OffReason, RunState, domain::Mark};
+use drover_model::{Bytes, Dice, Obs, OffReason, RunState, domain::Mark};
 use std::{
     collections::BTreeMap,
     ops::Range,
@@ -54,7 +54,7 @@ pub struct FakeMachine {
 struct Inner {
     domains: BTreeMap<Uuid, FakeDomain>,
     weather: Weather,
-    random: u64,
+    dice: Dice,
     /// Rises with every power-off: calls of an earlier life do nothing.
     life: u64,
     observer: Option<Observer>,
@@ -69,19 +69,6 @@ struct FakeDomain {
 }
 
 impl Inner {
-    /// SplitMix64, as in the store's memory back end.
-    fn roll(&mut self, below: u64) -> u64 {
-        self.random = self.random.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.random;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        if below == 0 { 0 } else { (z ^ (z >> 31)) % below }
-    }
-
-    fn within(&mut self, range: Range<u64>) -> Duration {
-        Duration::from_millis(range.start + self.roll(range.end.saturating_sub(range.start)))
-    }
-
     fn tell(&self, uuid: Uuid, mark: Mark, started: bool) {
         if let Some(observer) = &self.observer {
             observer(uuid, mark, started);
@@ -99,8 +86,13 @@ impl Inner {
 impl FakeMachine {
     /// A machine without domains, whose chance comes from `seed`.
     pub fn new(seed: u64) -> FakeMachine {
-        let inner =
-            Inner { domains: BTreeMap::new(), weather: Weather::default(), random: seed, life: 0, observer: None };
+        let inner = Inner {
+            domains: BTreeMap::new(),
+            weather: Weather::default(),
+            dice: Dice::new(seed),
+            life: 0,
+            observer: None,
+        };
         FakeMachine { inner: Arc::new(Mutex::new(inner)), events: broadcast::channel(256).0 }
     }
 
@@ -161,8 +153,8 @@ impl FakeMachine {
     fn ring(&self, uuid: Uuid) {
         let deaf = {
             let mut inner = self.lock();
-            let dice = inner.roll(1000);
-            dice < inner.weather.deaf_per_mille
+            let chance = inner.weather.deaf_per_mille;
+            inner.dice.per_mille(chance)
         };
         if !deaf {
             let _nobody_listens = self.events.send(Event::Domain(uuid));
@@ -173,9 +165,9 @@ impl FakeMachine {
     fn press(&self, uuid: Uuid) {
         let (obeys, after, life, mark) = {
             let mut inner = self.lock();
-            let obeys = inner.roll(1000) >= inner.weather.stubborn_per_mille;
-            let range = inner.weather.power_off_ms.clone();
-            (obeys, inner.within(range), inner.life, inner.domains.get(&uuid).map(|d| d.mark))
+            let Weather { stubborn_per_mille, power_off_ms, .. } = inner.weather.clone();
+            let obeys = !inner.dice.per_mille(stubborn_per_mille);
+            (obeys, inner.dice.millis(&power_off_ms), inner.life, inner.domains.get(&uuid).map(|d| d.mark))
         };
         if !obeys {
             return;
@@ -252,9 +244,9 @@ impl FakeHypervisor {
                 }
                 let (pause, life) = {
                     let mut inner = machine.lock();
-                    let range = inner.weather.latency_ms.clone();
-                    let hangs = inner.roll(1000) < inner.weather.hang_per_mille;
-                    let pause = inner.within(range);
+                    let Weather { latency_ms, hang_per_mille, .. } = inner.weather.clone();
+                    let hangs = inner.dice.per_mille(hang_per_mille);
+                    let pause = inner.dice.millis(&latency_ms);
                     (if hangs { pause + DEADLINE * 3 } else { pause }, inner.life)
                 };
                 if pause > Duration::ZERO {
@@ -325,7 +317,12 @@ impl Hypervisor for FakeHypervisor {
             Ok(())
         });
         let start: Phase = Box::new(move |inner| {
-            if inner.roll(1000) < inner.weather.refuse_per_mille {
+            // A dead daemon's call may have come first.
+            if inner.domains.get(&uuid).is_some_and(|d| d.run != RunState::Off) {
+                return Err("domain is already active".to_owned());
+            }
+            let chance = inner.weather.refuse_per_mille;
+            if inner.dice.per_mille(chance) {
                 inner.domains.remove(&uuid);
                 return Err("the fake refuses".to_owned());
             }

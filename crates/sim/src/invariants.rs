@@ -1,0 +1,158 @@
+//! What must be true at every moment, and what must be true in the end.
+
+use crate::Tally;
+use drover_model::{Claim, NodeName, RecordPath, VmRecord, VmState, domain::Mark, layout};
+use drover_store::memory::MemoryCluster;
+use serde::de::DeserializeOwned;
+use serde_json::from_slice;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+/// Something that must never be, and was.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// When, in virtual time since the start of the run.
+    pub at: Duration,
+    /// What.
+    pub what: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "after {:.3} s: {}", self.at.as_secs_f64(), self.what)
+    }
+}
+
+/// Watches every domain of every machine.
+#[derive(Clone)]
+pub(crate) struct Judge {
+    state: Arc<Mutex<State>>,
+    cluster: MemoryCluster,
+    start: Instant,
+}
+
+#[derive(Default)]
+struct State {
+    running: BTreeMap<Uuid, BTreeMap<NodeName, Mark>>,
+    verdict: Option<Violation>,
+    tally: Tally,
+}
+
+impl Judge {
+    pub(crate) fn new(cluster: MemoryCluster) -> Judge {
+        Judge { state: Arc::default(), cluster, start: Instant::now() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts something, and takes it into the trace.
+    pub(crate) fn note(&self, what: &str, count: impl FnOnce(&mut Tally)) {
+        let at = self.start.elapsed();
+        tracing::info!("{what}");
+        let mut state = self.lock();
+        count(&mut state.tally);
+        // FNV-1a over the time and the text.
+        for byte in at.as_millis().to_le_bytes().iter().chain(what.as_bytes()) {
+            state.tally.trace = (state.tally.trace ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        }
+    }
+
+    fn violated(&self, what: String) {
+        tracing::error!("{what}");
+        let at = self.start.elapsed();
+        self.lock().verdict.get_or_insert(Violation { at, what });
+    }
+
+    fn read<T: DeserializeOwned>(&self, path: &RecordPath) -> Option<T> {
+        from_slice(&self.cluster.peek(path)?).ok()
+    }
+
+    /// A domain came into memory, or went. Called by the machines at that very moment.
+    pub(crate) fn domain(&self, node: &NodeName, uuid: Uuid, mark: Mark, started: bool) {
+        let verb = if started { "starts" } else { "ends" };
+        self.note(&format!("{node}: {uuid} {verb} under grant {}", mark.epoch), |t| t.starts += u64::from(started));
+        let nodes = {
+            let mut state = self.lock();
+            let nodes = state.running.entry(uuid).or_default();
+            if started {
+                nodes.insert(node.clone(), mark);
+            } else {
+                nodes.remove(node);
+            }
+            nodes.keys().cloned().collect::<Vec<_>>()
+        };
+        if nodes.len() > 1 {
+            let names: Vec<String> = nodes.iter().map(ToString::to_string).collect();
+            self.violated(format!("VM {uuid} runs on {} at once", names.join(" and ")));
+        }
+        if started {
+            self.claims_hold();
+        }
+    }
+
+    /// Whatever runs, runs on the node that has the claim.
+    pub(crate) fn claims_hold(&self) {
+        let running = self.lock().running.clone();
+        for (uuid, nodes) in running {
+            for node in nodes.keys() {
+                let claim: Option<Claim> = self.read(&layout::vm_claim(&uuid));
+                if !claim.as_ref().is_some_and(|c| c.is_held_by(node)) {
+                    let holder = claim.and_then(|c| c.node).map_or("nobody".to_owned(), |n| n.to_string());
+                    self.violated(format!("VM {uuid} runs on {node}, but the claim is {holder}'s"));
+                }
+            }
+        }
+    }
+
+    /// What keeps the cluster from being as it should be when nothing is wrong any more; empty: nothing.
+    pub(crate) fn unfinished(&self, uuids: &BTreeSet<Uuid>) -> Vec<String> {
+        let running = self.lock().running.clone();
+        let mut out = Vec::new();
+        for uuid in uuids {
+            let nodes: Vec<&NodeName> = running.get(uuid).map(|n| n.keys().collect()).unwrap_or_default();
+            let record: Option<VmRecord> = self.read(&layout::vm(uuid));
+            let claim: Option<Claim> = self.read(&layout::vm_claim(uuid));
+            let (Some(record), Some(claim)) = (record, claim) else {
+                if !nodes.is_empty() {
+                    out.push(format!("VM {uuid} is deleted, and runs on {nodes:?}"));
+                }
+                continue;
+            };
+            match record.state {
+                VmState::Start if nodes.len() == 1 && claim.node.as_ref() == nodes.first().copied() => {}
+                VmState::Stop | VmState::Disable | VmState::Fail { .. } if nodes.is_empty() && claim.node.is_none() => {
+                }
+                state => out.push(format!(
+                    "VM {uuid} is to be {state} on {:?}, runs on {nodes:?}, and is claimed by {:?}",
+                    record.node, claim.node
+                )),
+            }
+        }
+        out
+    }
+
+    /// The first violation, if there was one.
+    pub(crate) fn verdict(&self) -> Result<(), Violation> {
+        self.lock().verdict.clone().map_or(Ok(()), Err)
+    }
+
+    pub(crate) fn never_calm(&self, why: &[String]) -> Violation {
+        Violation { at: self.start.elapsed(), what: format!("never comes to rest: {}", why.join("; ")) }
+    }
+
+    pub(crate) fn tally(&self) -> Tally {
+        self.lock().tally.clone()
+    }
+
+    pub(crate) fn start(&self) -> Instant {
+        self.start
+    }
+}

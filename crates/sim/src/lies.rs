@@ -1,0 +1,147 @@
+//! Defects that are planted between the agents and what they stand on, to see that the simulation would find such a thing in the agents.
+
+use async_trait::async_trait;
+use drover_drivers::hypervisor::{self, Connection, Domain, Event, Host, Hypervisor, Usage};
+use drover_model::{Obs, RecordPath};
+use drover_store::{CreateMode, Op, Record, Session, Store, Version, Watch};
+use std::sync::Arc;
+use tokio::sync::{broadcast, watch};
+use uuid::Uuid;
+
+/// A planted defect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum Lie {
+    /// None.
+    #[default]
+    None,
+    /// Writes replace whatever is there, as if nobody compared versions.
+    BlindWrites,
+    /// A domain whose state is not known counts as one that is not there.
+    UnknownIsAbsent,
+}
+
+impl Lie {
+    pub(crate) fn store(self, truth: Arc<dyn Store>) -> Arc<dyn Store> {
+        match self {
+            Lie::BlindWrites => Arc::new(LyingStore { truth }),
+            Lie::None | Lie::UnknownIsAbsent => truth,
+        }
+    }
+
+    pub(crate) fn hypervisor(self, truth: Arc<dyn Hypervisor>) -> Arc<dyn Hypervisor> {
+        match self {
+            Lie::UnknownIsAbsent => Arc::new(LyingHypervisor { truth }),
+            Lie::None | Lie::BlindWrites => truth,
+        }
+    }
+}
+
+struct LyingStore {
+    truth: Arc<dyn Store>,
+}
+
+impl LyingStore {
+    /// The version that the record has now, whatever was expected.
+    async fn blind(&self, path: &RecordPath, expected: Version) -> Version {
+        match self.truth.get(path).await {
+            Ok(Some(record)) => record.version,
+            _ => expected,
+        }
+    }
+}
+
+#[async_trait]
+impl Store for LyingStore {
+    async fn get(&self, path: &RecordPath) -> drover_store::Result<Option<Record>> {
+        self.truth.get(path).await
+    }
+    async fn children(&self, path: &RecordPath) -> drover_store::Result<Vec<String>> {
+        self.truth.children(path).await
+    }
+    async fn create(&self, path: &RecordPath, data: Vec<u8>, mode: CreateMode) -> drover_store::Result<RecordPath> {
+        self.truth.create(path, data, mode).await
+    }
+    async fn set(&self, path: &RecordPath, data: Vec<u8>, expected: Version) -> drover_store::Result<Version> {
+        let expected = self.blind(path, expected).await;
+        self.truth.set(path, data, expected).await
+    }
+    async fn delete(&self, path: &RecordPath, expected: Option<Version>) -> drover_store::Result<()> {
+        self.truth.delete(path, expected).await
+    }
+    async fn multi(&self, ops: Vec<Op>) -> drover_store::Result<()> {
+        let mut told = Vec::new();
+        for op in ops {
+            match op {
+                Op::Check(path, expected) => {
+                    let expected = self.blind(&path, expected).await;
+                    told.push(Op::Check(path, expected));
+                }
+                Op::Set(path, data, expected) => {
+                    let expected = self.blind(&path, expected).await;
+                    told.push(Op::Set(path, data, expected));
+                }
+                op => told.push(op),
+            }
+        }
+        self.truth.multi(told).await
+    }
+    async fn sync(&self) -> drover_store::Result<()> {
+        self.truth.sync().await
+    }
+    async fn watch(&self, path: &RecordPath) -> drover_store::Result<Watch> {
+        self.truth.watch(path).await
+    }
+    fn session(&self) -> watch::Receiver<Session> {
+        self.truth.session()
+    }
+    async fn close(&self) {
+        self.truth.close().await;
+    }
+    async fn rename(&self, from: &RecordPath, to: &RecordPath) -> drover_store::Result<()> {
+        self.truth.rename(from, to).await
+    }
+}
+
+struct LyingHypervisor {
+    truth: Arc<dyn Hypervisor>,
+}
+
+#[async_trait]
+impl Hypervisor for LyingHypervisor {
+    async fn domains(&self) -> hypervisor::Result<Vec<(Uuid, Obs<Domain>)>> {
+        self.truth.domains().await
+    }
+    async fn domain(&self, uuid: Uuid) -> Obs<Domain> {
+        match self.truth.domain(uuid).await {
+            Obs::Unknown(_) => Obs::Absent,
+            known => known,
+        }
+    }
+    async fn create(&self, uuid: Uuid, xml: String) -> hypervisor::Result<()> {
+        self.truth.create(uuid, xml).await
+    }
+    async fn shutdown(&self, uuid: Uuid) -> hypervisor::Result<()> {
+        self.truth.shutdown(uuid).await
+    }
+    async fn destroy(&self, uuid: Uuid) -> hypervisor::Result<()> {
+        self.truth.destroy(uuid).await
+    }
+    async fn undefine(&self, uuid: Uuid) -> hypervisor::Result<()> {
+        self.truth.undefine(uuid).await
+    }
+    async fn live_xml(&self, uuid: Uuid) -> hypervisor::Result<Option<String>> {
+        self.truth.live_xml(uuid).await
+    }
+    async fn host(&self) -> hypervisor::Result<Host> {
+        self.truth.host().await
+    }
+    async fn usage(&self) -> hypervisor::Result<Vec<(Uuid, Usage)>> {
+        self.truth.usage().await
+    }
+    fn events(&self) -> broadcast::Receiver<Event> {
+        self.truth.events()
+    }
+    fn connection(&self) -> watch::Receiver<Connection> {
+        self.truth.connection()
+    }
+}

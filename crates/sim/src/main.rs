@@ -1,0 +1,129 @@
+//! Runs simulations: many seeds, or one to look at.
+
+use clap::Parser;
+use drover_sim::{Lie, Options, Tally};
+use std::{
+    ops::Range,
+    process::ExitCode,
+    sync::atomic::{AtomicU64, Ordering},
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+/// Simulates clusters in virtual time, with crashes, power cuts, partitions and slow hypervisors.
+///
+/// Each seed is one run, and always the same one. A seed that fails is printed with the command that shows what happens in it.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    /// Which seeds
+    #[arg(long, default_value = "0..1000", value_parser = range, value_name = "FROM..TO")]
+    seeds: Range<u64>,
+    /// Only this seed, telling everything that happens in it
+    #[arg(long, conflicts_with = "seeds")]
+    seed: Option<u64>,
+    /// How many seconds of virtual time the bad weather lasts
+    #[arg(long, default_value_t = 240)]
+    weather: u64,
+    /// Plant a defect, to see that it is found
+    #[arg(long, value_enum, default_value_t)]
+    lie: Lie,
+    /// How much to tell of a single seed: info, debug, trace
+    #[arg(long, default_value = "debug")]
+    level: tracing::Level,
+}
+
+fn range(text: &str) -> Result<Range<u64>, String> {
+    let ends = text.split_once("..").and_then(|(from, to)| Some((from.parse().ok()?, to.parse().ok()?)));
+    ends.map(|(from, to): (u64, u64)| from..to).ok_or_else(|| "seeds are given as FROM..TO, such as 0..1000".to_owned())
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let options =
+        |seed| Options { weather: Duration::from_secs(arguments.weather), lie: arguments.lie, ..Options::of(seed) };
+    match arguments.seed {
+        Some(seed) => one(options(seed), arguments.level),
+        None => many(arguments.seeds.clone(), options, arguments.lie),
+    }
+}
+
+/// The virtual time, in front of each line.
+struct VirtualTime;
+
+impl tracing_subscriber::fmt::time::FormatTime for VirtualTime {
+    fn format_time(&self, w: &mut tracing_subscriber::fmt::format::Writer<'_>) -> std::fmt::Result {
+        thread_local!(static START: tokio::time::Instant = tokio::time::Instant::now());
+        write!(w, "{:10.3}", START.with(tokio::time::Instant::elapsed).as_secs_f64())
+    }
+}
+
+fn one(options: Options, level: tracing::Level) -> ExitCode {
+    tracing_subscriber::fmt().with_max_level(level).with_timer(VirtualTime).with_target(false).with_ansi(false).init();
+    match drover_sim::run(options) {
+        Ok(tally) => {
+            println!("seed {}: all is well; {}", options.seed, describe(&tally));
+            ExitCode::SUCCESS
+        }
+        Err(violation) => {
+            println!("seed {}: {violation}", options.seed);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn describe(tally: &Tally) -> String {
+    format!(
+        "{} orders done, {} not; {} starts, {} daemon crashes, {} power cuts, {} partitions",
+        tally.orders, tally.refused, tally.starts, tally.crashes, tally.power_cuts, tally.partitions
+    )
+}
+
+fn many(seeds: Range<u64>, options: impl Fn(u64) -> Options + Sync, lie: Lie) -> ExitCode {
+    let (next, began) = (AtomicU64::new(seeds.start), Instant::now());
+    let total = Mutex::new((Tally::default(), Vec::new()));
+    let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if !seeds.contains(&seed) {
+                        return;
+                    }
+                    let outcome = drover_sim::run(options(seed));
+                    let mut total = total.lock().unwrap_or_else(PoisonError::into_inner);
+                    match outcome {
+                        Ok(tally) => add(&mut total.0, &tally),
+                        Err(violation) => {
+                            println!("seed {seed}: {violation}");
+                            total.1.push(seed);
+                        }
+                    }
+                }
+            });
+        }
+    });
+    let (tally, failed) = total.into_inner().unwrap_or_else(PoisonError::into_inner);
+    println!("{} seeds in {:.1} s: {}", seeds.end - seeds.start, began.elapsed().as_secs_f64(), describe(&tally));
+    let Some(first) = failed.iter().min() else { return ExitCode::SUCCESS };
+    let lie = if lie == Lie::None {
+        String::new()
+    } else {
+        format!(
+            " --lie {}",
+            clap::ValueEnum::to_possible_value(&lie).map(|v| v.get_name().to_owned()).unwrap_or_default()
+        )
+    };
+    println!("{} failed; to see the first of them: cargo run -p drover-sim -- --seed {first}{lie}", failed.len());
+    ExitCode::FAILURE
+}
+
+fn add(total: &mut Tally, one: &Tally) {
+    total.orders += one.orders;
+    total.refused += one.refused;
+    total.starts += one.starts;
+    total.crashes += one.crashes;
+    total.power_cuts += one.power_cuts;
+    total.partitions += one.partitions;
+}

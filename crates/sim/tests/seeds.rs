@@ -1,0 +1,33 @@
+//! Seeds that are run with every test. Thousands more: `drover-sim --seeds 0..10000`.
+#![allow(clippy::panic, reason = "tests end by panicking")]
+
+use drover_sim::{Lie, Options, run};
+
+#[test]
+fn no_seed_violates_anything() {
+    let mut starts = 0;
+    for seed in 0..100 {
+        match run(Options::of(seed)) {
+            Ok(tally) => starts += tally.starts,
+            Err(violation) => panic!("{violation}\nTo see it: cargo run -p drover-sim -- --seed {seed}"),
+        }
+    }
+    assert!(starts > 500, "in {starts} starts there is not much to see");
+}
+
+#[test]
+fn the_same_seed_is_the_same_run() {
+    for seed in [1, 2, 3] {
+        assert_eq!(run(Options::of(seed)), run(Options::of(seed)));
+    }
+    assert_ne!(run(Options::of(1)), run(Options::of(2)));
+}
+
+/// The simulation must be able to fail: each of these defects is found.
+#[test]
+fn planted_defects_are_found() {
+    for lie in [Lie::UnknownIsAbsent, Lie::BlindWrites] {
+        let found = (0..400).any(|seed| run(Options { lie, ..Options::of(seed) }).is_err());
+        assert!(found, "{lie:?} was not found");
+    }
+}
