@@ -15,6 +15,7 @@ mod lab;
 mod node;
 mod process;
 mod tools;
+mod zookeeper;
 
 pub use boot::boot as boot_node_entry;
 pub use demo::{demo_down, demo_up};
@@ -24,3 +25,4 @@ pub use lab::{Lab, Progress, Shape, Spec};
 pub use node::{Node, Service};
 pub use rustix::process::Signal;
 pub use tools::{LabError, Result};
+pub use zookeeper::Ensemble;

@@ -198,11 +198,14 @@ fn foreground(mut command: Command) -> Result<ExitCode, LabError> {
 }
 
 fn status(lab: &Lab) {
-    println!("{:<6} {:<6} {:<12} {:<14} {:<12} {}", "NODE", "POWER", "CLUSTER", "UPSTREAM", "STORAGE", "ZOOKEEPER");
+    let row = |[node, power, cluster, upstream, storage, zookeeper]: [&str; 6]| {
+        println!("{node:<6} {power:<6} {cluster:<12} {upstream:<14} {storage:<12} {zookeeper}");
+    };
+    row(["NODE", "POWER", "CLUSTER", "UPSTREAM", "STORAGE", "ZOOKEEPER"]);
     for node in lab.nodes() {
         let power = if node.is_on() { "on" } else { "off" };
         let [cluster, upstream, storage] = Net::ALL.map(|net| net.address(node.index()));
         let zookeeper = node.zookeeper_mode().unwrap_or_else(|| "-".to_owned());
-        println!("{:<6} {power:<6} {cluster:<12} {upstream:<14} {storage:<12} {zookeeper}", node.name());
+        row([node.name(), power, &cluster, &upstream, &storage, &zookeeper]);
     }
 }

@@ -2,9 +2,11 @@
 
 use crate::{
     boot::{BOOTED, BootSpec},
+    fabric::Net,
     lab::{Lab, Shape},
     process::{self, Process},
     tools::{Attempt, LabError, Result, printed},
+    zookeeper::{self, Member},
 };
 use rustix::process::Signal;
 use std::{
@@ -287,39 +289,21 @@ impl<'a> Node<'a> {
 
     /// `leader`, `follower`: what its ZooKeeper says of itself, if it answers.
     pub fn zookeeper_mode(&self) -> Option<String> {
-        let address = crate::fabric::Net::Cluster.address(self.index);
-        let ask = format!("exec 3<>/dev/tcp/{address}/2181; echo srvr >&3; cat <&3");
-        let answer = self.exec(&["timeout", "2", "bash", "-c", &ask]).ok()?;
-        answer.lines().find_map(|line| line.strip_prefix("Mode: ")).map(str::to_owned)
+        let ask = format!("exec 3<>/dev/tcp/{}/2181; echo srvr >&3; cat <&3", Net::Cluster.address(self.index));
+        zookeeper::read_mode(&self.exec(&["timeout", "2", "bash", "-c", &ask]).ok()?)
     }
 
-    /// A member of the ensemble, without the package's scripts, which expect a service manager. The small heap and the quick tick (500 ms:
-    /// sessions of 1 s to 10 s) suit several members on a small machine.
     fn start_zookeeper(&self) -> Result<()> {
-        let failed = || format!("{}: cannot set ZooKeeper up", self.name);
-        let folder = self.folder().join("var/lib/zookeeper");
-        fs::create_dir_all(folder.join("data")).attempt(failed)?;
-        fs::create_dir_all(folder.join("conf")).attempt(failed)?;
-        fs::write(folder.join("data/myid"), format!("{}\n", self.index)).attempt(failed)?;
+        let address = Net::Cluster.address(self.index);
+        let client = format!("{address}:2181").parse().attempt(|| address)?;
         let members: Vec<(usize, String)> = self.lab.spec().members().collect();
-        let alone = members.len() == 1;
         let servers: String = members.iter().map(|(i, a)| format!("server.{i}={a}:2888:3888\n")).collect();
-        let settings = format!(
-            "tickTime=500\ninitLimit=20\nsyncLimit=6\ndataDir=/var/lib/zookeeper/data\nclientPort=2181\nclientPortAddress={}\nadmin.enableServer=false\n4lw.commands.whitelist=*\nmaxClientCnxns=0\nautopurge.purgeInterval=1\npreAllocSize=4096\n{}",
-            crate::fabric::Net::Cluster.address(self.index),
-            if alone { String::new() } else { format!("standaloneEnabled=false\n{servers}") }
-        );
-        fs::write(folder.join("conf/zoo.cfg"), settings).attempt(failed)?;
-        let log = "log4j.rootLogger=INFO, F\nlog4j.appender.F=org.apache.log4j.RollingFileAppender\nlog4j.appender.F.File=/var/log/zookeeper.log\nlog4j.appender.F.MaxFileSize=5MB\nlog4j.appender.F.layout=org.apache.log4j.PatternLayout\nlog4j.appender.F.layout.ConversionPattern=%d{ISO8601} %-5p %m%n\n";
-        fs::write(folder.join("conf/log4j.properties"), log).attempt(failed)?;
-        self.shell(
-            "J=/usr/share/java; setsid java -Xms24m -Xmx64m -Xss256k -XX:+UseSerialGC -XX:TieredStopAtLevel=1 \
-             -XX:ReservedCodeCacheSize=24m -XX:MaxMetaspaceSize=48m -Dzookeeper.electionPortBindRetry=0 -Dzookeeper.cnxTimeout=1000 \
-             -cp /var/lib/zookeeper/conf:$J/zookeeper.jar:$J/slf4j-log4j12.jar:$J/log4j-1.2.jar \
-             org.apache.zookeeper.server.quorum.QuorumPeerMain /var/lib/zookeeper/conf/zoo.cfg \
-             </dev/null >/var/log/zookeeper.out 2>&1 & echo $! >/run/zookeeper.pid",
-        )
-        .map(|_| ())
+        let ensemble = if members.len() > 1 { servers.as_str() } else { "" };
+        let member = Member { index: self.index, client, ensemble, folder: "/var/lib/zookeeper" };
+        member.prepare(&self.folder().join("var/lib/zookeeper"))?;
+        let command = member.command().join(" ");
+        self.shell(&format!("setsid {command} </dev/null >/var/log/zookeeper.out 2>&1 & echo $! >/run/zookeeper.pid"))
+            .map(|_| ())
     }
 }
 

@@ -275,7 +275,6 @@ fn refusal(what: &str, op: &Op, error: zk::Error) -> StoreError {
         error @ (zk::Error::BadArguments(_) | zk::Error::NoAuth | zk::Error::InvalidAcl | zk::Error::Unimplemented) => {
             StoreError::Broken(format!("ZooKeeper refused to {what}: {error}"))
         }
-        zk::Error::ClientClosed => StoreError::Closed,
         error => StoreError::Unknown { what: what.to_owned(), why: error.to_string() },
     }
 }

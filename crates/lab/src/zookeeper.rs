@@ -1,0 +1,183 @@
+//! Members of a ZooKeeper ensemble: in the nodes of a lab, or a few of them on this machine for a test of the store alone.
+//!
+//! The small heap and the quick tick (500 ms: sessions of 1 s to 10 s) suit several members on a small machine. The package's own scripts
+//! are not used: they expect a service manager.
+
+use crate::tools::{Attempt, LabError, Result};
+use std::{
+    fs,
+    io::{Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+/// One member's files and settings.
+#[derive(Debug, Clone)]
+pub(crate) struct Member<'a> {
+    /// From 1.
+    pub(crate) index: usize,
+    /// `address:port` for clients.
+    pub(crate) client: SocketAddr,
+    /// `server.N=address:port:port` of all members; empty for one that is alone.
+    pub(crate) ensemble: &'a str,
+    /// Its folder, as it sees it itself.
+    pub(crate) folder: &'a str,
+}
+
+impl Member<'_> {
+    /// Writes its settings into its folder, which the caller may see elsewhere.
+    pub(crate) fn prepare(&self, folder: &Path) -> Result<()> {
+        let failed = || format!("cannot set a member of ZooKeeper up in {}", folder.display());
+        fs::create_dir_all(folder.join("data")).attempt(failed)?;
+        fs::create_dir_all(folder.join("conf")).attempt(failed)?;
+        fs::write(folder.join("data/myid"), format!("{}\n", self.index)).attempt(failed)?;
+        let quorum = if self.ensemble.is_empty() { "" } else { "standaloneEnabled=false\n" };
+        let settings = format!(
+            "tickTime=500\ninitLimit=20\nsyncLimit=6\ndataDir={}/data\nclientPort={}\nclientPortAddress={}\nadmin.enableServer=false\n4lw.commands.whitelist=*\nmaxClientCnxns=0\nautopurge.purgeInterval=1\npreAllocSize=4096\n{quorum}{}",
+            self.folder,
+            self.client.port(),
+            self.client.ip(),
+            self.ensemble,
+        );
+        fs::write(folder.join("conf/zoo.cfg"), settings).attempt(failed)?;
+        let log = format!(
+            "log4j.rootLogger=INFO, F\nlog4j.appender.F=org.apache.log4j.RollingFileAppender\nlog4j.appender.F.File={}/zookeeper.log\nlog4j.appender.F.MaxFileSize=5MB\nlog4j.appender.F.layout=org.apache.log4j.PatternLayout\nlog4j.appender.F.layout.ConversionPattern=%d{{ISO8601}} %-5p %m%n\n",
+            self.folder
+        );
+        fs::write(folder.join("conf/log4j.properties"), log).attempt(failed)
+    }
+
+    /// The command that runs it.
+    pub(crate) fn command(&self) -> Vec<String> {
+        const JARS: &str = "/usr/share/java";
+        const OPTIONS: [&str; 9] = [
+            "-Xms24m",
+            "-Xmx64m",
+            "-Xss256k",
+            "-XX:+UseSerialGC",
+            "-XX:TieredStopAtLevel=1",
+            "-XX:ReservedCodeCacheSize=24m",
+            "-XX:MaxMetaspaceSize=48m",
+            "-Dzookeeper.electionPortBindRetry=0",
+            "-Dzookeeper.cnxTimeout=1000",
+        ];
+        let classes =
+            format!("{}/conf:{JARS}/zookeeper.jar:{JARS}/slf4j-log4j12.jar:{JARS}/log4j-1.2.jar", self.folder);
+        let main = "org.apache.zookeeper.server.quorum.QuorumPeerMain";
+        let mut words = vec!["java".to_owned()];
+        words.extend(OPTIONS.map(str::to_owned));
+        words.extend(["-cp".to_owned(), classes, main.to_owned(), format!("{}/conf/zoo.cfg", self.folder)]);
+        words
+    }
+}
+
+/// Asks a member what it is: `leader`, `follower`, `standalone`; `None`: it does not answer.
+pub(crate) fn mode(member: SocketAddr) -> Option<String> {
+    let mut connection = TcpStream::connect_timeout(&member, Duration::from_secs(1)).ok()?;
+    connection.set_read_timeout(Some(Duration::from_secs(1))).ok()?;
+    connection.write_all(b"srvr").ok()?;
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).ok()?;
+    read_mode(&answer)
+}
+
+/// What a member's answer to `srvr` says that it is.
+pub(crate) fn read_mode(answer: &str) -> Option<String> {
+    answer.lines().find_map(|line| line.strip_prefix("Mode: ")).map(str::to_owned)
+}
+
+/// An ensemble on this machine's own address, for tests of the store. It ends with this value, and with the thread that started it.
+#[derive(Debug)]
+pub struct Ensemble {
+    folder: PathBuf,
+    members: Vec<(SocketAddr, Vec<String>, Option<Child>)>,
+}
+
+impl Ensemble {
+    /// Starts so many members, with their files in a folder, and waits until they serve.
+    pub fn start(folder: &Path, members: usize) -> Result<Ensemble> {
+        let failed = || "cannot find free ports".to_owned();
+        // All at once, so that none is found twice.
+        let free: Vec<TcpListener> = (0..members * 3)
+            .map(|_| TcpListener::bind("127.0.0.1:0"))
+            .collect::<std::io::Result<_>>()
+            .attempt(failed)?;
+        let ports: Vec<SocketAddr> =
+            free.iter().map(TcpListener::local_addr).collect::<std::io::Result<_>>().attempt(failed)?;
+        drop(free);
+        let (clients, peers) = ports.split_at(members);
+        let quorum: String = peers
+            .chunks(2)
+            .enumerate()
+            .filter_map(|(i, p)| {
+                Some(format!("server.{}=127.0.0.1:{}:{}\n", i + 1, p.first()?.port(), p.get(1)?.port()))
+            })
+            .collect();
+        let quorum = if members == 1 { String::new() } else { quorum };
+        let mut ensemble = Ensemble { folder: folder.to_owned(), members: Vec::new() };
+        for (i, client) in clients.iter().enumerate() {
+            let own = ensemble.member_folder(i);
+            let member = Member { index: i + 1, client: *client, ensemble: &quorum, folder: &own.to_string_lossy() };
+            member.prepare(&own)?;
+            ensemble.members.push((*client, member.command(), None));
+            ensemble.start_member(i)?;
+        }
+        ensemble.wait_serving()?;
+        Ok(ensemble)
+    }
+
+    fn member_folder(&self, index: usize) -> PathBuf {
+        self.folder.join(format!("member{}", index + 1))
+    }
+
+    /// `address:port` of each.
+    pub fn addresses(&self) -> Vec<String> {
+        self.members.iter().map(|(address, ..)| address.to_string()).collect()
+    }
+
+    /// Starts a member (0 is the first) that was killed.
+    pub fn start_member(&mut self, index: usize) -> Result<()> {
+        let folder = self.member_folder(index);
+        let Some((_, command, child)) = self.members.get_mut(index) else { return Ok(()) };
+        let out = fs::File::create(folder.join("out")).attempt(|| "cannot log".to_owned())?;
+        // However this process ends, its members end with it.
+        let mut start = Command::new("setpriv");
+        start.args(["--pdeathsig", "KILL", "--"]).args(command).stdin(Stdio::null());
+        start.stdout(Stdio::null()).stderr(out);
+        *child = Some(start.spawn().attempt(|| "cannot start ZooKeeper".to_owned())?);
+        Ok(())
+    }
+
+    /// SIGKILL for a member.
+    pub fn kill_member(&mut self, index: usize) -> Result<()> {
+        if let Some(mut child) = self.members.get_mut(index).and_then(|(_, _, child)| child.take()) {
+            child.kill().and_then(|()| child.wait()).attempt(|| "cannot kill a member of ZooKeeper".to_owned())?;
+        }
+        Ok(())
+    }
+
+    /// The member that leads (0 is the first), if one does.
+    pub fn leader(&self) -> Option<usize> {
+        self.members.iter().position(|(address, ..)| matches!(mode(*address).as_deref(), Some("leader" | "standalone")))
+    }
+
+    /// Waits until there is a leader.
+    pub fn wait_serving(&self) -> Result<usize> {
+        crate::Lab::until("ZooKeeper serves", Duration::from_secs(30), || self.leader()).map_err(|e| {
+            let said = fs::read_to_string(self.member_folder(0).join("out")).unwrap_or_default();
+            LabError::new(e.to_string(), said)
+        })
+    }
+}
+
+impl Drop for Ensemble {
+    fn drop(&mut self) {
+        for index in 0..self.members.len() {
+            if let Err(error) = self.kill_member(index) {
+                eprintln!("{error}");
+            }
+        }
+    }
+}
