@@ -17,11 +17,15 @@ use drover_plan::{
     place,
 };
 use drover_store::{CreateMode, Op, StoreError, Version};
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
+use tokio::time::timeout;
 use uuid::Uuid;
 
 /// How often a request is decided anew because somebody else was quicker. More means that something is badly wrong.
 const TRIES: usize = 10;
+
+/// How long an answer waits for the view to show what it tells.
+const SHOW: Duration = Duration::from_secs(2);
 
 /// Why a request was not done. Nothing was changed, except where [`CommandError::Unavailable`] says that this is not known.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -144,6 +148,21 @@ impl Commands {
         Commands { ctx }
     }
 
+    /// Waits until this node's view shows what was just written, so that whoever asks this node next sees it. Not for long: it is written
+    /// in any case.
+    async fn shown(&self, shows: impl FnMut(&Arc<ClusterView>) -> bool) {
+        let mut views = self.ctx.views.subscribe();
+        if timeout(SHOW, views.wait_for(shows)).await.is_err() {
+            tracing::debug!("the view does not show a change yet");
+        }
+    }
+
+    /// The same for a VM's record.
+    async fn shown_vm(&self, change: &Change) {
+        let (uuid, version) = (change.record.uuid, change.version);
+        self.shown(|view| view.vms.get(&uuid).is_some_and(|vm| vm.record.version >= version)).await;
+    }
+
     async fn read(&self, uuid: &Uuid) -> Result<Vm> {
         let store = &*self.ctx.store;
         let (record, claim) = (layout::vm(uuid), layout::vm_claim(uuid));
@@ -190,7 +209,9 @@ impl Commands {
         match self.ctx.store.multi(ops).await {
             Ok(()) => {
                 tracing::info!(vm = %name, uuid = %uuid, node = ?record.node, "defined a VM");
-                Ok(Change { record, version: 0 })
+                let change = Change { record, version: 0 };
+                self.shown_vm(&change).await;
+                Ok(change)
             }
             Err(StoreError::Refused { index: 0, .. }) => {
                 Err(CommandError::Conflict(format!("a VM named {name} exists already; choose another name")))
@@ -233,6 +254,7 @@ impl Commands {
                 Err(error) if error.is_conflict() => continue,
                 Ok(change) => {
                     tracing::info!(vm = %change.record.name, from = %vm.record.value.state, to = %change.record.state, "a VM's wanted state");
+                    self.shown_vm(&change).await;
                     return Ok(change);
                 }
                 Err(error) => return Err(error.into()),
@@ -264,6 +286,7 @@ impl Commands {
                 Err(error) if error.is_conflict() => continue,
                 Ok(now) => {
                     tracing::info!(vm = %now.record.name, generation = now.record.generation.0, restart = request.restart, "a VM has a new definition");
+                    self.shown_vm(&now).await;
                     return Ok(Modified { before, now });
                 }
                 Err(error) => return Err(error.into()),
@@ -296,7 +319,9 @@ impl Commands {
             match self.ctx.store.multi(ops).await {
                 Ok(()) => {
                     tracing::info!(vm = %name, was = %old.value.name, "renamed a VM");
-                    return Ok(Change { record, version: old.version + 1 });
+                    let change = Change { record, version: old.version + 1 };
+                    self.shown_vm(&change).await;
+                    return Ok(change);
                 }
                 Err(StoreError::Refused { index: 0, .. }) => {
                     return Err(CommandError::Conflict(format!(
@@ -329,6 +354,10 @@ impl Commands {
             match outcome {
                 Ok(change) => {
                     tracing::info!(vm = %record.value.name, disks, now = change.is_none(), "deleting a VM");
+                    match &change {
+                        Some(change) => self.shown_vm(change).await,
+                        None => self.shown(|view| !view.vms.contains_key(&uuid)).await,
+                    }
                     return Ok(change);
                 }
                 Err(error) if error.is_conflict() => continue,
@@ -345,6 +374,7 @@ impl Commands {
         match self.ctx.store.create(&layout::token(name.as_str()), data, CreateMode::Persistent).await {
             Ok(_) => {
                 tracing::info!(token = %name, "made a token");
+                self.shown(|view| view.tokens.contains_key(&name)).await;
                 Ok(token)
             }
             Err(StoreError::Exists(_)) => {
@@ -370,6 +400,7 @@ impl Commands {
         match self.ctx.store.delete(&layout::token(name.as_str()), None).await {
             Ok(()) => {
                 tracing::info!(token = %name, "revoked a token");
+                self.shown(|view| !view.tokens.contains_key(&name)).await;
                 Ok(())
             }
             Err(StoreError::NotFound(_)) => Err(CommandError::NotFound(format!("there is no token named {name}"))),

@@ -1,15 +1,19 @@
 //! What the API sees of a node: the view, the commands, and the node's own files.
 
-use crate::{commands::Commands, context::Context};
+use crate::{commands::Commands, context::Context, records};
 use drover_drivers::hypervisor::Hypervisor;
-use drover_model::{ClusterView, NodeName};
+use drover_model::{ClusterView, NodeName, VmName, VmView, layout};
 use drover_store::SessionState;
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
-use tokio::sync::watch;
+use tokio::{sync::watch, time::timeout};
 use uuid::Uuid;
+
+/// How long a look at the store, or the view's catching up with it, is waited for before something counts as not there.
+const CATCH_UP: Duration = Duration::from_secs(2);
 
 /// A node's agent, from outside. Cheap to clone.
 #[derive(Clone)]
@@ -40,15 +44,43 @@ impl NodeHandle {
         self.context.views.subscribe()
     }
 
+    /// Whether the cluster's records have been read at least once.
+    pub fn is_loaded(&self) -> bool {
+        self.context.views.freshness().borrow().is_loaded()
+    }
+
     /// Whether the view is the present state, as far as this side can know; otherwise why it is not.
     pub fn is_current(&self) -> Result<(), String> {
-        if !self.context.views.freshness().borrow().is_loaded() {
+        if !self.is_loaded() {
             return Err("the cluster's records have not been read yet".to_owned());
         }
         match self.context.store.session().borrow().state {
             SessionState::Connected => Ok(()),
             SessionState::Disconnected => Err("this node has no connection to the cluster's store".to_owned()),
             SessionState::Closed => Err("this node's daemon is stopping".to_owned()),
+        }
+    }
+
+    /// A VM by its name or UUID. One that the view does not have yet (it was defined a moment ago, at another node) is looked up in
+    /// the store, so that nobody is told that his new VM does not exist.
+    pub async fn find_vm(&self, which: &str) -> Option<Arc<VmView>> {
+        if let Some(vm) = self.view().vm(which) {
+            return Some(vm.clone());
+        }
+        let uuid = timeout(CATCH_UP, self.look_up(which)).await.ok()??;
+        let mut views = self.views();
+        let there = timeout(CATCH_UP, views.wait_for(|view| view.vms.contains_key(&uuid))).await.ok()?.ok()?;
+        there.vms.get(&uuid).cloned()
+    }
+
+    /// The UUID of a VM that is in the store now.
+    async fn look_up(&self, which: &str) -> Option<Uuid> {
+        let store = &*self.context.store;
+        store.sync().await.ok()?;
+        match (Uuid::parse_str(which), VmName::new(which)) {
+            (Ok(uuid), _) => store.get(&layout::vm(&uuid)).await.ok()?.map(|_| uuid),
+            (Err(_), Ok(name)) => records::read(store, &layout::vm_name(&name)).await.ok()?.map(|found| found.value),
+            (Err(_), Err(_)) => None,
         }
     }
 

@@ -58,6 +58,10 @@ async fn handle(State(state): State<ApiState>, request: Request<Body>) -> Respon
 async fn answer(state: ApiState, request: Request<Body>) -> Answer {
     let (endpoint, subject) = find(&request)?;
     if endpoint.token {
+        if !state.node.is_loaded() {
+            let why = "this node has not read the cluster's records yet; try again in a moment";
+            return Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, why));
+        }
         auth::check(&state.node.view(), request.headers())?;
     }
     let (parts, body) = request.into_parts();

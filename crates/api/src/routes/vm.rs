@@ -9,7 +9,7 @@ use axum::http::StatusCode;
 use bytes::Bytes;
 use drover_agent::{Change, Define, Modify};
 use drover_model::{
-    ClusterView, NodeName, VmName, VmView,
+    NodeName, VmName, VmView,
     wire::{Changed, StateOf, Vm},
 };
 use drover_plan::admit::Command;
@@ -47,28 +47,28 @@ pub(crate) async fn list(call: Call) -> Answer {
 }
 
 /// The VM that a request is about. A name that cannot be any VM's is not found either; names are checked where they are given.
-fn subject(view: &ClusterView, call: &Call) -> Result<Arc<VmView>, ApiError> {
-    view.vm(&call.subject).cloned().ok_or_else(|| {
+async fn subject(call: &Call) -> Result<Arc<VmView>, ApiError> {
+    call.state.node.find_vm(&call.subject).await.ok_or_else(|| {
         ApiError::not_found(format!("there is no VM {:?} (by name or UUID)", answer::shortened(&call.subject)))
     })
 }
 
-fn uuid(call: &Call) -> Result<Uuid, ApiError> {
-    Ok(subject(&call.state.node.view(), call)?.record.value.uuid)
+async fn uuid(call: &Call) -> Result<Uuid, ApiError> {
+    Ok(subject(call).await?.record.value.uuid)
 }
 
 pub(crate) async fn one(call: Call) -> Answer {
-    answer::json(&Vm::of(&*subject(&call.state.node.view(), &call)?))
+    answer::json(&Vm::of(&*subject(&call).await?))
 }
 
 pub(crate) async fn state(call: Call) -> Answer {
-    let vm = subject(&call.state.node.view(), &call)?;
+    let vm = subject(&call).await?;
     let record = &vm.record.value;
     answer::json(&StateOf { name: record.name.to_string(), state: record.state.word().to_owned() })
 }
 
 pub(crate) async fn node(call: Call) -> Answer {
-    let vm = subject(&call.state.node.view(), &call)?;
+    let vm = subject(&call).await?;
     let record = &vm.record.value;
     let state = record.node.as_ref().map(ToString::to_string).unwrap_or_default();
     answer::json(&StateOf { name: record.name.to_string(), state })
@@ -94,7 +94,7 @@ pub(crate) async fn modify(call: Call) -> Answer {
         dry_run: call.args.flag("dry_run"),
     };
     let dry_run = request.dry_run;
-    let done = call.state.node.commands().modify(uuid(&call)?, request).await?;
+    let done = call.state.node.commands().modify(uuid(&call).await?, request).await?;
     let (name, state) = (&done.now.record.name, done.now.record.state.word());
     let diff = TextDiff::from_lines(&done.before, &done.now.record.xml);
     let diff = diff.unified_diff().context_radius(3).header("before", "after").to_string();
@@ -113,7 +113,7 @@ pub(crate) async fn rename(call: Call) -> Answer {
     let Some(name) = call.args.parsed::<VmName>("new_name")? else {
         return Err(ApiError::parameter("new_name", "", "a VM's name"));
     };
-    let change = call.state.node.commands().rename(uuid(&call)?, name, call.args.number("version")).await?;
+    let change = call.state.node.commands().rename(uuid(&call).await?, name, call.args.number("version")).await?;
     changed(format!("VM {} is now named {}.", call.subject, change.record.name), &change)
 }
 
@@ -126,7 +126,7 @@ pub(crate) async fn set_state(call: Call) -> Answer {
         "restart" => Command::Restart(timeout_s),
         _ => Command::Disable { force: call.args.flag("force") },
     };
-    let uuid = uuid(&call)?;
+    let uuid = uuid(&call).await?;
     let change = call.state.node.commands().set_state(uuid, command).await?;
     let (name, state) = (change.record.name.clone(), change.record.state.word());
     if !call.args.flag("wait") {
@@ -193,7 +193,7 @@ async fn settle(call: &Call, uuid: Uuid, version: i64, patience: Duration) -> Re
 }
 
 pub(crate) async fn delete(call: Call) -> Answer {
-    let vm = subject(&call.state.node.view(), &call)?;
+    let vm = subject(&call).await?;
     let (uuid, name) = (vm.record.value.uuid, vm.record.value.name.clone());
     if call.state.node.commands().delete(uuid, call.args.flag("delete_disks")).await?.is_some() {
         let mut views = call.state.node.views();
@@ -210,7 +210,7 @@ pub(crate) async fn delete(call: Call) -> Answer {
 }
 
 pub(crate) async fn console(call: Call) -> Answer {
-    let vm = subject(&call.state.node.view(), &call)?;
+    let vm = subject(&call).await?;
     let record = &vm.record.value;
     if vm.devices.console.is_empty() {
         let message = format!(
@@ -231,7 +231,7 @@ pub(crate) async fn console(call: Call) -> Answer {
 }
 
 pub(crate) async fn watch(call: Call) -> Answer {
-    let uuid = uuid(&call)?;
+    let uuid = uuid(&call).await?;
     let mut views = call.state.node.views();
     views.mark_changed();
     let changes = stream::unfold((views, None::<Arc<VmView>>), move |(mut views, last)| async move {

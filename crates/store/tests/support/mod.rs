@@ -8,7 +8,7 @@ use tokio::{
 
 /// What the wire does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wire {
+pub(crate) enum Wire {
     /// Passes everything on.
     Whole,
     /// Ends every connection, and refuses new ones.
@@ -18,13 +18,13 @@ pub enum Wire {
 }
 
 /// Passes connections on to a server.
-pub struct Proxy {
-    pub address: SocketAddr,
+pub(crate) struct Proxy {
+    pub(crate) address: SocketAddr,
     wire: watch::Sender<Wire>,
 }
 
 impl Proxy {
-    pub async fn to(server: String) -> Proxy {
+    pub(crate) async fn to(server: String) -> Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (wire, state) = watch::channel(Wire::Whole);
@@ -49,7 +49,7 @@ impl Proxy {
         Proxy { address, wire }
     }
 
-    pub fn set(&self, wire: Wire) {
+    pub(crate) fn set(&self, wire: Wire) {
         self.wire.send_replace(wire);
     }
 }

@@ -1,0 +1,7 @@
+//! The HTTP API of a whole node, on a store in memory and a pretended hypervisor.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests end by panicking")]
+
+mod bad_input;
+mod openapi;
+mod requests;
+mod support;
