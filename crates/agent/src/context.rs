@@ -1,7 +1,7 @@
 //! What every loop of an agent shares.
 
 use crate::{clock::Clock, view::Views};
-use drover_drivers::hypervisor::Hypervisor;
+use drover_drivers::{hypervisor::Hypervisor, storage::Disks};
 use drover_model::{Bytes, DomainType, NodeName, Role, WallTime};
 use drover_plan::vm::HostState;
 use drover_store::Store;
@@ -54,8 +54,6 @@ pub struct Options {
     pub domain_type: watch::Receiver<Option<DomainType>>,
     /// Folder of the consoles' logs.
     pub console_dir: PathBuf,
-    /// Folder of the disk files that are Drover's own.
-    pub disk_dir: PathBuf,
     /// The daemon's own log.
     pub log_file: PathBuf,
     /// The token by which this daemon is known to the others.
@@ -64,23 +62,29 @@ pub struct Options {
     pub wall: Arc<dyn Fn() -> WallTime + Send + Sync>,
 }
 
+/// What an agent acts through.
+#[derive(Clone)]
+pub struct Drivers {
+    /// This node's hypervisor.
+    pub hypervisor: Arc<dyn Hypervisor>,
+    /// The disks that are Drover's own on this node.
+    pub disks: Arc<dyn Disks>,
+}
+
 /// Shared by the loops.
 pub(crate) struct Context {
     pub(crate) options: Options,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) hypervisor: Arc<dyn Hypervisor>,
+    pub(crate) disks: Arc<dyn Disks>,
     pub(crate) views: Views,
     pub(crate) clock: Clock,
 }
 
 impl Context {
-    pub(crate) fn new(
-        options: Options,
-        store: Arc<dyn Store>,
-        hypervisor: Arc<dyn Hypervisor>,
-        views: Views,
-    ) -> Context {
-        Context { options, store, hypervisor, views, clock: Clock::new() }
+    pub(crate) fn new(options: Options, store: Arc<dyn Store>, drivers: Drivers, views: Views) -> Context {
+        let Drivers { hypervisor, disks } = drivers;
+        Context { options, store, hypervisor, disks, views, clock: Clock::new() }
     }
 
     pub(crate) fn me(&self) -> &NodeName {

@@ -28,12 +28,11 @@ mod view;
 mod vm;
 
 pub use commands::{Change, CommandError, Commands, Define, Modified, Modify};
-pub use context::{HostFacts, HostSource, Options};
+pub use context::{Drivers, HostFacts, HostSource, Options};
 pub use handle::NodeHandle;
 pub use membership::JoinError;
 
 use context::Context;
-use drover_drivers::hypervisor::Hypervisor;
 use drover_store::Store;
 use std::sync::Arc;
 use tokio::{sync::watch, task::JoinSet};
@@ -48,9 +47,9 @@ pub struct Agent {
 
 impl Agent {
     /// Puts an agent together. Nothing happens until [`Agent::run`].
-    pub fn new(options: Options, store: Arc<dyn Store>, hypervisor: Arc<dyn Hypervisor>) -> Agent {
+    pub fn new(options: Options, store: Arc<dyn Store>, drivers: Drivers) -> Agent {
         let (keeper, views) = view::Keeper::new(store.clone());
-        let context = Arc::new(Context::new(options, store, hypervisor, views));
+        let context = Arc::new(Context::new(options, store, drivers, views));
         Agent { context, keeper, ready: watch::channel(false).0, stop: watch::channel(false).0 }
     }
 

@@ -8,11 +8,12 @@ mod log;
 
 use clap::Parser;
 use config::Config;
-use drover_agent::{Agent, HostFacts, NodeHandle, Options};
+use drover_agent::{Agent, Drivers, HostFacts, NodeHandle, Options};
 use drover_api::ApiState;
 use drover_drivers::{
     host,
     hypervisor::{Hypervisor, libvirt, probe},
+    storage::files::DiskFolder,
 };
 use drover_model::{DomainType, NodeName, TokenName, TokenRole, WallTime};
 use drover_store::{Store, embedded::EmbeddedStore, zookeeper};
@@ -141,13 +142,12 @@ async fn run(config: Config, own: files::Own, log_file: PathBuf) -> Result<(), F
             host: Arc::new(host_facts),
             domain_type: known_domain_type,
             console_dir: own.consoles.clone(),
-            disk_dir: config.paths.disks.clone(),
             log_file,
             token: own.token.clone(),
             wall: Arc::new(wall),
         },
         store,
-        hypervisor,
+        Drivers { hypervisor, disks: Arc::new(DiskFolder::new(config.paths.disks.clone())) },
     );
     let handle = agent.handle();
     tracing::info!(node = %name, version = env!("CARGO_PKG_VERSION"), clustered = config.is_clustered(), "starting");

@@ -6,10 +6,13 @@ use crate::{
     orders::Administrator,
     weather,
 };
-use drover_agent::{Agent, HostFacts, NodeHandle};
-use drover_drivers::hypervisor::{
-    Hypervisor,
-    fake::{FakeHypervisor, FakeMachine},
+use drover_agent::{Agent, Drivers, HostFacts, NodeHandle};
+use drover_drivers::{
+    hypervisor::{
+        Hypervisor,
+        fake::{FakeHypervisor, FakeMachine},
+    },
+    storage::fake::FakeDisks,
 };
 use drover_model::{Bytes, Dice, DomainType, NodeName, Role, WallTime};
 use drover_store::{
@@ -88,14 +91,14 @@ impl Machine {
             host: Arc::new(move || Ok(facts.clone())),
             domain_type: always(DomainType::Qemu),
             console_dir: "/nowhere/consoles".into(),
-            disk_dir: "/nowhere/disks".into(),
             log_file: "/nowhere/log".into(),
             token: "drover_simulated".to_owned(),
             wall: Arc::new(move || WallTime(u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX))),
         };
         let to_store: Arc<dyn Store> = Arc::new(store.clone());
         let to_hypervisor: Arc<dyn Hypervisor> = hypervisor.clone();
-        let agent = Agent::new(options, lie.store(to_store), lie.hypervisor(to_hypervisor));
+        let drivers = Drivers { hypervisor: lie.hypervisor(to_hypervisor), disks: Arc::new(FakeDisks) };
+        let agent = Agent::new(options, lie.store(to_store), drivers);
         let handle = agent.handle();
         let (name, judge) = (self.name.clone(), judge.clone());
         let task = tokio::spawn(async move {

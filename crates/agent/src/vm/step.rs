@@ -115,7 +115,7 @@ impl Task {
         let devices = drover_model::domain::devices::Devices::read(&record.value.xml);
         let files: Vec<_> =
             devices.disks.iter().filter(|d| d.kind == "file").map(|d| std::path::PathBuf::from(&d.name)).collect();
-        for (file, outcome) in drover_drivers::storage::files::remove(&self.ctx.options.disk_dir, files).await {
+        for (file, outcome) in self.ctx.disks.remove(files).await {
             match outcome {
                 Ok(()) => tracing::info!(vm = %record.value.name, file = %file.display(), "deleted a disk"),
                 Err(error) => {

@@ -5,9 +5,9 @@ use axum::{
     body::{Body, to_bytes},
     http::{Request, StatusCode},
 };
-use drover_agent::{Agent, HostFacts, NodeHandle, Options};
+use drover_agent::{Agent, Drivers, HostFacts, NodeHandle, Options};
 use drover_api::{ApiState, router};
-use drover_drivers::hypervisor::fake::FakeMachine;
+use drover_drivers::{hypervisor::fake::FakeMachine, storage::fake::FakeDisks};
 use drover_model::{Bytes, DomainType, NodeName, Role, TokenName, TokenRole, WallTime};
 use drover_store::memory::MemoryCluster;
 use serde_json::Value;
@@ -60,13 +60,13 @@ impl TestNode {
             host: Arc::new(move || Ok(facts.clone())),
             domain_type,
             console_dir: folder.path().to_owned(),
-            disk_dir: folder.path().join("disks"),
             log_file: folder.path().join("log"),
             token: "drover_of_this_node".to_owned(),
             wall: Arc::new(|| WallTime(1_700_000_000_000)),
         };
         let store = Arc::new(cluster.session(Duration::from_secs(4)));
-        let agent = Agent::new(options, store, Arc::new(machine.connect()));
+        let agent =
+            Agent::new(options, store, Drivers { hypervisor: Arc::new(machine.connect()), disks: Arc::new(FakeDisks) });
         let mut handle = agent.handle();
         tokio::spawn(agent.run());
         handle.wait_ready().await.unwrap();

@@ -1,21 +1,37 @@
 //! Disk files in the one folder that is Drover's own.
 
+use super::{Disks, Removed};
+use async_trait::async_trait;
 use std::{
     io,
     path::{Path, PathBuf},
 };
 
-/// Deletes those of the files that lie in `folder`, and says of each what became of it. A file elsewhere (also by way of a
-/// symbolic link) is somebody else's and is refused; one that is gone already is fine.
-pub async fn remove(folder: &Path, files: Vec<PathBuf>) -> Vec<(PathBuf, io::Result<()>)> {
-    let folder = folder.to_owned();
-    let unfinished: Vec<PathBuf> = files.clone();
-    let work = tokio::task::spawn_blocking(move || {
-        files.into_iter().map(|file| (file.clone(), remove_one(&folder, &file))).collect()
-    });
-    work.await.unwrap_or_else(|error| {
-        unfinished.into_iter().map(|file| (file, Err(io::Error::other(error.to_string())))).collect()
-    })
+/// The folder. A file elsewhere (also by way of a symbolic link) is somebody else's.
+#[derive(Debug, Clone)]
+pub struct DiskFolder {
+    folder: PathBuf,
+}
+
+impl DiskFolder {
+    /// Disks in that folder.
+    pub fn new(folder: impl Into<PathBuf>) -> DiskFolder {
+        DiskFolder { folder: folder.into() }
+    }
+}
+
+#[async_trait]
+impl Disks for DiskFolder {
+    async fn remove(&self, files: Vec<PathBuf>) -> Vec<Removed> {
+        let folder = self.folder.clone();
+        let unfinished: Vec<PathBuf> = files.clone();
+        let work = tokio::task::spawn_blocking(move || {
+            files.into_iter().map(|file| (file.clone(), remove_one(&folder, &file))).collect()
+        });
+        work.await.unwrap_or_else(|error| {
+            unfinished.into_iter().map(|file| (file, Err(io::Error::other(error.to_string())))).collect()
+        })
+    }
 }
 
 fn remove_one(folder: &Path, file: &Path) -> io::Result<()> {
@@ -50,7 +66,8 @@ mod tests {
         let crooked = ours.path().join("link/b.img");
         let dotted = ours.path().join("..").join(theirs.path().file_name().unwrap()).join("b.img");
         let files = vec![mine.clone(), mine.clone(), other.clone(), crooked, dotted];
-        let outcome: Vec<bool> = remove(ours.path(), files).await.into_iter().map(|(_, r)| r.is_ok()).collect();
+        let outcome: Vec<bool> =
+            DiskFolder::new(ours.path()).remove(files).await.into_iter().map(|(_, r)| r.is_ok()).collect();
         assert_eq!(outcome, [true, true, false, false, false]);
         assert!(!mine.exists() && other.exists());
     }
