@@ -1,8 +1,9 @@
 //! The node as a member of its cluster: the tree's skeleton, its record, its session, its report.
 //!
+//! A node's name belongs to one machine, for claims are held by it: another machine may not join under it until the node was removed.
+//!
 //! The session (an ephemeral record) is made anew in every session of the store. If one of this node's name is there already, it is our
-//! dead predecessor's (the same machine: then it is replaced at once, for a lock on the state folder keeps two daemons of one machine
-//! apart) or another machine's (then this daemon must not join).
+//! dead predecessor's (the same machine) and is replaced at once, for a lock on the state folder keeps two daemons of one machine apart.
 
 use crate::{context::Context, records};
 use drover_drivers::hypervisor::Connection;
@@ -27,7 +28,7 @@ const RETRY: Duration = Duration::from_secs(1);
 pub enum JoinError {
     /// The name is in use.
     #[error(
-        "another machine (id {machine}) runs as node {name} in this cluster; give this one a name of its own (node.name in the configuration file)"
+        "node {name} of this cluster is another machine (id {machine}); give this one a name of its own (node.name in the configuration file), or, if it takes that one's place, remove the old node first ('drover node remove {name}' on another node)"
     )]
     NameTaken {
         /// The name.
@@ -133,9 +134,14 @@ async fn prepare(ctx: &Context) -> Result<(), Trouble> {
     }
     let path = layout::node(ctx.me());
     let old: Option<Stored<NodeRecord>> = records::read(store, &path).await?;
+    let machine = &ctx.options.machine;
+    if let Some(other) = old.as_ref().map(|r| &r.value.machine).filter(|m| !m.is_empty() && *m != machine) {
+        return Err(Trouble::Join(JoinError::NameTaken { name: ctx.me().clone(), machine: other.clone() }));
+    }
     let record = NodeRecord {
         schema: NODE_SCHEMA,
         name: ctx.me().clone(),
+        machine: machine.clone(),
         role: ctx.options.role,
         api: ctx.options.api.clone(),
         domain_state: old.as_ref().map_or(DomainState::Ready, |r| r.value.domain_state),

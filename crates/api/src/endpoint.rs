@@ -46,6 +46,8 @@ pub(crate) struct Call {
     pub(crate) args: Args,
     /// The path's variable part: a VM's, node's or token's name.
     pub(crate) subject: String,
+    /// Whether another daemon passed it on: then this one does not pass it on again, however their views differ.
+    pub(crate) forwarded: bool,
 }
 
 /// One path and method.
@@ -138,6 +140,7 @@ pub static ENDPOINTS: &[Endpoint] = &[
     row!(GET "/faults", "What a person should look at.", &[], Vec<wire::FaultInfo>, routes::cluster::faults),
     row!(GET "/node", "Nodes.", NODE_LIST, Vec<wire::Node>, routes::node::list),
     row!(GET "/node/{node}", "One node.", &[], wire::Node, routes::node::one),
+    row!(DELETE "/node/{node}", "Remove a node that is gone for good.", &[], wire::Message, routes::node::remove),
     row!(GET "/node/{node}/daemon-state", "What its daemon does.", &[], wire::StateOf, routes::node::daemon_state),
     row!(GET "/node/{node}/coordinator-state", "The part that it plays.", &[], wire::StateOf, routes::node::coordinator_state),
     row!(GET "/node/{node}/domain-state", "Whether it takes VMs.", &[], wire::StateOf, routes::node::domain_state),
@@ -157,6 +160,6 @@ pub static ENDPOINTS: &[Endpoint] = &[
     ], wire::Changed, routes::vm::rename),
     row!(stream GET "/vm/{vm}/watch", "The VM each time that it changes: one JSON object a line, until it is gone.", &[], routes::vm::watch),
     row!(GET "/token", "Tokens, without themselves.", &[], Vec<wire::TokenInfo>, routes::token::list),
-    row!(POST "/token", "Make a token; it is shown this once.", &[required("name", Kind::Text("letters, digits, '-', '_' and '.'; at most 63"), "its name")], wire::NewToken, routes::token::create),
+    row!(POST "/token", "Make a token; it is shown this once.", &[required("name", Kind::Text("letters, digits, '-', '_' and '.'; at most 80"), "its name")], wire::NewToken, routes::token::create),
     row!(DELETE "/token/{token}", "Revoke a token.", &[], wire::Message, routes::token::delete),
 ];

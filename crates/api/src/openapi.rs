@@ -53,7 +53,11 @@ pub fn document() -> Value {
     for endpoint in ENDPOINTS {
         let good = match endpoint.answer {
             Some(schema) => {
-                json!({"description": "Done.", "content": {"application/json": {"schema": schema(&mut generator)}}})
+                let mut content = json!({"application/json": {"schema": schema(&mut generator)}});
+                if endpoint.params.iter().any(|p| p.name == "follow") {
+                    content["text/plain"] = json!({"schema": {"type": "string"}});
+                }
+                json!({"description": "Done.", "content": content})
             }
             None => {
                 json!({"description": "One JSON object a line, as it comes.", "content": {"application/x-ndjson": {}}})
@@ -66,6 +70,16 @@ pub fn document() -> Value {
         }
         if endpoint.path.contains('{') {
             responses["404"] = refused("There is no such thing.");
+        }
+        if endpoint.params.iter().any(|p| p.name == "follow") {
+            responses["502"] = refused("The node that has it was asked, and gave no proper answer.");
+        }
+        if endpoint.params.iter().any(|p| p.name == "wait") || endpoint.method == axum::http::Method::DELETE {
+            responses["504"] = refused("It was waited for and is not done yet; it goes on.");
+        }
+        if matches!(endpoint.method, axum::http::Method::POST | axum::http::Method::PUT) {
+            responses["413"] = refused("The body is too large.");
+            responses["415"] = refused("The body is of another type than JSON or a form.");
         }
         if endpoint.method != axum::http::Method::GET {
             responses["409"] = refused("Somebody else changed it meanwhile, or has the name.");

@@ -15,5 +15,5 @@ pub(crate) fn client(state: &ApiState, node: &NodeName) -> Result<Client, ApiErr
         return Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, message));
     }
     let token = state.node.node_token().to_owned();
-    Ok(Client::new(&format!("http://{}", peer.record.value.api), Some(token))?)
+    Ok(Client::new(&format!("http://{}", peer.record.value.api), Some(token))?.forwarding())
 }

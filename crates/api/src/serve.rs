@@ -67,7 +67,8 @@ async fn answer(state: ApiState, request: Request<Body>) -> Answer {
     let (parts, body) = request.into_parts();
     let body = read(body, &parts.headers).await?;
     let args = Args::read(endpoint.params, parts.uri.query(), &parts.headers, &body)?;
-    run(endpoint, Call { state, args, subject }).await
+    let forwarded = parts.headers.contains_key(drover_client::FORWARDED);
+    run(endpoint, Call { state, args, subject, forwarded }).await
 }
 
 fn run(endpoint: &Endpoint, call: Call) -> impl Future<Output = Answer> + use<> {

@@ -129,8 +129,9 @@ pub(crate) enum Vm {
         /// Start it too
         #[arg(long)]
         start: bool,
-        #[command(flatten)]
-        wait: Waiting,
+        /// Wait until it runs, showing what happens
+        #[arg(short, long, requires = "start")]
+        wait: bool,
     },
     /// Change a VM's definition, in an editor or from a file
     ///
@@ -249,6 +250,16 @@ pub(crate) enum Node {
         /// The node's name
         #[arg(add = ArgValueCompleter::new(complete::nodes))]
         node: String,
+    },
+    /// Remove a node that is gone for good, so that another machine may take its name
+    ///
+    /// Its daemon must be stopped or dead, and no VM may be assigned to it or held by it.
+    Remove {
+        /// The node's name
+        #[arg(add = ArgValueCompleter::new(complete::nodes))]
+        node: String,
+        #[command(flatten)]
+        confirm: Asking,
     },
     /// Show the log of a node's daemon
     Log {

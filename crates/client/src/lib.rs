@@ -15,6 +15,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often a request that only reads is sent when no answer comes.
 const TRIES: usize = 3;
+/// The header of a request that a daemon passes on to another.
+pub const FORWARDED: &str = "X-Drover-Forwarded";
 /// Parameters of a request.
 type Params<'a> = &'a [(&'a str, String)];
 
@@ -65,6 +67,7 @@ pub type Result<T> = std::result::Result<T, ClientError>;
 pub struct Client {
     base: String,
     token: Option<String>,
+    forwards: bool,
     http: reqwest::Client,
 }
 
@@ -107,7 +110,13 @@ impl Client {
             .build()
             .map_err(|e| bad(e.to_string()))?;
         let base = format!("{}/api/v1", url.trim_end_matches('/').trim_end_matches("/api/v1"));
-        Ok(Client { base, token, http })
+        Ok(Client { base, token, forwards: false, http })
+    }
+
+    /// For a daemon that passes on what it was asked: whoever gets this answers itself, or says that it cannot.
+    #[must_use]
+    pub fn forwarding(self) -> Client {
+        Client { forwards: true, ..self }
     }
 
     /// The server's URL.
@@ -130,6 +139,9 @@ impl Client {
             request = if reads || method == Method::DELETE { request.query(params) } else { request.form(params) };
             if let Some(token) = &self.token {
                 request = request.header("X-Api-Key", token);
+            }
+            if self.forwards {
+                request = request.header(FORWARDED, "1");
             }
             if let Some(timeout) = timeout {
                 request = request.timeout(timeout);
@@ -217,6 +229,11 @@ impl Client {
     /// One node.
     pub async fn node(&self, name: &str) -> Result<Node> {
         self.get(&format!("/node/{}", part(name)), &[]).await
+    }
+
+    /// Removes a node that is gone for good.
+    pub async fn remove_node(&self, name: &str) -> Result<Message> {
+        self.request(Method::DELETE, &format!("/node/{}", part(name)), &[], None).await
     }
 
     /// The last lines of a node's log.

@@ -173,7 +173,14 @@ impl Config {
                 return Err(unknown(&format!("key in [{section}]"), key, keys));
             }
         }
-        toml::from_str(text).map_err(|e| e.to_string().trim().to_owned())
+        let config: Config = toml::from_str(text).map_err(|e| e.to_string().trim().to_owned())?;
+        let address = config.node.address;
+        if config.is_clustered() && (address.is_loopback() || address.is_unspecified()) {
+            return Err(format!(
+                "node.address is {address}, where no other node can reach this one: in a cluster it must be this node's address on the cluster network"
+            ));
+        }
+        Ok(config)
     }
 
     /// Whether this node shares a store with others.

@@ -200,7 +200,10 @@ async fn announce(mut handle: NodeHandle, token: String, name: NodeName) {
     if handle.wait_ready().await.is_err() {
         return;
     }
-    let Ok(token_name) = TokenName::new(&format!("node-{name}").chars().take(63).collect::<String>()) else { return };
+    let token_name = match TokenName::new(&format!("node-{name}")) {
+        Ok(name) => name,
+        Err(error) => return tracing::error!(%error, "this node's token has no name"),
+    };
     while let Err(error) = handle.commands().install_token(token_name.clone(), &token, TokenRole::Node).await {
         tracing::warn!(%error, "this node's token is not known to the cluster yet");
         tokio::time::sleep(Duration::from_secs(1)).await;

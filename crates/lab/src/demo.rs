@@ -14,19 +14,13 @@ const VM: &str = "demo";
 /// Brings the demonstration up; does again what is missing of it.
 pub fn demo_up(folder: &Path, program: &Path, progress: Progress<'_>) -> Result<()> {
     let spec = Spec { daemon: false, ..Spec::alone() };
-    let lab = Lab::up(folder, spec, program, progress)?;
+    // It stays up from here on: if something fails, for whoever wants to know why; `demo-down` removes it.
+    let lab = Lab::up(folder, spec, program, progress)?.keep();
     debug_assert_eq!(lab.spec().shape, Shape::Alone);
-    match show(&lab, program, progress) {
-        Ok(()) => {
-            let _it_stays_up = lab.keep();
-            Ok(())
-        }
-        Err(error) => {
-            // It stays up for whoever wants to know why; `demo-down` removes it.
-            let folder = lab.keep().folder().display().to_string();
-            Err(LabError::new(error.to_string(), format!("the node's log is {folder}/nodes/hv1/var/log/droverd.out")))
-        }
-    }
+    show(&lab, program, progress).map_err(|error| {
+        let log = lab.folder().join("nodes/hv1/var/log/droverd.out");
+        LabError::new(error.to_string(), format!("the node's log is {}", log.display()))
+    })
 }
 
 /// Takes it down.

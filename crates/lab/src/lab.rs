@@ -114,7 +114,8 @@ impl Lab {
         }
         fs::create_dir_all(folder).attempt(|| format!("cannot make {}", folder.display()))?;
         let folder = fs::canonicalize(folder).attempt(|| format!("cannot find {}", folder.display()))?;
-        if let Ok(there) = Lab::open(&folder)
+        let there = Lab::open(&folder).ok();
+        if let Some(there) = &there
             && there.spec != spec
         {
             return Err(LabError::new("there is another kind of lab here already", format!("{:?}", there.spec)));
@@ -122,7 +123,8 @@ impl Lab {
         let text = serde_json::to_string_pretty(&spec).attempt(|| "the lab's description".to_owned())?;
         fs::write(folder.join("lab.json"), text).attempt(|| format!("cannot write to {}", folder.display()))?;
         let mut lab = Lab::new(folder, spec);
-        lab.kept = false;
+        // What was there before stays, whatever becomes of this.
+        lab.kept = there.is_some();
         let program = fs::canonicalize(program).attempt(|| format!("cannot find {}", program.display()))?;
         let target = program.parent().unwrap_or(Path::new("/")).to_owned();
         let link = lab.folder.join("programs");
@@ -148,9 +150,9 @@ impl Lab {
         }
         // The daemons together: the first of them waits for the ensemble.
         let down = nodes.iter().filter(|n| n.services().contains(&Service::Drover) && n.pid(Service::Drover).is_none());
-        let launches = down.map(Node::launch_drover).collect::<Result<Vec<_>>>()?;
-        for (launch, node) in launches.into_iter().zip(&nodes) {
-            progress(&format!("waiting for {}", node.name()));
+        let launches = down.map(|node| Ok((node.name(), node.launch_drover()?))).collect::<Result<Vec<_>>>()?;
+        for (name, launch) in launches {
+            progress(&format!("waiting for {name}"));
             launch.wait()?;
         }
         nodes.iter().try_for_each(Node::wait_libvirt)?;

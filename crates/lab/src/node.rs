@@ -226,9 +226,7 @@ impl<'a> Node<'a> {
                 self.shell(&format!("test -e /run/virtlogd.pid || virtlogd -d; libvirtd -d {listen}")).map(|_| ())
             }
             Service::ZooKeeper => self.start_zookeeper(),
-            Service::Drover => self
-                .shell("setsid droverd </dev/null >>/var/log/droverd.out 2>&1 & echo $! >/run/droverd.pid")
-                .map(|_| ()),
+            Service::Drover => self.start_drover().map(|_| ()),
         }
     }
 

@@ -54,7 +54,7 @@ pub struct Token {
 pub struct Fault {
     /// The layout version, for upgrades.
     pub schema: u32,
-    /// Names the cause, so that it is reported once: `vm-crashing-<uuid>`.
+    /// Names the cause, so that it is reported once: `vm-failed-<uuid>`.
     pub id: String,
     /// What is wrong and what to do.
     pub message: String,

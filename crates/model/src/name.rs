@@ -18,14 +18,21 @@ pub struct BadName {
     pub why: &'static str,
 }
 
+/// The longest name of a token: that of a node's own is the node's name and a prefix.
+pub const TOKEN_NAME_MAX: usize = 80;
+
 /// The rule for all names: what is safe in a path, a file name, a URL, a DNS label and a shell.
-fn check(kind: &'static str, given: &str, dots: bool) -> Result<(), BadName> {
+fn check(kind: &'static str, given: &str, max: usize, dots: bool) -> Result<(), BadName> {
     let refuse = |why| Err(BadName { kind, given: given.chars().take(80).collect(), why });
     if given.is_empty() {
         return refuse("it is empty");
     }
-    if given.len() > NAME_MAX {
-        return refuse("at most 63 characters are accepted");
+    if given.len() > max {
+        return refuse(if max == NAME_MAX {
+            "at most 63 characters are accepted"
+        } else {
+            "at most 80 characters are accepted"
+        });
     }
     let inner = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_' || (dots && c == '.');
     if !given.chars().all(inner) {
@@ -46,7 +53,7 @@ fn check(kind: &'static str, given: &str, dots: bool) -> Result<(), BadName> {
 }
 
 macro_rules! name_type {
-    ($(#[$doc:meta])* $ty:ident, $kind:literal, dots: $dots:literal) => {
+    ($(#[$doc:meta])* $ty:ident, $kind:literal, $max:ident, dots: $dots:literal) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
@@ -55,7 +62,7 @@ macro_rules! name_type {
         impl $ty {
             /// Checks and wraps a name.
             pub fn new(name: &str) -> Result<Self, BadName> {
-                check($kind, name, $dots)?;
+                check($kind, name, $max, $dots)?;
                 Ok($ty(name.to_owned()))
             }
             /// The name as text.
@@ -95,15 +102,15 @@ macro_rules! name_type {
 
 name_type!(
     /// A node's name: letters, digits, `-`, `_`; 1 to 63 of them.
-    NodeName, "node", dots: false
+    NodeName, "node", NAME_MAX, dots: false
 );
 name_type!(
     /// A VM's name: letters, digits, `-`, `_`, `.`; 1 to 63 of them.
-    VmName, "VM", dots: true
+    VmName, "VM", NAME_MAX, dots: true
 );
 name_type!(
-    /// An API token's name: letters, digits, `-`, `_`, `.`; 1 to 63 of them.
-    TokenName, "token", dots: true
+    /// An API token's name: letters, digits, `-`, `_`, `.`; 1 to 80 of them.
+    TokenName, "token", TOKEN_NAME_MAX, dots: true
 );
 
 #[cfg(test)]

@@ -144,6 +144,9 @@ pub struct NodeRecord {
     pub schema: u32,
     /// Its name.
     pub name: NodeName,
+    /// The machine's id. Claims are held by a node's name, so a name belongs to one machine until the node is removed from the cluster.
+    #[serde(default)]
+    pub machine: String,
     /// What it may be.
     pub role: Role,
     /// Where the other daemons reach its API on the cluster network: `address:port`.

@@ -1,8 +1,8 @@
 //! A node's copy of the records, decoded: what lists are answered from and decisions are made from.
 //!
 //! [`ClusterView::apply`] folds one record in. Values are shared (`Arc`), so that a copy of the whole view costs little and
-//! readers keep the one they have while the next is being made. A record that cannot be decoded is kept in
-//! [`ClusterView::broken`], where people see it, instead of vanishing from the lists.
+//! readers keep the one they have while the next is being made. A record that cannot be decoded is not in the lists; it is named in
+//! [`ClusterView::broken`], with the reason, and costs health until somebody mends it.
 
 use crate::{
     cluster::{ClusterConfig, Fault, Token},

@@ -39,8 +39,7 @@ impl fmt::Display for Epoch {
 #[serde(transparent)]
 pub struct Generation(pub u64);
 
-/// How long a guest gets to obey the power button when nobody says otherwise, in seconds.
-/// The reference system's users are used to 180.
+/// How long a guest gets to obey the power button when nobody says otherwise, in seconds: what administrators are used to.
 pub const SHUTDOWN_TIMEOUT_S: u32 = 180;
 
 /// What is wanted of a VM.
@@ -255,8 +254,11 @@ pub struct VmStatus {
     pub node: NodeName,
     /// The epoch of its claim.
     pub epoch: Epoch,
-    /// What its hypervisor says; `None`: there is no domain, or it is not known.
+    /// What its hypervisor said last; `None`: there is no domain.
     pub run: Option<RunState>,
+    /// The domain cannot be looked at now, so that `run` may be old.
+    #[serde(default)]
+    pub unknown: bool,
     /// What the node is doing or waiting for, for people. Empty: nothing.
     #[serde(default)]
     pub doing: String,

@@ -113,7 +113,7 @@ pub fn choose(view: &ClusterView, demand: Demand) -> Placement {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use drover_model::{
         Claim, NodeRecord, NodeSession, NodeStatus, Role, Stored, VmName, VmRecord, VmState, VmView, WallTime,
@@ -123,17 +123,18 @@ mod tests {
     use std::sync::Arc;
     use uuid::Uuid;
 
-    fn name(n: &str) -> NodeName {
+    pub(crate) fn name(n: &str) -> NodeName {
         NodeName::new(n).unwrap()
     }
 
-    fn node(n: &str, gib: u64) -> NodeView {
+    pub(crate) fn node(n: &str, gib: u64) -> NodeView {
         NodeView {
             record: Stored {
                 version: 0,
                 value: NodeRecord {
                     schema: NODE_SCHEMA,
                     name: name(n),
+                    machine: String::new(),
                     role: Role::Coordinator,
                     api: String::new(),
                     domain_state: DomainState::Ready,
@@ -166,7 +167,7 @@ mod tests {
         }
     }
 
-    fn vm(n: u128, state: VmState, on: &str, held: Option<&str>, mib: u64) -> VmView {
+    pub(crate) fn vm(n: u128, state: VmState, on: &str, held: Option<&str>, mib: u64) -> VmView {
         VmView {
             record: Stored {
                 version: 0,
@@ -193,7 +194,7 @@ mod tests {
         }
     }
 
-    fn cluster(nodes: Vec<NodeView>, vms: Vec<VmView>) -> ClusterView {
+    pub(crate) fn cluster(nodes: Vec<NodeView>, vms: Vec<VmView>) -> ClusterView {
         let mut view = ClusterView::default();
         view.nodes.extend(nodes.into_iter().map(|n| (n.record.value.name.clone(), Arc::new(n))));
         view.vms.extend(vms.into_iter().map(|v| (v.record.value.uuid, Arc::new(v))));

@@ -19,6 +19,13 @@ fn path(text: &str) -> RecordPath {
 }
 
 fn main() {
+    // Test runners ask which tests there are.
+    if env::args().any(|argument| argument == "--list") {
+        if !env::args().any(|argument| argument == "--ignored") {
+            println!("nothing_acknowledged_is_lost_by_a_kill: test");
+        }
+        return;
+    }
     match env::var(FOLDER) {
         Ok(folder) => write_for_ever(&folder),
         Err(_) => {

@@ -7,7 +7,7 @@
 
 mod step;
 
-use crate::{context::Context, records};
+use crate::{context::Context, faults, records};
 use drover_drivers::hypervisor::Domain;
 use drover_model::{Claim, Obs, Stored, VmRecord, VmStatus, layout, vm::VM_SCHEMA};
 use drover_plan::vm::{self as plan, Decision, Memory, Seen, Situation, Step};
@@ -98,6 +98,11 @@ impl Task {
         if decision.step != Step::Start {
             self.report(&snapshot, &decision).await?;
         }
+        if decision.step == Step::Wait
+            && let Some(record) = &snapshot.record
+        {
+            faults::of_vm(&self.ctx, &record.value, snapshot.domain.known().map(|d| d.run)).await?;
+        }
         let version = snapshot.record.as_ref().map(|r| r.version);
         let (ctx, uuid) = (self.ctx.clone(), self.uuid);
         tokio::select! {
@@ -143,16 +148,18 @@ impl Task {
             return None;
         }
         let domain = snapshot.domain.known();
-        let run = domain.map(|d| d.run);
         let old = snapshot.status.as_ref().map(|s| &s.value);
+        let unknown = matches!(snapshot.domain, Obs::Unknown(_));
+        let run = if unknown { old.and_then(|o| o.run) } else { domain.map(|d| d.run) };
         let since = old.filter(|o| o.run == run && o.node == *self.ctx.me()).map(|o| o.since);
         let status = VmStatus {
             schema: VM_SCHEMA,
             node: self.ctx.me().clone(),
             epoch: claim.epoch,
             run,
+            unknown,
             doing: doing.to_owned(),
-            generation: domain.map(|d| d.mark.generation),
+            generation: if unknown { old.and_then(|o| o.generation) } else { domain.map(|d| d.mark.generation) },
             crashes: self.memory.crashes,
             since: since.unwrap_or_else(|| self.ctx.wall()),
             console: old.is_some_and(|o| o.console) || domain.is_some(),

@@ -85,7 +85,7 @@ impl Task {
         match self.ctx.hypervisor.create(self.uuid, xml).await {
             Ok(()) => {
                 tracing::info!(vm = %vm.name, epoch = %granted.epoch, "started a VM");
-                faults::vm_well(&self.ctx, &self.uuid).await
+                Ok(())
             }
             Err(HypervisorError::Refused { why, .. }) => {
                 tracing::warn!(vm = %vm.name, why, "the hypervisor refused to start a VM");
@@ -104,17 +104,12 @@ impl Task {
         let done = VmRecord { state: next.clone(), ..vm.clone() };
         self.ctx.store.set(&layout::vm(&self.uuid), records::encode(&done)?, Version(record.version)).await?;
         tracing::info!(vm = %vm.name, from = %vm.state, to = %next, why, "a VM's state is complete");
-        if let VmState::Fail { reason } = next {
-            faults::vm_failed(&self.ctx, vm, reason).await?;
-        }
         Ok(())
     }
 
     /// Deletes the disk files that are Drover's own. What cannot be deleted is told, and does not keep the VM from being deleted.
     async fn remove_disks(&mut self, record: &Stored<VmRecord>) {
-        let devices = drover_model::domain::devices::Devices::read(&record.value.xml);
-        let files: Vec<_> =
-            devices.disks.iter().filter(|d| d.kind == "file").map(|d| std::path::PathBuf::from(&d.name)).collect();
+        let files = drover_plan::disks::go_with(&self.ctx.views.latest(), &record.value);
         for (file, outcome) in self.ctx.disks.remove(files).await {
             match outcome {
                 Ok(()) => tracing::info!(vm = %record.value.name, file = %file.display(), "deleted a disk"),
@@ -139,9 +134,10 @@ impl Task {
         }
         ops.push(Op::Delete(layout::vm_name(&record.value.name), None));
         ops.push(Op::Delete(layout::vm(&self.uuid), Some(Version(record.version))));
+        ops.extend(faults::removal(&*self.ctx.store, &self.uuid).await?);
         self.ctx.store.multi(ops).await?;
         tracing::info!(vm = %record.value.name, "deleted a VM");
-        faults::vm_well(&self.ctx, &self.uuid).await
+        Ok(())
     }
 
     fn log_failure(&self, result: drover_drivers::hypervisor::Result<()>) -> bool {

@@ -1,9 +1,9 @@
 //! Logs that are files on some node: the last lines, or those and what follows.
 
 use crate::{
-    ApiState,
     answer::{self, Answer, ApiError},
     args::Args,
+    endpoint::Call,
     peer,
 };
 use axum::http::StatusCode;
@@ -35,8 +35,14 @@ pub(crate) async fn local(name: &str, file: PathBuf, args: &Args) -> Answer {
 }
 
 /// What another node answers, passed on.
-pub(crate) async fn remote(state: &ApiState, node: &NodeName, what: Remote<'_>, args: &Args) -> Answer {
-    let client = peer::client(state, node)?;
+pub(crate) async fn remote(call: &Call, node: &NodeName, what: Remote<'_>) -> Answer {
+    if call.forwarded {
+        let me = call.state.node.me();
+        let message =
+            format!("node {me} was asked for what node {node} has: their views differ; try again in a moment");
+        return Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, message));
+    }
+    let (client, args) = (peer::client(&call.state, node)?, &call.args);
     let lines = args.number("lines").unwrap_or(LINES);
     match (what, args.flag("follow")) {
         (Remote::NodeLog, false) => answer::json(&client.node_log(node.as_str(), lines).await?),

@@ -75,11 +75,17 @@ pub(crate) async fn domain_state(call: Call) -> Answer {
     state_of(&call, |n| &n.domain_state)
 }
 
+pub(crate) async fn remove(call: Call) -> Answer {
+    let (name, _) = subject(&call.state.node.view(), &call)?;
+    call.state.node.commands().remove_node(name.clone()).await?;
+    answer::message(format!("Removed node {name}."))
+}
+
 pub(crate) async fn log(call: Call) -> Answer {
     let (name, _) = subject(&call.state.node.view(), &call)?;
     if name == *call.state.node.me() {
         let file = call.state.node.log_file().to_owned();
         return logs::local(name.as_str(), file, &call.args).await;
     }
-    logs::remote(&call.state, &name, logs::Remote::NodeLog, &call.args).await
+    logs::remote(&call, &name, logs::Remote::NodeLog).await
 }

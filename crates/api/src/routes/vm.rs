@@ -9,7 +9,7 @@ use axum::http::StatusCode;
 use bytes::Bytes;
 use drover_agent::{Change, Define, Modify};
 use drover_model::{
-    NodeName, VmName, VmView,
+    ClusterView, NodeName, VmName, VmView,
     wire::{Changed, StateOf, Vm},
 };
 use drover_plan::admit::Command;
@@ -22,8 +22,8 @@ use uuid::Uuid;
 /// How much longer than a guest's own deadline a request waits for it, and how long where there is none: for a start, a delete.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-fn has_tag(vm: &VmView, tag: &str) -> bool {
-    Vm::of(vm).tags.iter().any(|t| t.name == tag)
+fn has_tag(view: &ClusterView, vm: &VmView, tag: &str) -> bool {
+    Vm::of(view, vm).tags.iter().any(|t| t.name == tag)
 }
 
 pub(crate) async fn list(call: Call) -> Answer {
@@ -37,12 +37,12 @@ pub(crate) async fn list(call: Call) -> Answer {
         by_name.as_ref().is_none_or(|l| l.is_match(record.name.as_str()) || uuid == Some(record.uuid))
             && node.as_ref().is_none_or(|n| record.node.as_ref() == Some(n))
             && state.is_none_or(|s| record.state.word() == s)
-            && tag.is_none_or(|t| has_tag(vm, t))
+            && tag.is_none_or(|t| has_tag(&view, vm, t))
     };
     let negate = call.args.flag("negate");
     // By name: the order that people read in.
     let all = view.names.values().filter_map(|uuid| view.vms.get(uuid));
-    let vms: Vec<Vm<'_>> = all.filter(|vm| wanted(vm) != negate).map(|vm| Vm::of(vm)).collect();
+    let vms: Vec<Vm<'_>> = all.filter(|vm| wanted(vm) != negate).map(|vm| Vm::of(&view, vm)).collect();
     answer::json(&vms)
 }
 
@@ -58,7 +58,8 @@ async fn uuid(call: &Call) -> Result<Uuid, ApiError> {
 }
 
 pub(crate) async fn one(call: Call) -> Answer {
-    answer::json(&Vm::of(&*subject(&call).await?))
+    let vm = subject(&call).await?;
+    answer::json(&Vm::of(&call.state.node.view(), &vm))
 }
 
 pub(crate) async fn state(call: Call) -> Answer {
@@ -137,7 +138,8 @@ pub(crate) async fn set_state(call: Call) -> Answer {
     match settled.as_ref() {
         None => answer::message(format!("VM {name} was deleted meanwhile.")),
         Some(vm) => {
-            let shown = Vm::of(vm);
+            let view = call.state.node.view();
+            let shown = Vm::of(&view, vm);
             if shown.state == "fail" {
                 let message = format!("VM {name} could not be started: {}", shown.failed_reason);
                 return Err(ApiError::new(StatusCode::BAD_REQUEST, message));
@@ -172,7 +174,7 @@ async fn settle(call: &Call, uuid: Uuid, version: i64, patience: Duration) -> Re
         None => seen,
         Some(vm) => {
             seen = true;
-            vm.record.version >= version && Vm::of(vm).is_settled()
+            vm.record.version >= version && Vm::of(view, vm).is_settled()
         }
     });
     match timeout(patience, settled).await {
@@ -180,7 +182,7 @@ async fn settle(call: &Call, uuid: Uuid, version: i64, patience: Duration) -> Re
         Ok(Err(_)) => Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "this node's daemon is stopping")),
         Err(_) => {
             let view = call.state.node.view();
-            let doing = view.vms.get(&uuid).map(|vm| (Vm::of(vm).state, Vm::of(vm).doing));
+            let doing = view.vms.get(&uuid).map(|vm| Vm::of(&view, vm)).map(|vm| (vm.state, vm.doing));
             let (state, doing) = doing.unwrap_or_default();
             let doing = if doing.is_empty() { String::new() } else { format!(" ({doing})") };
             let message = format!(
@@ -224,7 +226,7 @@ pub(crate) async fn console(call: Call) -> Answer {
     let node = holder.or_else(|| vm.status.as_ref().map(|s| s.node.clone())).or_else(|| record.node.clone());
     match node {
         Some(node) if node != *call.state.node.me() => {
-            logs::remote(&call.state, &node, logs::Remote::Console(&record.uuid.to_string()), &call.args).await
+            logs::remote(&call, &node, logs::Remote::Console(&record.uuid.to_string())).await
         }
         _ => logs::local(record.name.as_str(), call.state.node.console_file(&record.uuid), &call.args).await,
     }
@@ -234,16 +236,15 @@ pub(crate) async fn watch(call: Call) -> Answer {
     let uuid = uuid(&call).await?;
     let mut views = call.state.node.views();
     views.mark_changed();
-    let changes = stream::unfold((views, None::<Arc<VmView>>), move |(mut views, last)| async move {
+    let changes = stream::unfold((views, Vec::new()), move |(mut views, last)| async move {
         loop {
             views.changed().await.ok()?;
-            let now = views.borrow_and_update().vms.get(&uuid).cloned()?;
-            if last.as_ref().is_some_and(|last| Arc::ptr_eq(last, &now)) {
-                continue;
-            }
-            let mut line = serde_json::to_vec(&Vm::of(&now)).ok()?;
+            let view = views.borrow_and_update().clone();
+            let mut line = serde_json::to_vec(&Vm::of(&view, view.vms.get(&uuid)?)).ok()?;
             line.push(b'\n');
-            return Some((Ok(Bytes::from(line)), (views, Some(now))));
+            if line != last {
+                return Some((Ok(Bytes::from(line.clone())), (views, line)));
+            }
         }
     });
     answer::stream("application/x-ndjson", changes)

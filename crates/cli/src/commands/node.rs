@@ -1,6 +1,6 @@
 //! Nodes.
 
-use super::print_stream;
+use super::{confirm, print_stream};
 use crate::{
     args,
     failure::Failure,
@@ -90,6 +90,11 @@ pub(crate) async fn run(command: args::Node, client: &Client, output: Output) ->
                     output.print(&render(&node, &vms, &output))
                 }
             }
+        }
+        args::Node::Remove { node, confirm: sure } => {
+            confirm(&format!("Remove node {node} from the cluster?"), sure.yes)?;
+            output.note(&client.remove_node(&node).await?.message);
+            Ok(())
         }
         args::Node::Log { node, log } if log.follow => {
             print_stream(client.follow_node_log(&node, log.lines).await?).await

@@ -165,7 +165,7 @@ pub(crate) async fn run(command: args::Vm, client: &Client, output: Output) -> R
                 return done(client, &made, &Waiting { wait: false }, output).await;
             }
             output.note(&made.message);
-            state(client, &made.uuid, "start", &[], &wait, output).await
+            state(client, &made.uuid, "start", &[], &Waiting { wait }, output).await
         }
         args::Vm::Modify { vm, file, restart, confirm: sure } => {
             modify(client, &vm.vm, file.as_deref(), restart, sure.yes, output).await

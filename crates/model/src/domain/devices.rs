@@ -42,6 +42,9 @@ pub struct Disk {
     pub dev: String,
     /// `virtio`, `scsi`, ...
     pub bus: String,
+    /// Whether the guest only reads it, as a CD.
+    #[serde(default)]
+    pub read_only: bool,
 }
 
 /// A network interface.
@@ -122,6 +125,7 @@ fn disk(node: Node<'_, '_>) -> Disk {
             .unwrap_or_default(),
         dev: attribute(target, "dev"),
         bus: attribute(target, "bus"),
+        read_only: node.attribute("device") == Some("cdrom") || first(node, "readonly").is_some(),
     }
 }
 

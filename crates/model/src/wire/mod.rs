@@ -114,7 +114,7 @@ pub struct NewToken {
     pub token: String,
 }
 
-/// A fault, with the field names of the reference.
+/// A fault.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct FaultInfo {

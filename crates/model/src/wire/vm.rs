@@ -2,8 +2,9 @@
 
 use crate::{
     domain::devices::Devices,
-    view::VmView,
-    vm::{VmState, VmStatus},
+    node::DaemonState,
+    view::{ClusterView, VmView},
+    vm::{RunState, VmState},
 };
 use serde::{Deserialize, Serialize};
 use std::{borrow::Cow, collections::BTreeMap};
@@ -103,10 +104,11 @@ pub struct Vm<'a> {
 }
 
 impl<'a> Vm<'a> {
-    /// A VM out of the view.
-    pub fn of(vm: &'a VmView) -> Vm<'a> {
+    /// A VM out of the view. What the node that holds it reported counts while that node's daemon is there to know better.
+    pub fn of(view: &ClusterView, vm: &'a VmView) -> Vm<'a> {
         let record = &vm.record.value;
         let status = vm.status.as_ref();
+        let (run_state, doing) = seen(view, vm);
         let text = |node: &Option<crate::NodeName>| node.as_ref().map(ToString::to_string).unwrap_or_default();
         let running = status.and_then(|s| s.generation);
         let vnc = status.and_then(|s| s.vnc.as_ref());
@@ -141,8 +143,8 @@ impl<'a> Vm<'a> {
                 })
                 .unwrap_or_default(),
             xml: Cow::Borrowed(&record.xml),
-            run_state: run_word(status).to_owned(),
-            doing: status.map(|s| s.doing.clone()).unwrap_or_default(),
+            run_state: run_state.to_owned(),
+            doing,
             crashes: status.map_or(0, |s| s.crashes),
             console_available: status.is_some_and(|s| s.console) && !vm.devices.console.is_empty(),
             generation: record.generation.0,
@@ -166,13 +168,27 @@ impl<'a> Vm<'a> {
     }
 }
 
-fn run_word(status: Option<&VmStatus>) -> &'static str {
-    use crate::vm::RunState;
-    match status.map(|s| s.run) {
-        Some(Some(RunState::Running)) => "running",
-        Some(Some(RunState::Paused)) => "paused",
-        Some(Some(RunState::ShuttingDown)) => "shutting-down",
-        Some(Some(RunState::Off)) => "off",
-        Some(None) | None => "absent",
+/// What is known of the guest, and what its node is doing for it.
+fn seen(view: &ClusterView, vm: &VmView) -> (&'static str, String) {
+    let status = vm.status.as_ref();
+    let last = run_word(status.and_then(|s| s.run));
+    let holder = vm.claim.as_ref().and_then(|c| c.value.node.as_ref());
+    let daemon = |name| view.nodes.get(name).map_or(DaemonState::Dead, |node| node.daemon_state());
+    if let Some((name, state)) = holder.map(|name| (name, daemon(name)))
+        && matches!(state, DaemonState::Dead | DaemonState::Stop)
+    {
+        return ("unknown", format!("held by {name}, whose daemon is in state {state}; the last it said was '{last}'"));
+    }
+    let run_state = if status.is_some_and(|s| s.unknown) { "unknown" } else { last };
+    (run_state, status.map(|s| s.doing.clone()).unwrap_or_default())
+}
+
+fn run_word(run: Option<RunState>) -> &'static str {
+    match run {
+        Some(RunState::Running) => "running",
+        Some(RunState::Paused) => "paused",
+        Some(RunState::ShuttingDown) => "shutting-down",
+        Some(RunState::Off) => "off",
+        None => "absent",
     }
 }

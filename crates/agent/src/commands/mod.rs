@@ -3,11 +3,12 @@
 //! Each request reads the records afresh, so that it never decides on a stale view; where somebody else was quicker it decides again on what
 //! that one wrote, except where the request names the version that it is meant for: then the answer is a conflict.
 
-use crate::{context::Context, records, tokens};
+mod node;
+mod token;
+
+use crate::{context::Context, faults, records};
 use drover_model::{
-    BadName, Claim, ClusterView, Definition, NodeName, Stored, Token, TokenName, TokenRole, VmName, VmRecord, VmStatus,
-    WallTime,
-    cluster::CLUSTER_SCHEMA,
+    BadName, Claim, ClusterView, Definition, NodeName, Stored, VmName, VmRecord, VmStatus,
     domain::BadXml,
     layout,
     vm::{Epoch, VM_SCHEMA},
@@ -16,7 +17,7 @@ use drover_plan::{
     admit::{self, Command, Deletion, Refusal},
     place,
 };
-use drover_store::{CreateMode, Op, StoreError, Version};
+use drover_store::{Op, StoreError, Version};
 use std::{sync::Arc, time::Duration};
 use tokio::time::timeout;
 use uuid::Uuid;
@@ -230,6 +231,7 @@ impl Commands {
             node: record.node.clone().unwrap_or_else(|| self.ctx.me().clone()),
             epoch: Epoch(0),
             run: None,
+            unknown: false,
             doing: String::new(),
             generation: None,
             crashes: 0,
@@ -342,12 +344,13 @@ impl Commands {
             let outcome = match admit::delete(&record.value, &claim.value, disks)? {
                 Deletion::ByNode(new) => self.write(&record, new).await.map(Some),
                 Deletion::Now => {
-                    let ops = vec![
+                    let mut ops = vec![
                         Op::Delete(layout::vm_claim(&uuid), Some(Version(claim.version))),
                         Op::Delete(layout::vm_status(&uuid), None),
                         Op::Delete(layout::vm_name(&record.value.name), None),
                         Op::Delete(layout::vm(&uuid), Some(Version(record.version))),
                     ];
+                    ops.extend(faults::removal(&*self.ctx.store, &uuid).await?);
                     self.ctx.store.multi(ops).await.map(|()| None)
                 }
             };
@@ -366,51 +369,6 @@ impl Commands {
         }
         Err(too_busy(&uuid))
     }
-
-    /// Makes a token. It is returned here and never again.
-    pub async fn create_token(&self, name: TokenName, role: TokenRole) -> Result<String> {
-        let token = tokens::mint();
-        let data = records::encode(&token_record(name.clone(), &token, role, self.ctx.wall()))?;
-        match self.ctx.store.create(&layout::token(name.as_str()), data, CreateMode::Persistent).await {
-            Ok(_) => {
-                tracing::info!(token = %name, "made a token");
-                self.shown(|view| view.tokens.contains_key(&name)).await;
-                Ok(token)
-            }
-            Err(StoreError::Exists(_)) => {
-                Err(CommandError::Conflict(format!("a token named {name} exists already; revoke it first")))
-            }
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// Makes a token that is known already hold under this name, whatever held before: how a daemon makes its own token known.
-    pub async fn install_token(&self, name: TokenName, token: &str, role: TokenRole) -> Result<()> {
-        let path = layout::token(name.as_str());
-        let old: Option<Stored<Token>> = records::read(&*self.ctx.store, &path).await?;
-        if old.is_some_and(|old| old.value.sha256 == tokens::hash(token) && old.value.role == role) {
-            return Ok(());
-        }
-        records::put(&*self.ctx.store, &path, &token_record(name, token, role, self.ctx.wall())).await?;
-        Ok(())
-    }
-
-    /// Revokes a token.
-    pub async fn delete_token(&self, name: TokenName) -> Result<()> {
-        match self.ctx.store.delete(&layout::token(name.as_str()), None).await {
-            Ok(()) => {
-                tracing::info!(token = %name, "revoked a token");
-                self.shown(|view| !view.tokens.contains_key(&name)).await;
-                Ok(())
-            }
-            Err(StoreError::NotFound(_)) => Err(CommandError::NotFound(format!("there is no token named {name}"))),
-            Err(error) => Err(error.into()),
-        }
-    }
-}
-
-fn token_record(name: TokenName, token: &str, role: TokenRole, created: WallTime) -> Token {
-    Token { schema: CLUSTER_SCHEMA, name, sha256: tokens::hash(token), role, created }
 }
 
 fn too_busy(uuid: &Uuid) -> CommandError {
