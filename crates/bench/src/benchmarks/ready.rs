@@ -1,0 +1,23 @@
+//! How soon a daemon is ready.
+
+use super::{Benchmark, EVERYWHERE, Row};
+use crate::{figures::Samples, world::World};
+use drover_lab::{Result, Service};
+
+/// How often it is started.
+const COUNT: usize = 10;
+
+pub(super) const BENCHMARK: Benchmark =
+    Benchmark { name: "ready", title: "A daemon's start", settings: EVERYWHERE, run };
+
+fn run(world: &World<'_>) -> Result<Vec<Row>> {
+    world.say(&format!("restarting droverd {COUNT} times"));
+    let node = world.first()?;
+    let once = |_| {
+        node.stop(Service::Drover)?;
+        node.start_drover()
+    };
+    let times = Samples::new((0..COUNT).map(once).collect::<Result<_>>()?)?;
+    let what = "from the start of `droverd` to `READY=1`".to_owned();
+    Ok(vec![Row { what, figure: times.median(), detail: times.range(), target: None }])
+}

@@ -1,0 +1,92 @@
+//! Measures Drover with real components, and prints the tables of `docs/benchmarks.md`.
+//!
+//! Each benchmark is a module of [`benchmarks`] that gives rows. They are measured in labs (`drover-lab`): real libvirtd, QEMU, ZooKeeper
+//! and `droverd`. What must be measured inside a node is a [`probe`]: this program runs there again and answers in JSON.
+
+mod benchmarks;
+mod daemon;
+mod definitions;
+mod figures;
+mod log;
+mod machine;
+mod probe;
+mod report;
+mod runner;
+mod supervisor;
+mod world;
+
+use benchmarks::{BENCHMARKS, Benchmark};
+use clap::{Parser, Subcommand, builder::PossibleValuesParser};
+use drover_lab::{LabError, Result};
+use std::{path::Path, process::ExitCode, time::Instant};
+
+/// Where `--write` writes, from the top of the source tree.
+const DOCUMENT: &str = "docs/benchmarks.md";
+
+/// Measures Drover with real components on this machine.
+///
+/// Needs root, and the programs of 'cargo build --release' beside this one. What is going on is told on standard error; the tables, in
+/// Markdown, go to standard output. No figure makes it fail.
+#[derive(Parser)]
+#[command(version, disable_help_subcommand = true, args_conflicts_with_subcommands = true)]
+struct Arguments {
+    /// What to measure; if not given, everything
+    #[arg(value_name = "NAME", value_parser = PossibleValuesParser::new(BENCHMARKS.iter().map(|b| b.name)))]
+    names: Vec<String>,
+    /// Put the tables into docs/benchmarks.md
+    #[arg(long)]
+    write: bool,
+    /// Measures in this process, whose parent removes the lab
+    #[arg(long, hide = true)]
+    supervised: bool,
+    #[command(subcommand)]
+    action: Option<Action>,
+}
+
+#[derive(Subcommand)]
+enum Action {
+    /// What is measured inside a node
+    #[command(hide = true)]
+    Probe { name: String, question: String },
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse()) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("drover-bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> Result<ExitCode> {
+    if let Some(Action::Probe { name, question }) = arguments.action {
+        println!("{}", probe::answer(&name, &question)?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let program = std::env::current_exe().map_err(|e| LabError::new("cannot find this program's file", e))?;
+    let folder = program.parent().and_then(Path::parent).unwrap_or(Path::new("/run")).join("bench");
+    if !arguments.supervised {
+        return supervisor::run(&program, &folder);
+    }
+    for needed in ["drover", "droverd", "drover-lab"].map(|name| program.with_file_name(name)) {
+        if !needed.exists() {
+            let why = "it is not built: run 'cargo build --release --workspace --bins'";
+            return Err(LabError::new(needed.display().to_string(), why));
+        }
+    }
+    measure(&arguments, &program, &folder).map(|()| ExitCode::SUCCESS)
+}
+
+fn measure(arguments: &Arguments, program: &Path, folder: &Path) -> Result<()> {
+    // A wrong place is better told before the measuring.
+    let document = arguments.write.then(|| report::Document::open(Path::new(DOCUMENT))).transpose()?;
+    let wanted = |b: &&Benchmark| arguments.names.is_empty() || arguments.names.iter().any(|name| name == b.name);
+    let selected: Vec<&'static Benchmark> = BENCHMARKS.iter().filter(wanted).collect();
+    let start = Instant::now();
+    let progress = move |step: &str| eprintln!("[{:5.1} s] {step}", start.elapsed().as_secs_f32());
+    let results = runner::run(&selected, folder, program, &progress)?;
+    print!("{}", report::markdown(&results));
+    document.map_or(Ok(()), |document| document.write(&results))
+}

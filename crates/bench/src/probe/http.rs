@@ -1,0 +1,116 @@
+//! GET requests over one connection that is kept, one after the other.
+//!
+//! The client is the least that HTTP allows, so that what is measured is the server and the kernel's loopback.
+
+use super::{API, Probe, token};
+use drover_lab::{LabError, Result};
+use serde::{Deserialize, Serialize};
+use std::{
+    io::{self, BufRead, BufReader, Read, Write},
+    net::TcpStream,
+    time::{Duration, Instant},
+};
+
+/// The server must say something within this time.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Asks for one path again and again.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Requests {
+    /// With its parameters, escaped.
+    pub(crate) path: String,
+    /// How often before it counts.
+    pub(crate) warm_up: usize,
+    /// How often.
+    pub(crate) count: usize,
+}
+
+/// How it was answered.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Answers {
+    /// From the request's going out to the answer's first byte.
+    pub(crate) first_byte: Vec<Duration>,
+    /// To its last byte.
+    pub(crate) whole: Vec<Duration>,
+    /// The length of one answer's body, in bytes.
+    pub(crate) size: u64,
+}
+
+impl Probe for Requests {
+    const NAME: &'static str = "requests";
+    type Answer = Answers;
+
+    fn run(self) -> Result<Answers> {
+        let failed = |e: io::Error| LabError::new(format!("GET {}", self.path), e);
+        let token = token()?;
+        let request = format!("GET {} HTTP/1.1\r\nHost: {API}\r\nX-Api-Key: {token}\r\n\r\n", self.path);
+        let mut connection = Connection::open().map_err(failed)?;
+        for _ in 0..self.warm_up {
+            connection.ask(&request).map_err(failed)?;
+        }
+        let mut answers = Answers { first_byte: Vec::new(), whole: Vec::new(), size: 0 };
+        for _ in 0..self.count {
+            let (first_byte, whole) = connection.ask(&request).map_err(failed)?;
+            answers.first_byte.push(first_byte);
+            answers.whole.push(whole);
+        }
+        answers.size = connection.body.len() as u64;
+        Ok(answers)
+    }
+}
+
+struct Connection {
+    stream: BufReader<TcpStream>,
+    /// The last answer's; kept to be filled again.
+    body: Vec<u8>,
+}
+
+impl Connection {
+    fn open() -> io::Result<Connection> {
+        let stream = TcpStream::connect(API)?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        Ok(Connection { stream: BufReader::with_capacity(1 << 16, stream), body: Vec::new() })
+    }
+
+    /// One request. Returns when the first and the last byte of the answer were there, from the request's going out.
+    fn ask(&mut self, request: &str) -> io::Result<(Duration, Duration)> {
+        let start = Instant::now();
+        self.stream.get_mut().write_all(request.as_bytes())?;
+        self.stream.fill_buf()?;
+        let first_byte = start.elapsed();
+        let length = self.head()?;
+        self.body.resize(length, 0);
+        self.stream.read_exact(&mut self.body)?;
+        Ok((first_byte, start.elapsed()))
+    }
+
+    /// Reads up to the body, and gives its length.
+    fn head(&mut self) -> io::Result<usize> {
+        let status = self.line()?;
+        let mut length = None;
+        loop {
+            let line = self.line()?;
+            if line.is_empty() {
+                break;
+            }
+            if let Some((name, value)) = line.split_once(':')
+                && name.eq_ignore_ascii_case("content-length")
+            {
+                length = value.trim().parse().ok();
+            }
+        }
+        match length {
+            Some(length) if status.starts_with("HTTP/1.1 200 ") => Ok(length),
+            _ => Err(io::Error::other(format!("it was answered {status:?}, with a length of {length:?}"))),
+        }
+    }
+
+    fn line(&mut self) -> io::Result<String> {
+        let mut line = String::new();
+        match self.stream.read_line(&mut line)? {
+            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            _ => Ok(line.trim_end().to_owned()),
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! The tables, in Markdown, and their places in the document.
+
+use crate::{
+    benchmarks::{Row, Setting},
+    runner::{Results, Table},
+};
+use drover_lab::{LabError, Result};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// The name of the place of the facts about the machine.
+const MACHINE: &str = "machine";
+
+/// Everything, with headings.
+pub(crate) fn markdown(results: &Results) -> String {
+    let tables = results.tables.iter().map(|t| format!("\n## {}\n\n{}", t.benchmark.title, table(t)));
+    format!("{}{}", facts(results), tables.collect::<String>())
+}
+
+fn facts(results: &Results) -> String {
+    results.machine.facts().iter().map(|(name, fact)| format!("- {name}: {fact}\n")).collect()
+}
+
+fn table(table: &Table) -> String {
+    let head = "| What | Cluster | VMs | Figure | In detail | Target |\n|---|---|--:|--:|---|---|\n";
+    head.to_owned() + &table.rows.iter().map(|(setting, row)| line(setting, row)).collect::<String>()
+}
+
+fn line(setting: &Setting, row: &Row) -> String {
+    let Row { what, figure, detail, target } = row;
+    let target = target.map_or_else(String::new, |target| {
+        format!("under {target}: {}", if *figure < target { "met" } else { "**missed**" })
+    });
+    format!("| {what} | {} | {} | {figure} | {detail} | {target} |\n", setting.cluster, setting.vms)
+}
+
+/// A document with places for tables: what is between `<!-- NAME -->` and `<!-- end NAME -->`.
+pub(crate) struct Document {
+    file: PathBuf,
+    text: String,
+}
+
+impl Document {
+    /// Reads it.
+    pub(crate) fn open(file: &Path) -> Result<Document> {
+        let read = fs::read_to_string(file);
+        let text = read.map_err(|e| {
+            LabError::new(
+                format!("cannot read {}", file.display()),
+                format!("{e}; run this at the top of the source tree"),
+            )
+        })?;
+        Ok(Document { file: file.to_owned(), text })
+    }
+
+    /// Writes it with new tables; those that were not measured stay.
+    pub(crate) fn write(mut self, results: &Results) -> Result<()> {
+        self.replace(MACHINE, &facts(results))?;
+        for measured in &results.tables {
+            self.replace(measured.benchmark.name, &table(measured))?;
+        }
+        fs::write(&self.file, self.text).map_err(|e| LabError::new(format!("cannot write {}", self.file.display()), e))
+    }
+
+    fn replace(&mut self, name: &str, content: &str) -> Result<()> {
+        let (begin, end) = (format!("<!-- {name} -->\n"), format!("<!-- end {name} -->\n"));
+        let missing = || LabError::new(self.file.display().to_string(), format!("it has no place for {name}"));
+        let (before, rest) = self.text.split_once(&begin).ok_or_else(missing)?;
+        let (_, after) = rest.split_once(&end).ok_or_else(missing)?;
+        self.text = format!("{before}{begin}\n{content}\n{end}{after}");
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        benchmarks::{BENCHMARKS, MANY},
+        figures::Figure,
+        world::Cluster,
+    };
+
+    #[test]
+    fn a_row_says_whether_its_target_is_met() {
+        let setting = Setting { cluster: Cluster::One, vms: MANY };
+        let row = |ms| Row {
+            what: "it".to_owned(),
+            figure: Figure::ms(ms),
+            detail: "1.00 ms to 99.0 ms".to_owned(),
+            target: Some(Figure::ms(50)),
+        };
+        assert_eq!(
+            line(&setting, &row(49)),
+            "| it | one node | 1000 | 49.0 ms | 1.00 ms to 99.0 ms | under 50.0 ms: met |\n"
+        );
+        assert!(line(&setting, &row(50)).contains("missed"));
+    }
+
+    #[test]
+    fn the_document_has_a_place_for_every_table_and_the_rest_stays() {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/benchmarks.md");
+        let mut document = Document::open(&file).unwrap();
+        for name in BENCHMARKS.iter().map(|b| b.name).chain([MACHINE]) {
+            document.replace(name, "| new |\n").unwrap();
+        }
+        assert_eq!(document.text.matches("| new |").count(), BENCHMARKS.len() + 1);
+        let once = document.text.clone();
+        document.replace(MACHINE, "| new |\n").unwrap();
+        assert_eq!(document.text, once);
+        assert!(document.replace("nothing", "").is_err());
+    }
+}

@@ -1,0 +1,60 @@
+//! Measures what was chosen: each kind of cluster is brought up once, empty, and then filled.
+
+use crate::{
+    benchmarks::{Benchmark, MANY, Row, Setting},
+    machine::Machine,
+    world::{Cluster, World},
+};
+use drover_lab::{Progress, Result};
+use std::path::Path;
+
+/// What was found.
+pub(crate) struct Results {
+    /// Where.
+    pub(crate) machine: Machine,
+    /// The benchmarks' rows, in the order of the document.
+    pub(crate) tables: Vec<Table>,
+}
+
+/// What one benchmark found.
+pub(crate) struct Table {
+    /// It.
+    pub(crate) benchmark: &'static Benchmark,
+    /// Its rows, each with what it was measured in.
+    pub(crate) rows: Vec<(Setting, Row)>,
+}
+
+/// Measures. The lab is in `folder`, which does not exist before and after.
+pub(crate) fn run(
+    selected: &[&'static Benchmark],
+    folder: &Path,
+    program: &Path,
+    progress: Progress<'_>,
+) -> Result<Results> {
+    let mut machine = Machine::read(program)?;
+    if let Some(warning) = machine.busy() {
+        progress(&warning);
+    }
+    let mut tables: Vec<Table> = selected.iter().map(|benchmark| Table { benchmark, rows: Vec::new() }).collect();
+    for cluster in Cluster::ALL {
+        let wants = |vms| {
+            let setting = Setting { cluster, vms };
+            selected.iter().any(|benchmark| benchmark.settings.contains(&setting)).then_some(setting)
+        };
+        let settings: Vec<Setting> = [0, MANY].into_iter().filter_map(wants).collect();
+        if settings.is_empty() {
+            continue;
+        }
+        let mut world = World::up(cluster, folder, program, progress)?;
+        machine.guests(cluster, &world.nodes()?);
+        for setting in settings {
+            world.fill(setting.vms)?;
+            for table in tables.iter_mut().filter(|table| table.benchmark.settings.contains(&setting)) {
+                let rows = (table.benchmark.run)(&world)?;
+                table.rows.extend(rows.into_iter().map(|row| (setting, row)));
+            }
+        }
+        progress(&format!("{cluster}: taking the lab down"));
+    }
+    Ok(Results { machine, tables })
+}
