@@ -2,7 +2,7 @@
 
 use crate::{clock::Clock, view::Views};
 use drover_drivers::{hypervisor::Hypervisor, storage::Disks};
-use drover_model::{Bytes, DomainType, NodeName, Role, WallTime};
+use drover_model::{Bytes, DomainType, DrainReport, NodeName, Role, WallTime};
 use drover_plan::vm::HostState;
 use drover_store::Store;
 use std::{path::PathBuf, sync::Arc};
@@ -20,6 +20,10 @@ pub struct HostFacts {
     pub arch: String,
     /// Processor threads.
     pub cpus: u32,
+    /// The processors' model.
+    pub cpu_model: String,
+    /// Bridges that guests can be connected to.
+    pub bridges: Vec<String>,
     /// All memory.
     pub memory_total: Bytes,
     /// Memory that could be given out now.
@@ -46,6 +50,10 @@ pub struct Options {
     pub boot: String,
     /// This run of the daemon.
     pub instance: Uuid,
+    /// The libvirt URI by which other nodes send it guests.
+    pub migration: String,
+    /// Folders that other nodes have too, with the same content under the same name.
+    pub shared: Vec<String>,
     /// The memory that the node offers; `None`: all that the machine has.
     pub capacity: Option<Bytes>,
     /// Facts of the machine.
@@ -79,12 +87,14 @@ pub(crate) struct Context {
     pub(crate) disks: Arc<dyn Disks>,
     pub(crate) views: Views,
     pub(crate) clock: Clock,
+    /// How far the node is with being emptied or filled, for its report.
+    pub(crate) drain: watch::Sender<Option<DrainReport>>,
 }
 
 impl Context {
     pub(crate) fn new(options: Options, store: Arc<dyn Store>, drivers: Drivers, views: Views) -> Context {
         let Drivers { hypervisor, disks } = drivers;
-        Context { options, store, hypervisor, disks, views, clock: Clock::new() }
+        Context { options, store, hypervisor, disks, views, clock: Clock::new(), drain: watch::channel(None).0 }
     }
 
     pub(crate) fn me(&self) -> &NodeName {

@@ -25,7 +25,8 @@ pub(crate) async fn of_vm(ctx: &Context, vm: &VmRecord, run: Option<RunState>) -
             let message = failed_message(vm, reason);
             if reported.is_some_and(|fault| fault.message == message) { Ok(()) } else { report(ctx, vm, message).await }
         }
-        (VmState::Start, Some(_)) if run == Some(RunState::Running) => {
+        // It runs again, or somebody wants it off: then there is nothing to be mended.
+        (state, Some(_)) if run == Some(RunState::Running) || matches!(state, VmState::Stop | VmState::Disable) => {
             match ctx.store.delete(&layout::fault(&vm_failed_id(&vm.uuid)), None).await {
                 Ok(()) | Err(StoreError::NotFound(_)) => Ok(()),
                 Err(error) => Err(error),

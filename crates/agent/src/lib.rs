@@ -9,15 +9,19 @@
 //!                 │
 //!                 ├────── membership: node record, session, status
 //!                 │
+//!                 ├────── drain: empties the node, or brings its VMs home ──► plan::drain
+//!                 │
 //!                 └────── handle: what the API sees (view, commands)
 //! ```
 //!
 //! [`Agent::run`] owns every task that it starts: dropping it stops them all wherever they are, as a crash would. Nothing here
 //! needs to run to its end to be right: a new agent looks at the store and at the hypervisor and goes on from there.
 
+mod arrivals;
 mod clock;
 mod commands;
 mod context;
+mod drain;
 mod faults;
 mod handle;
 mod membership;
@@ -27,7 +31,7 @@ pub mod tokens;
 mod view;
 mod vm;
 
-pub use commands::{Change, CommandError, Commands, Define, Modified, Modify};
+pub use commands::{Change, CommandError, Commands, ConfigChange, DEADLINE_MAX_S, Define, LIMIT_MAX, Modified, Modify};
 pub use context::{Drivers, HostFacts, HostSource, Options};
 pub use handle::NodeHandle;
 pub use membership::JoinError;
@@ -66,6 +70,7 @@ impl Agent {
         let mut tasks = JoinSet::new();
         tasks.spawn(keeper.run());
         tasks.spawn(supervisor::run(context.clone()));
+        tasks.spawn(drain::run(context.clone()));
         let member = membership::run(context.clone(), ready);
         let outcome = tokio::select! {
             biased;

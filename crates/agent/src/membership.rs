@@ -144,6 +144,7 @@ async fn prepare(ctx: &Context) -> Result<(), Trouble> {
         machine: machine.clone(),
         role: ctx.options.role,
         api: ctx.options.api.clone(),
+        migration: ctx.options.migration.clone(),
         domain_state: old.as_ref().map_or(DomainState::Ready, |r| r.value.domain_state),
     };
     let data = records::encode(&record)?;
@@ -219,7 +220,9 @@ async fn report(ctx: &Context, ready: &watch::Sender<bool>) {
     let mut events = ctx.hypervisor.events();
     let mut connection = ctx.hypervisor.connection();
     let mut domain_type = ctx.options.domain_type.clone();
+    let mut drain = ctx.drain.subscribe();
     loop {
+        drain.mark_unchanged();
         let status = observe(ctx, DaemonState::Run).await;
         match records::put(&*ctx.store, &layout::node_status(ctx.me()), &status).await {
             Ok(()) => {
@@ -236,6 +239,7 @@ async fn report(ctx: &Context, ready: &watch::Sender<bool>) {
             _ = events.recv() => {}
             Ok(()) = connection.changed() => {}
             Ok(()) = domain_type.changed() => {}
+            Ok(()) = drain.changed() => {}
             () = ctx.clock.until(Some(latest)) => {}
         }
         ctx.clock.until(Some(earliest)).await;
@@ -274,6 +278,10 @@ async fn observe(ctx: &Context, daemon: DaemonState) -> NodeStatus {
         hypervisor_problem: problem,
         domain_type: *ctx.options.domain_type.borrow(),
         cpus: facts.cpus,
+        cpu_model: facts.cpu_model,
+        bridges: facts.bridges,
+        shared: ctx.options.shared.clone(),
+        drain: ctx.drain.borrow().clone(),
         memory_total: total,
         memory_free: facts.memory_available.min(total.saturating_sub(HOST_RESERVE)),
         load: facts.load,

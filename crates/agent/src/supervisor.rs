@@ -87,7 +87,9 @@ impl Supervisor {
     fn look_at(&mut self, view: &ClusterView) {
         let me = self.ctx.me().clone();
         let concerns = |vm: &VmView| {
-            vm.record.value.node.as_ref() == Some(&me) || vm.claim.as_ref().is_some_and(|c| c.value.is_held_by(&me))
+            let (record, claim) = (&vm.record.value, vm.claim.as_ref().map(|c| &c.value));
+            let comes = record.state.destination() == Some(&me) || claim.is_some_and(|c| c.to.as_ref() == Some(&me));
+            record.node.as_ref() == Some(&me) || claim.is_some_and(|c| c.is_held_by(&me)) || comes
         };
         let mut ring = BTreeSet::new();
         for (uuid, vm) in &view.vms {

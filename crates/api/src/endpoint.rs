@@ -2,7 +2,12 @@
 
 use crate::{ApiState, answer::Answer, args::Args, openapi, routes};
 use axum::http::Method;
-use drover_model::{VmState, wire};
+use drover_agent::{DEADLINE_MAX_S, LIMIT_MAX};
+use drover_model::{
+    MigrationMethod, Selector, Stall, VmState,
+    meta::{MAX_DOWNTIME_MAX_MS, PRIORITY_MAX},
+    wire,
+};
 use futures_util::future::BoxFuture;
 use schemars::{Schema, SchemaGenerator};
 
@@ -17,6 +22,8 @@ pub enum Kind {
     Number(i64, i64),
     /// One of these words.
     Word(&'static [&'static str]),
+    /// Any number of texts: with commas in between, as a parameter that is repeated, or as a JSON array. What they are.
+    List(&'static str),
 }
 
 /// A parameter.
@@ -74,16 +81,79 @@ const TIMEOUT: Kind = Kind::Number(1, drover_plan::admit::TIMEOUT_MAX_S as i64);
 const XML: Kind = Kind::Text("a libvirt domain XML");
 const LIMIT: Kind = Kind::Text("a regular expression, found anywhere in the name unless it is anchored with ^ and $");
 
+const NODE: Kind = Kind::Text("a node's name");
+const SELECTOR: Kind = Kind::Word(&["none", "mem", "memprov", "load", "vcpus", "vms"]);
+const MOVES: Kind = Kind::Number(1, LIMIT_MAX as i64);
+
 const VM_LIST: &[Param] = &[
     param("limit", LIMIT, "only VMs whose name matches, or whose UUID this is"),
-    param("node", Kind::Text("a node's name"), "only VMs assigned to this node"),
+    param("node", NODE, "only VMs assigned to this node"),
     param("state", Kind::Word(&VmState::WORDS), "only VMs in this state"),
     param("tag", Kind::Text("a tag"), "only VMs with this tag"),
     param("negate", Kind::Flag, "the VMs that the other filters leave out"),
 ];
-const VM_DEFINE: &[Param] = &[
-    required("xml", XML, "the definition"),
-    param("node", Kind::Text("a node's name"), "its node; if not given, one is chosen"),
+const VM_LIMIT: Param = param("limit", Kind::List("nodes' names"), "the nodes that it may run on; empty: all");
+const VM_SELECTOR: Param = param("selector", SELECTOR, "how its node is chosen; none: by the cluster's default");
+const VM_AUTOSTART: Param = param("autostart", Kind::Flag, "start it when its node becomes ready; holds once");
+const VM_METHOD: Param = param(
+    "migration_method",
+    Kind::Word(MigrationMethod::WORDS),
+    "how it is moved; none: live, and if that fails, cold",
+);
+const VM_DOWNTIME: Param = param(
+    "migration_max_downtime",
+    Kind::Number(1, MAX_DOWNTIME_MAX_MS as i64),
+    "the longest pause at the end of a live migration, in milliseconds (300)",
+);
+const VM_PRIORITY: Param = param(
+    "priority",
+    Kind::Number(-(PRIORITY_MAX as i64), PRIORITY_MAX as i64),
+    "the higher, the sooner it is moved or started (0)",
+);
+const VM_PROFILE: Param = param("profile", Kind::Text("a name"), "the profile that it was built from");
+const VM_USER_TAGS: Param = param("user_tags", Kind::List("tags"), "tags to be added");
+const VM_PROTECTED_TAGS: Param = param("protected_tags", Kind::List("tags"), "tags to be added that cannot be removed");
+
+/// These parameters, and those that say something of a VM beside its definition.
+macro_rules! and_meta {
+    ($($param:expr),*) => {
+        &[
+            $($param,)*
+            VM_LIMIT,
+            VM_SELECTOR,
+            VM_AUTOSTART,
+            VM_METHOD,
+            VM_DOWNTIME,
+            VM_PRIORITY,
+            VM_PROFILE,
+            VM_USER_TAGS,
+            VM_PROTECTED_TAGS,
+        ]
+    };
+}
+
+const VM_DEFINE: &[Param] =
+    and_meta![required("xml", XML, "the definition"), param("node", NODE, "its node; if not given, one is chosen")];
+const VM_DEFINE_OR_SET: &[Param] = and_meta![
+    param("xml", XML, "the definition of a new VM of this name or UUID; if not given, the VM's metadata are changed"),
+    param("node", NODE, "the new VM's node; if not given, one is chosen")
+];
+const VM_META: &[Param] = and_meta![];
+const VM_TAG: &[Param] = &[
+    required("action", Kind::Word(&["add", "remove"]), "what is done with it"),
+    required("tag", Kind::Text("letters, digits, '-', '_', '.' and ':'; at most 63"), "the tag"),
+    param("protected", Kind::Flag, "for add: it cannot be removed, unless it is added again without this"),
+];
+const VM_MOVE: &[Param] = &[
+    required(
+        "action",
+        Kind::Word(&["migrate", "unmigrate", "move", "cancel"]),
+        "migrate: for a while, its home stays what it is; move: for good; unmigrate: home again; cancel: a move that is under way is taken back",
+    ),
+    param("node", NODE, "for migrate and move: where to; if not given, the best node is chosen"),
+    param("force", Kind::Flag, "for migrate: also if it is away from its home already"),
+    param("force_live", Kind::Flag, "live or not at all, whatever its method says"),
+    param("wait", Kind::Flag, "answer when it has arrived; if it does not, say why and where it is"),
 ];
 const VM_MODIFY: &[Param] = &[
     required("xml", XML, "the new definition"),
@@ -106,6 +176,24 @@ const NODE_LIST: &[Param] = &[
     param("daemon_state", Kind::Word(&["init", "run", "shutdown", "stop", "dead"]), "only nodes in this state"),
     param("coordinator_state", Kind::Word(&["primary", "secondary", "client"]), "only nodes in this state"),
     param("domain_state", Kind::Word(&["ready", "flush", "flushed", "unflush"]), "only nodes in this state"),
+];
+
+const NODE_STATE: &[Param] = &[
+    required(
+        "state",
+        Kind::Word(&["ready", "flush"]),
+        "flush: its VMs are moved away; ready: it takes VMs, and they come home",
+    ),
+    param("wait", Kind::Flag, "answer when it is done"),
+    param("force", Kind::Flag, "for flush: also if no other node takes VMs, so that they are all shut down"),
+];
+const CONFIG: &[Param] = &[
+    param("selector", Kind::Word(Selector::WORDS), "how the node of a VM is chosen that has no selector of its own"),
+    param("moves_per_source", MOVES, "how many VMs move away from one node at once, at most"),
+    param("moves_per_target", MOVES, "how many VMs move to one node at once, at most"),
+    param("moves", MOVES, "how many VMs move at once in all, at most"),
+    param("stall", Kind::Word(Stall::WORDS), "what becomes of a live migration that does not come to its end"),
+    param("migration_deadline", Kind::Number(1, DEADLINE_MAX_S as i64), "when that is, in seconds"),
 ];
 
 macro_rules! row {
@@ -138,21 +226,33 @@ pub static ENDPOINTS: &[Endpoint] = &[
     row!(GET "/status", "The cluster as a whole.", &[], wire::Status, routes::cluster::status),
     row!(open GET "/status/primary_node", "The primary coordinator; 204 when there is none.", wire::StateOf, routes::cluster::primary_node),
     row!(GET "/faults", "What a person should look at.", &[], Vec<wire::FaultInfo>, routes::cluster::faults),
+    row!(GET "/config", "What holds for the whole cluster.", &[], wire::Config, routes::cluster::config),
+    row!(PUT "/config", "Change it; what is not given stays.", CONFIG, wire::Config, routes::cluster::set_config),
     row!(GET "/node", "Nodes.", NODE_LIST, Vec<wire::Node>, routes::node::list),
     row!(GET "/node/{node}", "One node.", &[], wire::Node, routes::node::one),
     row!(DELETE "/node/{node}", "Remove a node that is gone for good.", &[], wire::Message, routes::node::remove),
     row!(GET "/node/{node}/daemon-state", "What its daemon does.", &[], wire::StateOf, routes::node::daemon_state),
     row!(GET "/node/{node}/coordinator-state", "The part that it plays.", &[], wire::StateOf, routes::node::coordinator_state),
     row!(GET "/node/{node}/domain-state", "Whether it takes VMs.", &[], wire::StateOf, routes::node::domain_state),
+    row!(POST "/node/{node}/domain-state", "Take it out of service, or put it back.", NODE_STATE, wire::NodeChanged, routes::node::set_domain_state),
+    row!(GET "/node/{node}/flush-plan", "What a flush would do with each of its VMs.", &[], Vec<wire::Fate>, routes::node::flush_plan),
+    row!(stream GET "/node/{node}/watch", "The node each time that it changes: one JSON object a line, until it is removed.", &[], routes::node::watch),
     row!(GET "/node/{node}/log", "Its daemon's log.", LOG, wire::Log, routes::node::log),
     row!(GET "/vm", "VMs.", VM_LIST, Vec<wire::Vm<'static>>, routes::vm::list),
     row!(POST "/vm", "Define a VM.", VM_DEFINE, wire::Changed, routes::vm::define),
     row!(GET "/vm/{vm}", "One VM, by name or UUID.", &[], wire::Vm<'static>, routes::vm::one),
+    row!(POST "/vm/{vm}", "Define it, or change its metadata; what is not given stays.", VM_DEFINE_OR_SET, wire::Changed, routes::vm::define_or_set),
     row!(PUT "/vm/{vm}", "Give it a new definition.", VM_MODIFY, wire::Changed, routes::vm::modify),
     row!(DELETE "/vm/{vm}", "Delete it; answers when it is gone.", &[param("delete_disks", Kind::Flag, "delete the disks that are Drover's own too")], wire::Message, routes::vm::delete),
     row!(GET "/vm/{vm}/state", "What is wanted of it.", &[], wire::StateOf, routes::vm::state),
     row!(POST "/vm/{vm}/state", "Start it, stop it, and the like.", VM_STATE, wire::Changed, routes::vm::set_state),
-    row!(GET "/vm/{vm}/node", "The node that it is assigned to.", &[], wire::StateOf, routes::vm::node),
+    row!(GET "/vm/{vm}/meta", "What is said of it beside its definition.", &[], wire::Meta, routes::vm::meta::one),
+    row!(POST "/vm/{vm}/meta", "Change it; what is not given stays.", VM_META, wire::Changed, routes::vm::meta::set),
+    row!(GET "/vm/{vm}/tags", "Its tags.", &[], wire::Tags, routes::vm::meta::tags),
+    row!(POST "/vm/{vm}/tags", "Add a tag, or remove one.", VM_TAG, wire::Changed, routes::vm::meta::tag),
+    row!(GET "/vm/{vm}/node", "The node that it is assigned to, and its home.", &[], wire::VmNode, routes::vm::moves::node),
+    row!(POST "/vm/{vm}/node", "Bring it to another node.", VM_MOVE, wire::Changed, routes::vm::moves::relocate),
+    row!(GET "/vm/{vm}/explain", "Where it would go if it were moved now, and why.", &[], wire::Explained, routes::vm::moves::explain),
     row!(GET "/vm/{vm}/console", "Its console's log.", LOG, wire::Log, routes::vm::console),
     row!(POST "/vm/{vm}/rename", "Give it a new name; it must be off.", &[
         required("new_name", Kind::Text("letters, digits, '-', '_' and '.'; at most 63"), "the new name"),

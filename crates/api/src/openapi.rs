@@ -14,6 +14,7 @@ fn schema_of(kind: Kind) -> Value {
         Kind::Flag => json!({"type": "boolean"}),
         Kind::Number(from, to) => json!({"type": "integer", "minimum": from, "maximum": to}),
         Kind::Word(words) => json!({"type": "string", "enum": words}),
+        Kind::List(what) => json!({"type": "array", "items": {"type": "string"}, "description": what}),
     }
 }
 

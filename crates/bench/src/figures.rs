@@ -1,4 +1,4 @@
-//! What is measured: times, memory, shares of a processor; and how times scatter.
+//! What is measured: times, memory, shares of a processor, ratios; and how times scatter.
 
 use drover_lab::{LabError, Result};
 use std::{fmt, time::Duration};
@@ -12,6 +12,8 @@ pub(crate) enum Figure {
     Memory(u64),
     /// Processor time, in percent of one core.
     Share(f64),
+    /// How many times as much one thing is as another.
+    Ratio(f64),
 }
 
 impl Figure {
@@ -34,6 +36,7 @@ impl fmt::Display for Figure {
             Figure::Memory(bytes) if *bytes < 1 << 20 => (*bytes as f64 / f64::from(1 << 10), "KiB"),
             Figure::Memory(bytes) => (*bytes as f64 / f64::from(1 << 20), "MiB"),
             Figure::Share(percent) => (*percent, "%"),
+            Figure::Ratio(times) => (*times, "×"),
         };
         let decimals = match value {
             v if v < 9.995 => 2,
@@ -62,8 +65,17 @@ impl Samples {
 
     /// The least time that so many percent of them do not exceed (the "nearest rank").
     pub(crate) fn percentile(&self, percent: usize) -> Figure {
+        Figure::Time(self.nearest(percent))
+    }
+
+    fn nearest(&self, percent: usize) -> Duration {
         let rank = (self.sorted.len() * percent).div_ceil(100).max(1);
-        Figure::Time(self.sorted.get(rank - 1).copied().unwrap_or_default())
+        self.sorted.get(rank - 1).copied().unwrap_or_default()
+    }
+
+    /// How many times as long these take as others, by their medians.
+    pub(crate) fn against(&self, others: &Samples) -> Figure {
+        Figure::Ratio(self.nearest(50).as_secs_f64() / others.nearest(50).as_secs_f64())
     }
 
     /// Half of them do not exceed it.
@@ -88,6 +100,7 @@ mod tests {
         assert_eq!(samples.range(), "1.00 ms to 200 ms");
         let one = Samples::new(vec![Duration::from_millis(7)]).unwrap();
         assert_eq!([0, 50, 99].map(|p| one.percentile(p)), [Figure::ms(7); 3]);
+        assert_eq!(samples.against(&one).to_string(), "14.3 ×");
         assert!(Samples::new(Vec::new()).is_err());
     }
 
@@ -100,6 +113,7 @@ mod tests {
             (Figure::Memory(3 << 19), "1.50 MiB"),
             (Figure::Memory(1 << 19), "512 KiB"),
             (Figure::Share(0.034), "0.03 %"),
+            (Figure::Ratio(1.732), "1.73 ×"),
         ] {
             assert_eq!(figure.to_string(), text);
         }

@@ -1,8 +1,8 @@
 //! The tables, in Markdown, and their places in the document.
 
 use crate::{
-    benchmarks::{Row, Setting},
-    runner::{Results, Table},
+    benchmarks::Row,
+    runner::{Results, Scene, Table},
 };
 use drover_lab::{LabError, Result};
 use std::{
@@ -25,15 +25,15 @@ fn facts(results: &Results) -> String {
 
 fn table(table: &Table) -> String {
     let head = "| What | Cluster | VMs | Figure | In detail | Target |\n|---|---|--:|--:|---|---|\n";
-    head.to_owned() + &table.rows.iter().map(|(setting, row)| line(setting, row)).collect::<String>()
+    head.to_owned() + &table.rows.iter().map(|(scene, row)| line(scene, row)).collect::<String>()
 }
 
-fn line(setting: &Setting, row: &Row) -> String {
+fn line(scene: &Scene, row: &Row) -> String {
     let Row { what, figure, detail, target } = row;
     let target = target.map_or_else(String::new, |target| {
         format!("under {target}: {}", if *figure < target { "met" } else { "**missed**" })
     });
-    format!("| {what} | {} | {} | {figure} | {detail} | {target} |\n", setting.cluster, setting.vms)
+    format!("| {what} | {} | {} | {figure} | {detail} | {target} |\n", scene.cluster, scene.vms)
 }
 
 /// A document with places for tables: what is between `<!-- NAME -->` and `<!-- end NAME -->`.
@@ -80,12 +80,11 @@ mod tests {
     use crate::{
         benchmarks::{BENCHMARKS, MANY},
         figures::Figure,
-        world::Cluster,
     };
 
     #[test]
     fn a_row_says_whether_its_target_is_met() {
-        let setting = Setting { cluster: Cluster::One, vms: MANY };
+        let scene = Scene { cluster: "one node".to_owned(), vms: MANY };
         let row = |ms| Row {
             what: "it".to_owned(),
             figure: Figure::ms(ms),
@@ -93,10 +92,10 @@ mod tests {
             target: Some(Figure::ms(50)),
         };
         assert_eq!(
-            line(&setting, &row(49)),
+            line(&scene, &row(49)),
             "| it | one node | 1000 | 49.0 ms | 1.00 ms to 99.0 ms | under 50.0 ms: met |\n"
         );
-        assert!(line(&setting, &row(50)).contains("missed"));
+        assert!(line(&scene, &row(50)).contains("missed"));
     }
 
     #[test]

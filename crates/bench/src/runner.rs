@@ -1,7 +1,7 @@
 //! Measures what was chosen: each kind of cluster is brought up once, empty, and then filled.
 
 use crate::{
-    benchmarks::{Benchmark, MANY, Row, Setting},
+    benchmarks::{Benchmark, MANY, Measure, Row, Setting},
     machine::Machine,
     world::{Cluster, World},
 };
@@ -21,7 +21,22 @@ pub(crate) struct Table {
     /// It.
     pub(crate) benchmark: &'static Benchmark,
     /// Its rows, each with what it was measured in.
-    pub(crate) rows: Vec<(Setting, Row)>,
+    pub(crate) rows: Vec<(Scene, Row)>,
+}
+
+/// What a row was measured in, for people.
+#[derive(Debug, Clone)]
+pub(crate) struct Scene {
+    /// `three nodes`.
+    pub(crate) cluster: String,
+    /// How many VMs there were on record.
+    pub(crate) vms: usize,
+}
+
+impl Table {
+    fn take(&mut self, scene: &Scene, rows: Vec<Row>) {
+        self.rows.extend(rows.into_iter().map(|row| (scene.clone(), row)));
+    }
 }
 
 /// Measures. The lab is in `folder`, which does not exist before and after.
@@ -36,10 +51,17 @@ pub(crate) fn run(
         progress(&warning);
     }
     let mut tables: Vec<Table> = selected.iter().map(|benchmark| Table { benchmark, rows: Vec::new() }).collect();
+    // Before anything is brought up, when nothing else is at work.
+    for table in &mut tables {
+        if let Measure::Alone { nodes, vms, run } = table.benchmark.measure {
+            progress(&format!("{}: {nodes} nodes, {vms} VMs", table.benchmark.name));
+            table.take(&Scene { cluster: format!("{nodes} nodes, imagined"), vms }, run()?);
+        }
+    }
     for cluster in Cluster::ALL {
         let wants = |vms| {
             let setting = Setting { cluster, vms };
-            selected.iter().any(|benchmark| benchmark.settings.contains(&setting)).then_some(setting)
+            selected.iter().any(|benchmark| benchmark.measure.is_in(setting)).then_some(setting)
         };
         let settings: Vec<Setting> = [0, MANY].into_iter().filter_map(wants).collect();
         if settings.is_empty() {
@@ -49,9 +71,11 @@ pub(crate) fn run(
         machine.guests(cluster, &world.nodes()?);
         for setting in settings {
             world.fill(setting.vms)?;
-            for table in tables.iter_mut().filter(|table| table.benchmark.settings.contains(&setting)) {
-                let rows = (table.benchmark.run)(&world)?;
-                table.rows.extend(rows.into_iter().map(|row| (setting, row)));
+            let scene = Scene { cluster: cluster.to_string(), vms: setting.vms };
+            for table in tables.iter_mut().filter(|table| table.benchmark.measure.is_in(setting)) {
+                if let Measure::InLabs { run, .. } = table.benchmark.measure {
+                    table.take(&scene, run(&world)?);
+                }
             }
         }
         progress(&format!("{cluster}: taking the lab down"));

@@ -4,7 +4,12 @@ use crate::probe::{Define, Probe};
 use drover_lab::{Lab, LabError, Node, Progress, Result, Spec};
 use drover_model::wire;
 use serde::{Deserialize, Serialize};
-use std::{fmt, path::Path, process::Stdio, time::Duration};
+use std::{
+    fmt, fs,
+    path::Path,
+    process::{Command, Stdio},
+    time::Duration,
+};
 
 /// How long a probe may take.
 const PROBE_SECONDS: &str = "600";
@@ -79,6 +84,17 @@ impl<'a> World<'a> {
     /// How many VMs are defined.
     pub(crate) fn vms(&self) -> usize {
         self.vms
+    }
+
+    /// A command on the client of the network where users are.
+    pub(crate) fn client(&self, argv: &[&str]) -> Command {
+        self.lab.client(argv)
+    }
+
+    /// All that the daemon of a node has logged.
+    pub(crate) fn log(&self, node: &str) -> Result<String> {
+        let file = self.node(node)?.folder().join("var/log/droverd.out");
+        fs::read_to_string(&file).map_err(|e| LabError::new(format!("cannot read {}", file.display()), e))
     }
 
     /// A node by its name.

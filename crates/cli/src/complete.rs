@@ -25,6 +25,14 @@ pub(crate) fn vms(current: &OsStr) -> Vec<CompletionCandidate> {
     )
 }
 
+/// Lists of nodes' names with commas: the last one is completed.
+pub(crate) fn node_lists(current: &OsStr) -> Vec<CompletionCandidate> {
+    let text = current.to_string_lossy();
+    let (before, last) = text.rsplit_once(',').map_or((String::new(), &*text), |(b, last)| (format!("{b},"), last));
+    let found = nodes(OsStr::new(last));
+    found.into_iter().map(|candidate| candidate.add_prefix(&before)).collect()
+}
+
 /// Nodes' names.
 pub(crate) fn nodes(current: &OsStr) -> Vec<CompletionCandidate> {
     ask(current, |client| async move {

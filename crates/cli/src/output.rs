@@ -51,10 +51,13 @@ impl Tone {
     /// Of a state's word.
     pub(crate) fn of(word: &str) -> Tone {
         match word {
-            "start" | "run" | "running" | "ready" | "primary" => Tone::Good,
-            "shutdown" | "restart" | "delete" | "init" | "flush" | "unflush" | "provision" | "paused" => Tone::Busy,
-            "fail" | "dead" | "flushed" => Tone::Bad,
-            "stop" | "disable" | "off" | "absent" | "-" | "client" => Tone::Faint,
+            "start" | "run" | "running" | "ready" | "primary" | "chosen" => Tone::Good,
+            "shutdown" | "restart" | "delete" | "init" | "flush" | "unflush" | "provision" | "paused" | "waits" => {
+                Tone::Busy
+            }
+            "migrate" | "migrate-live" | "unmigrate" | "shutting-down" => Tone::Busy,
+            "fail" | "dead" | "flushed" | "blocked" => Tone::Bad,
+            "stop" | "disable" | "off" | "absent" | "-" | "client" | "rejected" => Tone::Faint,
             _ => Tone::Plain,
         }
     }
@@ -125,6 +128,11 @@ impl Output {
     }
 }
 
+/// What others wrote must not steer the terminal.
+pub(crate) fn harmless(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
 /// A reader that went away (`| head`) is no failure: there is just nothing more to say.
 fn finish(outcome: io::Result<()>) -> Result<(), Failure> {
     match outcome {
@@ -133,11 +141,17 @@ fn finish(outcome: io::Result<()>) -> Result<(), Failure> {
     }
 }
 
+/// How wide a table may be: before it does without a column, and before the last column's texts go on in the next line.
+const WIDTH: usize = 120;
+/// How wide the last column is at least.
+const LAST_WIDTH: usize = 30;
+
 /// Columns under their names, as wide as they need to be; numbers to the right.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Table {
     names: Vec<&'static str>,
     rows: Vec<Vec<Cell>>,
+    spare: Option<&'static str>,
 }
 
 /// A cell: its text and sense.
@@ -150,9 +164,7 @@ pub(crate) struct Cell {
 
 impl Cell {
     pub(crate) fn text(text: impl Into<String>) -> Cell {
-        let text: String = text.into();
-        // What others wrote must not steer the terminal.
-        let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        let text = harmless(&text.into());
         let text = if text.is_empty() { "-".to_owned() } else { text };
         Cell { text, tone: Tone::Plain, right: false }
     }
@@ -166,7 +178,12 @@ impl Cell {
 
 impl Table {
     pub(crate) fn new(names: &[&'static str]) -> Table {
-        Table { names: names.to_vec(), rows: Vec::new() }
+        Table { names: names.to_vec(), rows: Vec::new(), spare: None }
+    }
+
+    /// Does without a column where the table would be too wide with it.
+    pub(crate) fn sparing(self, name: &'static str) -> Table {
+        Table { spare: Some(name), ..self }
     }
 
     pub(crate) fn row(&mut self, cells: Vec<Cell>) {
@@ -180,26 +197,66 @@ impl Table {
             cells.max().unwrap_or(0).max(name)
         };
         let widths: Vec<usize> = (0..self.names.len()).map(width).collect();
+        let whole: usize = widths.iter().map(|width| width + 2).sum();
+        if let Some(spare) = self.names.iter().position(|name| whole > WIDTH + 2 && self.spare == Some(*name)) {
+            let mut without = Table { spare: None, ..self.clone() };
+            without.names.remove(spare);
+            for row in &mut without.rows {
+                row.remove(spare);
+            }
+            return without.render(output);
+        }
         let right = |column: usize| self.rows.first().and_then(|r| r.get(column)).is_some_and(|c| c.right);
-        let mut out = String::new();
         let header = self.names.iter().enumerate().map(|(n, name)| {
-            let pad = widths[n] - name.len();
-            let (before, after) = if right(n) { (pad, 0) } else { (0, pad) };
-            format!("{}{}{}", " ".repeat(before), output.paint(Tone::Faint, name), " ".repeat(after))
+            let tone = Tone::Faint;
+            Cell { text: (*name).to_owned(), tone, right: right(n) }
         });
-        out.push_str(header.collect::<Vec<_>>().join("  ").trim_end());
-        out.push('\n');
+        let mut out = line(header, &widths, output);
+        let before: usize = widths.split_last().map_or(0, |(_, before)| before.iter().map(|width| width + 2).sum());
+        let room = WIDTH.saturating_sub(before).max(LAST_WIDTH);
         for row in &self.rows {
-            let cells = row.iter().enumerate().map(|(n, cell)| {
-                let pad = widths[n] - cell.text.chars().count();
-                let (before, after) = if cell.right { (pad, 0) } else { (0, pad) };
-                format!("{}{}{}", " ".repeat(before), output.paint(cell.tone, &cell.text), " ".repeat(after))
-            });
-            out.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
-            out.push('\n');
+            let mut row = row.clone();
+            let last = row.last_mut().map(|last| std::mem::take(&mut last.text)).unwrap_or_default();
+            for (n, part) in wrapped(&last, room).into_iter().enumerate() {
+                if n > 0 {
+                    row.iter_mut().for_each(|cell| cell.text.clear());
+                }
+                if let Some(last) = row.last_mut() {
+                    last.text = part;
+                }
+                out.push_str(&line(row.iter().cloned(), &widths, output));
+            }
         }
         out
     }
+}
+
+/// One line of a table.
+fn line(cells: impl Iterator<Item = Cell>, widths: &[usize], output: &Output) -> String {
+    let cells = cells.zip(widths).map(|(cell, width)| {
+        let pad = width.saturating_sub(cell.text.chars().count());
+        let (before, after) = if cell.right { (pad, 0) } else { (0, pad) };
+        let text = if cell.text.is_empty() { String::new() } else { output.paint(cell.tone, &cell.text) };
+        format!("{}{text}{}", " ".repeat(before), " ".repeat(after))
+    });
+    format!("{}\n", cells.collect::<Vec<_>>().join("  ").trim_end())
+}
+
+/// A text in lines of that width, broken between words where that can be.
+fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        let Some(last) = lines.last_mut() else { break };
+        if last.is_empty() {
+            last.push_str(word);
+        } else if last.chars().count() + 1 + word.chars().count() <= width {
+            last.push(' ');
+            last.push_str(word);
+        } else {
+            lines.push(word.to_owned());
+        }
+    }
+    lines
 }
 
 /// Facts of one thing: a name and a value a line. Empty values are left out.
@@ -216,7 +273,7 @@ impl Facts {
         self.toned(name, word, Tone::of(word));
     }
     pub(crate) fn toned(&mut self, name: &'static str, value: impl Into<String>, tone: Tone) {
-        let value = value.into();
+        let value = harmless(&value.into());
         if !value.is_empty() {
             self.rows.push((name, value, tone));
         }
@@ -260,11 +317,38 @@ mod tests {
     }
 
     #[test]
+    fn a_wide_table_does_without_a_column() {
+        let render = |note: &str| {
+            let mut table = Table::new(&["NAME", "UUID", "NOTE"]).sparing("UUID");
+            table.row(vec![Cell::text("web"), Cell::text("u".repeat(36)), Cell::text(note)]);
+            table.render(&PLAIN)
+        };
+        let longest = "x".repeat(WIDTH - 4 - 2 - 36 - 2);
+        assert!(render(&longest).contains(&"u".repeat(36)));
+        assert_eq!(render(&longest).lines().map(str::len).max(), Some(WIDTH));
+        assert_eq!(render(&format!("{longest}x")), format!("NAME  NOTE\nweb   {longest}x\n"));
+    }
+
+    #[test]
+    fn a_long_text_goes_on_in_the_next_line() {
+        let mut table = Table::new(&["NAME", "REASON"]);
+        table.row(vec![Cell::text("web"), Cell::text("word ".repeat(30).trim())]);
+        table.row(vec![Cell::text("db"), Cell::text("short")]);
+        let part = "word ".repeat(22) + "word";
+        let rest = "word ".repeat(6) + "word";
+        assert_eq!(table.render(&PLAIN), format!("NAME  REASON\nweb   {part}\n      {rest}\ndb    short\n"));
+        let mut narrow = Table::new(&["NAME", "REASON"]);
+        narrow.row(vec![Cell::text("n".repeat(110)), Cell::text("one two three four five six seven")]);
+        let last = narrow.render(&PLAIN).lines().last().unwrap().trim().to_owned();
+        assert_eq!(last, "seven", "the last column keeps some width");
+    }
+
+    #[test]
     fn facts_are_aligned_and_empty_ones_left_out() {
         let mut facts = Facts::default();
         facts.fact("Name", "web");
         facts.fact("Reason", "");
-        facts.fact("Memory", "1 MiB");
+        facts.fact("Memory", "1\x1bMiB");
         assert_eq!(facts.render(&PLAIN), "Name:   web\nMemory: 1 MiB\n");
     }
 }

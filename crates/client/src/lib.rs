@@ -1,9 +1,13 @@
 //! A client of the HTTP API, for the command line, for tests, and for daemons that ask each other.
 //!
-//! [`Client`] does the requests; the typed methods name each path and its parameters once. Answers are the types of `drover_model::wire`.
+//! [`Client`] does the requests; the typed methods name each path and its parameters once, in a file for each subject. Answers are the types of
+//! `drover_model::wire`.
+
+mod node;
+mod vm;
 
 use bytes::Bytes;
-use drover_model::wire::{Changed, FaultInfo, Log, Message, NewToken, Node, Refusal, Status, TokenInfo, Vm};
+use drover_model::wire::{Config, FaultInfo, Message, NewToken, Refusal, Status, TokenInfo};
 use futures_util::{Stream, StreamExt};
 use reqwest::{Method, StatusCode};
 use serde::de::DeserializeOwned;
@@ -17,8 +21,8 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 const TRIES: usize = 3;
 /// The header of a request that a daemon passes on to another.
 pub const FORWARDED: &str = "X-Drover-Forwarded";
-/// Parameters of a request.
-type Params<'a> = &'a [(&'a str, String)];
+/// Parameters of a request. A list is one text with commas, or a name that occurs several times.
+pub type Params<'a> = &'a [(&'a str, String)];
 
 /// Why there is no answer, or none that was hoped for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -221,110 +225,14 @@ impl Client {
         self.get("/faults", &[]).await
     }
 
-    /// Nodes, filtered.
-    pub async fn nodes(&self, filters: Params<'_>) -> Result<Vec<Node>> {
-        self.get("/node", filters).await
+    /// What holds for the whole cluster.
+    pub async fn config(&self) -> Result<Config> {
+        self.get("/config", &[]).await
     }
 
-    /// One node.
-    pub async fn node(&self, name: &str) -> Result<Node> {
-        self.get(&format!("/node/{}", part(name)), &[]).await
-    }
-
-    /// Removes a node that is gone for good.
-    pub async fn remove_node(&self, name: &str) -> Result<Message> {
-        self.request(Method::DELETE, &format!("/node/{}", part(name)), &[], None).await
-    }
-
-    /// The last lines of a node's log.
-    pub async fn node_log(&self, name: &str, lines: usize) -> Result<Log> {
-        self.get(&format!("/node/{}/log", part(name)), &[("lines", lines.to_string())]).await
-    }
-
-    /// A node's log as it is written, after its last lines.
-    pub async fn follow_node_log(
-        &self,
-        name: &str,
-        lines: usize,
-    ) -> Result<impl Stream<Item = Result<Bytes>> + Send + use<>> {
-        let params = [("lines", lines.to_string()), ("follow", "true".to_owned())];
-        self.stream(&format!("/node/{}/log", part(name)), &params).await
-    }
-
-    /// VMs, filtered.
-    pub async fn vms(&self, filters: Params<'_>) -> Result<Vec<Vm<'static>>> {
-        self.get("/vm", filters).await
-    }
-
-    /// One VM.
-    pub async fn vm(&self, vm: &str) -> Result<Vm<'static>> {
-        self.get(&format!("/vm/{}", part(vm)), &[]).await
-    }
-
-    /// A VM each time that it changes, beginning with how it is. Ends when the VM is gone.
-    pub async fn watch_vm(&self, vm: &str) -> Result<impl Stream<Item = Result<Vm<'static>>> + Send + use<>> {
-        let url = format!("{}/vm/{}/watch", self.base, part(vm));
-        let pieces = self.stream(&format!("/vm/{}/watch", part(vm)), &[]).await?;
-        Ok(lines(pieces).map(move |line| {
-            let line = line?;
-            serde_json::from_str(&line).map_err(|e| ClientError::BadAnswer { url: url.clone(), why: e.to_string() })
-        }))
-    }
-
-    /// Defines a VM.
-    pub async fn define_vm(&self, xml: &str, node: Option<&str>) -> Result<Changed> {
-        let mut params = vec![("xml", xml.to_owned())];
-        params.extend(node.map(|n| ("node", n.to_owned())));
-        self.post("/vm", &params).await
-    }
-
-    /// Gives a VM a new definition.
-    pub async fn modify_vm(
-        &self,
-        vm: &str,
-        xml: &str,
-        version: Option<i64>,
-        restart: bool,
-        dry_run: bool,
-    ) -> Result<Changed> {
-        let mut params =
-            vec![("xml", xml.to_owned()), ("restart", restart.to_string()), ("dry_run", dry_run.to_string())];
-        params.extend(version.map(|v| ("version", v.to_string())));
-        self.request(Method::PUT, &format!("/vm/{}", part(vm)), &params, None).await
-    }
-
-    /// Changes what is wanted of a VM.
-    pub async fn set_vm_state(&self, vm: &str, state: &str, extra: Params<'_>) -> Result<Changed> {
-        let mut params = vec![("state", state.to_owned())];
-        params.extend_from_slice(extra);
-        self.post(&format!("/vm/{}/state", part(vm)), &params).await
-    }
-
-    /// Gives a VM a new name.
-    pub async fn rename_vm(&self, vm: &str, new_name: &str) -> Result<Changed> {
-        self.post(&format!("/vm/{}/rename", part(vm)), &[("new_name", new_name.to_owned())]).await
-    }
-
-    /// Deletes a VM.
-    pub async fn delete_vm(&self, vm: &str, delete_disks: bool) -> Result<Message> {
-        let params = [("delete_disks", delete_disks.to_string())];
-        // Answers when the VM's node has done it.
-        self.request(Method::DELETE, &format!("/vm/{}", part(vm)), &params, Some(Duration::from_secs(150))).await
-    }
-
-    /// The last lines of a VM's console.
-    pub async fn console(&self, vm: &str, lines: usize) -> Result<Log> {
-        self.get(&format!("/vm/{}/console", part(vm)), &[("lines", lines.to_string())]).await
-    }
-
-    /// A VM's console as it is written, after its last lines.
-    pub async fn follow_console(
-        &self,
-        vm: &str,
-        lines: usize,
-    ) -> Result<impl Stream<Item = Result<Bytes>> + Send + use<>> {
-        let params = [("lines", lines.to_string()), ("follow", "true".to_owned())];
-        self.stream(&format!("/vm/{}/console", part(vm)), &params).await
+    /// Changes what holds for the whole cluster; what is not given stays.
+    pub async fn set_config(&self, change: Params<'_>) -> Result<Config> {
+        self.request(Method::PUT, "/config", change, None).await
     }
 
     /// Tokens.
@@ -353,6 +261,16 @@ fn reason(error: &reqwest::Error) -> String {
         cause = inner;
     }
     cause.to_string()
+}
+
+/// A value each time that it changes, one JSON object a line.
+fn values<T: DeserializeOwned>(
+    url: String,
+    pieces: impl Stream<Item = Result<Bytes>> + Send,
+) -> impl Stream<Item = Result<T>> + Send {
+    lines(pieces).map(move |line| {
+        serde_json::from_str(&line?).map_err(|e| ClientError::BadAnswer { url: url.clone(), why: e.to_string() })
+    })
 }
 
 /// Whole lines out of pieces.

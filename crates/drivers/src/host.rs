@@ -12,6 +12,10 @@ pub struct Facts {
     pub os: String,
     /// Processor threads that this process may use.
     pub cpus: u32,
+    /// The processors' model, as /proc/cpuinfo has it.
+    pub cpu_model: String,
+    /// Bridges of this network namespace, by name.
+    pub bridges: Vec<String>,
     /// All memory.
     pub memory_total: Bytes,
     /// The kernel's estimate of what could be given out without swapping.
@@ -31,6 +35,8 @@ pub fn facts() -> Result<Facts, String> {
         kernel: read("/proc/sys/kernel/osrelease")?.trim().to_owned(),
         os: os_name(&fs::read_to_string("/etc/os-release").unwrap_or_default()),
         cpus: std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX)),
+        cpu_model: cpu_model(&fs::read_to_string("/proc/cpuinfo").unwrap_or_default()),
+        bridges: bridges(Path::new("/sys/class/net")),
         memory_total: meminfo(&memory, "MemTotal").ok_or("/proc/meminfo has no MemTotal")?,
         memory_available: meminfo(&memory, "MemAvailable").ok_or("/proc/meminfo has no MemAvailable")?,
         load: load.split(' ').next().and_then(|n| n.parse().ok()).ok_or("/proc/loadavg has no number")?,
@@ -69,6 +75,23 @@ fn meminfo(text: &str, key: &str) -> Option<Bytes> {
     let row = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))?;
     let kib: u64 = row.trim().strip_suffix("kB")?.trim().parse().ok()?;
     kib.checked_mul(1024).map(Bytes)
+}
+
+/// The first processor's `model name`; empty: the kernel does not say.
+fn cpu_model(text: &str) -> String {
+    let row = text.lines().find(|line| line.starts_with("model name"));
+    row.and_then(|line| line.split_once(':')).map(|(_, model)| model.trim().to_owned()).unwrap_or_default()
+}
+
+/// Network interfaces that are bridges: they have a folder `bridge`.
+fn bridges(interfaces: &Path) -> Vec<String> {
+    let entries = fs::read_dir(interfaces).into_iter().flatten().flatten();
+    let mut names: Vec<String> = entries
+        .filter(|entry| entry.path().join("bridge").is_dir())
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    names
 }
 
 /// PRETTY_NAME of os-release(5).

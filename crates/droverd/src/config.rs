@@ -19,8 +19,8 @@ const KNOWN: &[(&str, &[&str])] = &[
     ("node", &["name", "role", "address", "memory"]),
     ("store", &["zookeeper", "session_timeout", "root"]),
     ("api", &["listen"]),
-    ("hypervisor", &["uri", "domain_type", "probe_kernel"]),
-    ("paths", &["state", "logs", "disks"]),
+    ("hypervisor", &["uri", "domain_type", "probe_kernel", "migration_uri"]),
+    ("paths", &["state", "logs", "disks", "shared"]),
 ];
 
 /// A configuration that cannot be used.
@@ -101,11 +101,18 @@ pub(crate) struct Hypervisor {
     pub(crate) domain_type: Setting,
     /// The kernel that KVM is tried with; the newest in /boot, if not given.
     pub(crate) probe_kernel: Option<PathBuf>,
+    /// The libvirt URI by which other nodes send guests here; `qemu+tcp://ADDRESS/system`, if not given.
+    pub(crate) migration_uri: Option<String>,
 }
 
 impl Default for Hypervisor {
     fn default() -> Hypervisor {
-        Hypervisor { uri: "qemu:///system".to_owned(), domain_type: Setting::Auto, probe_kernel: None }
+        Hypervisor {
+            uri: "qemu:///system".to_owned(),
+            domain_type: Setting::Auto,
+            probe_kernel: None,
+            migration_uri: None,
+        }
     }
 }
 
@@ -119,11 +126,19 @@ pub(crate) struct Paths {
     pub(crate) logs: PathBuf,
     /// Disk files of VMs.
     pub(crate) disks: PathBuf,
+    /// Folders that other nodes have too, with the same content under the same name: of a file server, say. Only VMs whose files are all in such
+    /// folders (or that have none) can move.
+    pub(crate) shared: Vec<PathBuf>,
 }
 
 impl Default for Paths {
     fn default() -> Paths {
-        Paths { state: "/var/lib/drover".into(), logs: "/var/log/drover".into(), disks: "/var/lib/drover/disks".into() }
+        Paths {
+            state: "/var/lib/drover".into(),
+            logs: "/var/log/drover".into(),
+            disks: "/var/lib/drover/disks".into(),
+            shared: Vec::new(),
+        }
     }
 }
 
@@ -180,12 +195,25 @@ impl Config {
                 "node.address is {address}, where no other node can reach this one: in a cluster it must be this node's address on the cluster network"
             ));
         }
+        if let Some(folder) =
+            config.paths.shared.iter().find(|p| !p.is_absolute() || p.components().any(|c| c.as_os_str() == ".."))
+        {
+            return Err(format!("paths.shared has {}: accepted are absolute paths without '..'", folder.display()));
+        }
         Ok(config)
     }
 
     /// Whether this node shares a store with others.
     pub(crate) fn is_clustered(&self) -> bool {
         !self.store.zookeeper.is_empty()
+    }
+
+    /// The libvirt URI by which other nodes send guests here.
+    pub(crate) fn migration_uri(&self) -> String {
+        self.hypervisor.migration_uri.clone().unwrap_or_else(|| match self.node.address {
+            IpAddr::V4(address) => format!("qemu+tcp://{address}/system"),
+            IpAddr::V6(address) => format!("qemu+tcp://[{address}]/system"),
+        })
     }
 
     /// Where the API listens.
@@ -233,10 +261,12 @@ mod tests {
         uri = 'test:///default'
         domain_type = 'kvm'
         probe_kernel = '/k'
+        migration_uri = 'qemu+ssh://10.0.0.1/system'
         [paths]
         state = '/s'
         logs = '/l'
-        disks = '/d'";
+        disks = '/d'
+        shared = ['/srv/shared']";
 
     #[test]
     fn every_known_key_is_one_and_is_read() {
@@ -244,6 +274,7 @@ mod tests {
         assert_eq!(config.node.memory, Some(Bytes::mib(4096)));
         assert_eq!(config.store.session_timeout, Duration::from_secs(4));
         assert_eq!(config.peer_address().to_string(), "10.0.0.1:7371");
+        assert_eq!(config.migration_uri(), "qemu+ssh://10.0.0.1/system");
         let table: toml::Table = FULL.parse().unwrap();
         for (section, keys) in KNOWN {
             let given: Vec<&str> = table[*section].as_table().unwrap().keys().map(String::as_str).collect();
@@ -258,11 +289,15 @@ mod tests {
         assert_eq!(config.listen(), ["127.0.0.1:7370".parse::<SocketAddr>().unwrap()]);
         let clustered = Config::parse("[node]\naddress='10.0.0.9'\n[store]\nzookeeper=['a:1']").unwrap();
         assert_eq!(clustered.listen().len(), 2);
+        assert_eq!(clustered.migration_uri(), "qemu+tcp://10.0.0.9/system");
     }
 
     #[test]
     fn what_is_wrong_is_named() {
         for (text, says) in [
+            ("[store]\nzookeeper=['a:1']", "node.address is 127.0.0.1, where no other node can reach this one"),
+            ("[paths]\nshared=['srv']", "paths.shared has srv: accepted are absolute paths"),
+            ("[paths]\nshared=['/srv/../etc']", "paths.shared has /srv/../etc"),
             ("[nod]\n", "unknown section: \"nod\" (did you mean node?)"),
             (
                 "[store]\nsession_timeuot='4s'",

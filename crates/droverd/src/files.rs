@@ -85,6 +85,7 @@ mod tests {
             state: folder.path().join("state"),
             logs: folder.path().join("logs"),
             disks: folder.path().join("disks"),
+            shared: Vec::new(),
         };
         let first = Own::prepare(&paths).unwrap();
         let refused = Own::prepare(&paths).map(|_| ()).unwrap_err();

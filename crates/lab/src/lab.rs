@@ -62,7 +62,7 @@ impl Spec {
         let address = Net::Cluster.address(index);
         let members: Vec<String> = self.members().map(|(_, a)| format!("\"{a}:2181\"")).collect();
         Some(format!(
-            "# All nodes of the lab share one machine, so each offers a part of its memory.\n[node]\nname = \"hv{index}\"\nrole = \"coordinator\"\naddress = \"{address}\"\nmemory = \"4096MiB\"\n\n[store]\nzookeeper = [{}]\nsession_timeout = \"4s\"\n",
+            "# All nodes of the lab share one machine, so each offers a part of its memory.\n[node]\nname = \"hv{index}\"\nrole = \"coordinator\"\naddress = \"{address}\"\nmemory = \"4096MiB\"\n\n[store]\nzookeeper = [{}]\nsession_timeout = \"4s\"\n\n[paths]\nshared = [\"/srv/shared\"]\n",
             members.join(", ")
         ))
     }

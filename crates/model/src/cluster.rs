@@ -1,6 +1,6 @@
 //! What is stored once for the whole cluster: its configuration, the API's tokens, and the faults that people should know of.
 
-use crate::{name::TokenName, units::WallTime};
+use crate::{meta::Selector, name::TokenName, units::WallTime, words::words};
 use serde::{Deserialize, Serialize};
 
 /// The layout version of the whole tree (`/schema`) and of this module's records.
@@ -16,13 +16,71 @@ pub struct ClusterConfig {
     /// Maintenance mode: no fencing, no new faults.
     #[serde(default)]
     pub maintenance: bool,
+    /// How the node of a VM is chosen that has no selector of its own.
+    #[serde(default)]
+    pub selector: Selector,
+    /// How many VMs move at once.
+    #[serde(default)]
+    pub limits: Limits,
+    /// What becomes of a live migration that does not come to its end.
+    #[serde(default)]
+    pub stall: Stall,
+    /// When that is, in seconds.
+    #[serde(default = "default_deadline")]
+    pub migration_deadline_s: u32,
+}
+
+/// How long a live migration may take when nobody says otherwise, in seconds.
+pub const MIGRATION_DEADLINE_S: u32 = 300;
+
+fn default_deadline() -> u32 {
+    MIGRATION_DEADLINE_S
 }
 
 impl Default for ClusterConfig {
     fn default() -> Self {
-        ClusterConfig { schema: CLUSTER_SCHEMA, cluster_name: "drover".to_owned(), maintenance: false }
+        ClusterConfig {
+            schema: CLUSTER_SCHEMA,
+            cluster_name: "drover".to_owned(),
+            maintenance: false,
+            selector: Selector::default(),
+            limits: Limits::default(),
+            stall: Stall::default(),
+            migration_deadline_s: MIGRATION_DEADLINE_S,
+        }
     }
 }
+
+/// How many VMs move at once, at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Away from one node.
+    pub per_source: u32,
+    /// To one node.
+    pub per_target: u32,
+    /// In the whole cluster.
+    pub cluster: u32,
+}
+
+impl Default for Limits {
+    /// Two for each node keep a link busy without many guests waiting on each other; eight keep a rack's switch from being the limit.
+    fn default() -> Limits {
+        Limits { per_source: 2, per_target: 2, cluster: 8 }
+    }
+}
+
+/// What becomes of a live migration that does not come to its end by its deadline. Before that, the guest is slowed down more and more
+/// (QEMU's auto-converge).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Stall {
+    /// It is given up; the VM runs on where it was. With the method `none` it is then moved cold.
+    #[default]
+    Abort,
+    /// The guest goes on at the target at once and fetches what is missing (post-copy). If a node dies meanwhile the guest is lost.
+    PostCopy,
+}
+words!(Stall, "policy", Abort = "abort", PostCopy = "post-copy");
 
 /// Who a token stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

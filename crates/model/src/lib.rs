@@ -1,7 +1,7 @@
 //! Every type that Drover stores or sends, its validation, and its states; no I/O.
 //!
-//! * [`name`], [`path`], [`units`], [`obs`]: the words that everything else is spelled with.
-//! * [`vm`], [`node`], [`cluster`]: the records. [`domain`]: the libvirt XML inside a VM's record.
+//! * [`name`], [`path`], [`units`], [`obs`], [`words`]: the words that everything else is spelled with.
+//! * [`vm`], [`meta`], [`node`], [`cluster`]: the records. [`domain`]: the libvirt XML inside a VM's record.
 //! * [`view`]: all records of a cluster, decoded.
 //! * [`wire`]: what the HTTP API takes and answers.
 //! * [`dice`]: chance from a seed, for simulation.
@@ -9,6 +9,7 @@
 pub mod cluster;
 pub mod dice;
 pub mod domain;
+pub mod meta;
 pub mod name;
 pub mod node;
 pub mod obs;
@@ -17,14 +18,20 @@ pub mod units;
 pub mod view;
 pub mod vm;
 pub mod wire;
+pub mod words;
 
-pub use cluster::{ClusterConfig, Fault, Token, TokenRole};
+pub use cluster::{ClusterConfig, Fault, Limits, Stall, Token, TokenRole};
 pub use dice::Dice;
 pub use domain::{Definition, DomainType};
+pub use meta::{BadMeta, MetaChange, MigrationMethod, Selector, VmMeta};
 pub use name::{BadName, NodeName, TokenName, VmName};
-pub use node::{CoordinatorState, DaemonState, DomainState, NodeRecord, NodeSession, NodeStatus, Role, UnknownWord};
+pub use node::{CoordinatorState, DaemonState, DomainState, DrainReport, NodeRecord, NodeSession, NodeStatus, Role};
 pub use obs::Obs;
 pub use path::{BadPath, RecordPath, layout};
 pub use units::{Bytes, Mono, WallTime};
 pub use view::{ClusterView, NodeView, Stored, VmView};
-pub use vm::{AtRest, Claim, Demand, Epoch, Generation, OffReason, RunState, VmRecord, VmState, VmStatus};
+pub use vm::{
+    Arrival, AtRest, Claim, Demand, Epoch, Generation, How, MoveFailure, MoveKind, OffReason, Progress, RunState,
+    VmRecord, VmState, VmStatus,
+};
+pub use words::UnknownWord;

@@ -2,11 +2,11 @@
 
 use crate::{
     domain::DomainType,
-    name::NodeName,
+    name::{NodeName, VmName},
     units::{Bytes, WallTime},
+    words::words,
 };
 use serde::{Deserialize, Serialize};
-use std::{fmt, str::FromStr};
 use uuid::Uuid;
 
 /// The layout version of this module's records.
@@ -37,18 +37,6 @@ pub enum DomainState {
     Unflush,
 }
 
-impl DomainState {
-    /// The word that users and existing clients know.
-    pub fn word(self) -> &'static str {
-        match self {
-            DomainState::Ready => "ready",
-            DomainState::Flush => "flush",
-            DomainState::Flushed => "flushed",
-            DomainState::Unflush => "unflush",
-        }
-    }
-}
-
 /// What a node's daemon says of itself, and what the others make of its silence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -65,19 +53,6 @@ pub enum DaemonState {
     Dead,
 }
 
-impl DaemonState {
-    /// The word that users and existing clients know.
-    pub fn word(self) -> &'static str {
-        match self {
-            DaemonState::Init => "init",
-            DaemonState::Run => "run",
-            DaemonState::Shutdown => "shutdown",
-            DaemonState::Stop => "stop",
-            DaemonState::Dead => "dead",
-        }
-    }
-}
-
 /// The part that a node plays in holding the cluster's floating addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -90,52 +65,9 @@ pub enum CoordinatorState {
     Client,
 }
 
-impl CoordinatorState {
-    /// The word that users and existing clients know.
-    pub fn word(self) -> &'static str {
-        match self {
-            CoordinatorState::Primary => "primary",
-            CoordinatorState::Secondary => "secondary",
-            CoordinatorState::Client => "client",
-        }
-    }
-}
-
-macro_rules! words {
-    ($ty:ident, $what:literal, $($variant:ident),+) => {
-        impl fmt::Display for $ty {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.pad(self.word())
-            }
-        }
-        impl FromStr for $ty {
-            type Err = UnknownWord;
-            fn from_str(s: &str) -> Result<Self, UnknownWord> {
-                let all = [$($ty::$variant),+];
-                all.into_iter().find(|v| v.word() == s).ok_or_else(|| UnknownWord {
-                    what: $what,
-                    given: s.chars().take(80).collect(),
-                    accepted: all.map($ty::word).join(", "),
-                })
-            }
-        }
-    };
-}
-words!(DomainState, "domain state", Ready, Flush, Flushed, Unflush);
-words!(DaemonState, "daemon state", Init, Run, Shutdown, Stop, Dead);
-words!(CoordinatorState, "coordinator state", Primary, Secondary, Client);
-
-/// A word that is none of the accepted ones.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{given:?} is no {what}: accepted are {accepted}")]
-pub struct UnknownWord {
-    /// What was to be named.
-    pub what: &'static str,
-    /// What was given.
-    pub given: String,
-    /// The accepted words.
-    pub accepted: String,
-}
+words!(DomainState, "domain state", Ready = "ready", Flush = "flush", Flushed = "flushed", Unflush = "unflush");
+words!(DaemonState, "daemon state", Init = "init", Run = "run", Shutdown = "shutdown", Stop = "stop", Dead = "dead");
+words!(CoordinatorState, "coordinator state", Primary = "primary", Secondary = "secondary", Client = "client");
 
 /// `/nodes/<name>`: what a node is meant to be. Made by its daemon at its first start; its domain state is changed by requests.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -151,6 +83,9 @@ pub struct NodeRecord {
     pub role: Role,
     /// Where the other daemons reach its API on the cluster network: `address:port`.
     pub api: String,
+    /// The libvirt URI by which other nodes send it guests.
+    #[serde(default)]
+    pub migration: String,
     /// Whether it takes VMs.
     pub domain_state: DomainState,
 }
@@ -189,8 +124,31 @@ pub struct NodeStatus {
     pub load: f32,
     /// Domains of ours that are in memory, by UUID.
     pub domains: Vec<Uuid>,
+    /// The processors' model, for guests that must find the same one everywhere.
+    #[serde(default)]
+    pub cpu_model: String,
+    /// Bridges that guests can be connected to.
+    #[serde(default)]
+    pub bridges: Vec<String>,
+    /// Folders that other nodes have too, with the same content under the same name.
+    #[serde(default)]
+    pub shared: Vec<String>,
+    /// How far it is with being emptied or filled; `None`: neither.
+    #[serde(default)]
+    pub drain: Option<DrainReport>,
     /// When this was written, by the node's own wall clock; for people.
     pub updated: WallTime,
+}
+
+/// How far a node is with being emptied (flush) or having its VMs brought home (ready).
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct DrainReport {
+    /// VMs that still have to move, be shut down or be started.
+    pub left: u32,
+    /// Those of them that are on their way.
+    pub moving: u32,
+    /// VMs that it cannot do anything about, and why.
+    pub blocked: Vec<(VmName, String)>,
 }
 
 /// `/nodes/<name>/session`, ephemeral: the node's daemon is alive.

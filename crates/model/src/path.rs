@@ -175,6 +175,10 @@ pub mod layout {
     pub fn vm_claim(uuid: &Uuid) -> RecordPath {
         vm(uuid).child("claim")
     }
+    /// What the node says to which the VM is to go.
+    pub fn vm_arrival(uuid: &Uuid) -> RecordPath {
+        vm(uuid).child("arrival")
+    }
     /// Parent of the indexes of unique names.
     pub fn names() -> RecordPath {
         top("names")

@@ -10,7 +10,7 @@ use crate::{
     name::{NodeName, TokenName, VmName},
     node::{CoordinatorState, DaemonState, NodeRecord, NodeSession, NodeStatus, Role},
     path::RecordPath,
-    vm::{Claim, Demand, VmRecord, VmStatus},
+    vm::{Arrival, Claim, Demand, VmRecord, VmStatus},
 };
 use serde::de::DeserializeOwned;
 use std::{collections::BTreeMap, sync::Arc};
@@ -25,7 +25,7 @@ pub struct Stored<T> {
     pub version: i64,
 }
 
-/// A VM's three records.
+/// A VM's records.
 #[derive(Debug, Clone, PartialEq)]
 pub struct VmView {
     /// What is wanted.
@@ -34,6 +34,8 @@ pub struct VmView {
     pub claim: Option<Stored<Claim>>,
     /// What its node reports.
     pub status: Option<VmStatus>,
+    /// What the node says to which it is to go.
+    pub arrival: Option<Stored<Arrival>>,
     /// Read from the definition once.
     pub demand: Demand,
     /// Read from the definition once, for people.
@@ -77,6 +79,7 @@ impl NodeView {
 struct Early {
     claim: Option<Stored<Claim>>,
     vm_status: Option<VmStatus>,
+    arrival: Option<Stored<Arrival>>,
     node_status: Option<NodeStatus>,
     session: Option<NodeSession>,
 }
@@ -153,19 +156,20 @@ impl ClusterView {
                     self.put_vm(path, uuid, record);
                 }
             }
-            ["vms", uuid, part @ ("status" | "claim")] => {
+            ["vms", uuid, part @ ("status" | "claim" | "arrival")] => {
                 let (Ok(uuid), Some(owner)) = (Uuid::parse_str(uuid), path.parent()) else { return };
-                let (mut status, mut claim) = (None, None);
+                let (mut status, mut claim, mut arrival) = (None, None, None);
                 match *part {
                     "status" => status = Some(self.decode(path, data).map(|s| s.value)),
-                    _ => claim = Some(self.decode(path, data)),
+                    "claim" => claim = Some(self.decode(path, data)),
+                    _ => arrival = Some(self.decode(path, data)),
                 }
                 let (early, vm) = (&mut self.early, self.vms.get_mut(&uuid).map(Arc::make_mut));
-                let (to_status, to_claim) = match vm {
-                    Some(vm) => (&mut vm.status, &mut vm.claim),
+                let (to_status, to_claim, to_arrival) = match vm {
+                    Some(vm) => (&mut vm.status, &mut vm.claim, &mut vm.arrival),
                     None => {
                         let early = early.entry(owner).or_default();
-                        (&mut early.vm_status, &mut early.claim)
+                        (&mut early.vm_status, &mut early.claim, &mut early.arrival)
                     }
                 };
                 if let Some(status) = status {
@@ -173,6 +177,9 @@ impl ClusterView {
                 }
                 if let Some(claim) = claim {
                     *to_claim = claim;
+                }
+                if let Some(arrival) = arrival {
+                    *to_arrival = arrival;
                 }
             }
             ["tokens", name] => {
@@ -247,7 +254,8 @@ impl ClusterView {
                 let early = self.early.remove(path).unwrap_or_default();
                 let demand = domain::demand(&record.value.xml);
                 let devices = Arc::new(Devices::read(&record.value.xml));
-                let vm = VmView { record, claim: early.claim, status: early.vm_status, demand, devices };
+                let (claim, status, arrival) = (early.claim, early.vm_status, early.arrival);
+                let vm = VmView { record, claim, status, arrival, demand, devices };
                 self.vms.insert(uuid, Arc::new(vm));
             }
         }
@@ -274,6 +282,7 @@ mod tests {
             generation: Generation(1),
             description: String::new(),
             profile: String::new(),
+            meta: Default::default(),
         }
     }
 

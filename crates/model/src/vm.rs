@@ -8,6 +8,7 @@
 //! * [`Claim`] at `/vms/<uuid>/claim`: which node may run it, and the epoch of that grant.
 
 use crate::{
+    meta::VmMeta,
     name::{NodeName, VmName},
     units::{Bytes, WallTime},
 };
@@ -74,11 +75,44 @@ pub enum VmState {
         /// How long the guest has, in seconds.
         timeout_s: u32,
     },
+    /// It goes to another node; its node sends it there. When it is there, it runs on.
+    Migrate {
+        /// Where to.
+        to: NodeName,
+        /// What becomes of its home.
+        kind: MoveKind,
+        /// In which way.
+        how: How,
+    },
     /// The VM's power is cut, and every record of it is deleted.
     Delete {
         /// Whether the disk files that Drover holds for it are deleted too.
         disks: bool,
     },
+}
+
+/// What a move makes of a VM's home.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MoveKind {
+    /// For good: the target is its home.
+    Move,
+    /// For a while: it remembers its home (the first one, if it was away already).
+    Migrate,
+    /// Home again.
+    Unmigrate,
+}
+
+/// How a running VM gets to another node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum How {
+    /// Live or not at all.
+    Live,
+    /// Live; if that fails, cold.
+    LiveElseCold,
+    /// Shut down here, started there.
+    Cold,
 }
 
 /// A state of rest in which a VM does not run.
@@ -102,8 +136,19 @@ impl From<AtRest> for VmState {
 
 impl VmState {
     /// Every word of [`VmState::word`], for filters and their error messages.
-    pub const WORDS: [&'static str; 8] =
-        ["start", "stop", "disable", "fail", "provision", "shutdown", "restart", "delete"];
+    pub const WORDS: [&'static str; 11] = [
+        "start",
+        "stop",
+        "disable",
+        "fail",
+        "provision",
+        "shutdown",
+        "restart",
+        "migrate",
+        "migrate-live",
+        "unmigrate",
+        "delete",
+    ];
 
     /// The one word by which users and existing clients know the state.
     pub fn word(&self) -> &'static str {
@@ -115,6 +160,9 @@ impl VmState {
             VmState::Provision => "provision",
             VmState::Shutdown { .. } => "shutdown",
             VmState::Restart { .. } => "restart",
+            VmState::Migrate { kind: MoveKind::Unmigrate, .. } => "unmigrate",
+            VmState::Migrate { how: How::Live, .. } => "migrate-live",
+            VmState::Migrate { .. } => "migrate",
             VmState::Delete { .. } => "delete",
         }
     }
@@ -123,13 +171,23 @@ impl VmState {
     pub fn at_rest(&self) -> bool {
         match self {
             VmState::Start | VmState::Stop | VmState::Disable | VmState::Fail { .. } | VmState::Provision => true,
-            VmState::Shutdown { .. } | VmState::Restart { .. } | VmState::Delete { .. } => false,
+            VmState::Shutdown { .. } | VmState::Restart { .. } | VmState::Migrate { .. } | VmState::Delete { .. } => {
+                false
+            }
+        }
+    }
+
+    /// The node that it is on its way to.
+    pub fn destination(&self) -> Option<&NodeName> {
+        match self {
+            VmState::Migrate { to, .. } => Some(to),
+            _ => None,
         }
     }
 
     /// Whether the VM takes up memory and vCPUs on its node, now or in a moment.
     pub fn occupies_node(&self) -> bool {
-        matches!(self, VmState::Start | VmState::Shutdown { .. } | VmState::Restart { .. })
+        matches!(self, VmState::Start | VmState::Shutdown { .. } | VmState::Restart { .. } | VmState::Migrate { .. })
     }
 }
 
@@ -168,6 +226,21 @@ pub struct VmRecord {
     /// Profile that it was built from, if any.
     #[serde(default)]
     pub profile: String,
+    /// What an administrator says about it.
+    #[serde(default)]
+    pub meta: VmMeta,
+}
+
+impl VmRecord {
+    /// The record when the VM has come to `node` by a move of that kind. Its state is left as it is.
+    #[must_use]
+    pub fn arrived(&self, node: &NodeName, kind: MoveKind) -> VmRecord {
+        let home = match kind {
+            MoveKind::Move | MoveKind::Unmigrate => None,
+            MoveKind::Migrate => self.last_node.clone().or_else(|| self.node.clone()).filter(|home| home != node),
+        };
+        VmRecord { node: Some(node.clone()), last_node: home, ..self.clone() }
+    }
 }
 
 /// `/vms/<uuid>/claim`: the only node that may run the VM, if any.
@@ -179,27 +252,50 @@ pub struct Claim {
     pub node: Option<NodeName>,
     /// The epoch of the last grant. Stays when the claim is released.
     pub epoch: Epoch,
+    /// The holder is sending the guest to that node, or was: until the holder has seen that it is not, the guest may be there, under the
+    /// next epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<NodeName>,
 }
 
 impl Claim {
     /// The claim of a VM that was never run.
     pub fn never() -> Claim {
-        Claim { schema: VM_SCHEMA, node: None, epoch: Epoch(0) }
+        Claim { schema: VM_SCHEMA, node: None, epoch: Epoch(0), to: None }
     }
     /// The next grant, to `node`.
     #[must_use]
     pub fn granted_to(&self, node: &NodeName) -> Claim {
-        Claim { schema: VM_SCHEMA, node: Some(node.clone()), epoch: self.epoch.next() }
+        Claim { schema: VM_SCHEMA, node: Some(node.clone()), epoch: self.epoch.next(), to: None }
     }
     /// Given back by its holder.
     #[must_use]
     pub fn released(&self) -> Claim {
-        Claim { schema: VM_SCHEMA, node: None, epoch: self.epoch }
+        Claim { schema: VM_SCHEMA, node: None, epoch: self.epoch, to: None }
+    }
+    /// Held as before, while the guest is sent to a node; `None`: it is not, any more.
+    #[must_use]
+    pub fn sending_to(&self, to: Option<&NodeName>) -> Claim {
+        Claim { to: to.cloned(), ..self.clone() }
     }
     /// Whether `node` holds it.
     pub fn is_held_by(&self, node: &NodeName) -> bool {
         self.node.as_ref() == Some(node)
     }
+}
+
+/// `/vms/<uuid>/arrival`: what the node says to which the VM is to go. It alone gives its own room away, so that no two nodes send it more than it
+/// can carry. Nothing is sent to it before it has said yes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Arrival {
+    /// The layout version, for upgrades.
+    pub schema: u32,
+    /// The target, who says this.
+    pub node: NodeName,
+    /// The version of the VM's record that it is said of.
+    pub of: i64,
+    /// Why the VM cannot come; `None`: there is room for it, and everything that it needs.
+    pub refused: Option<String>,
 }
 
 /// What a hypervisor says of a domain.
@@ -276,6 +372,48 @@ pub struct VmStatus {
     /// The VNC display's address and port, if it has one.
     #[serde(default)]
     pub vnc: Option<(String, u16)>,
+    /// How far its migration is; `None`: none is under way.
+    #[serde(default)]
+    pub progress: Option<Progress>,
+    /// Its last move, if that failed.
+    #[serde(default)]
+    pub move_failure: Option<MoveFailure>,
+}
+
+/// How far a live migration is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Progress {
+    /// What there is to send, as far as that is known.
+    pub total: Bytes,
+    /// What is sent.
+    pub sent: Bytes,
+    /// What is left to send. The guest writes on, so it can grow.
+    pub left: Bytes,
+    /// What is sent in a second.
+    pub rate: Bytes,
+    /// For how long it has been under way, in milliseconds.
+    pub elapsed_ms: u64,
+}
+
+impl Progress {
+    /// How long it may take still, in seconds, if the guest wrote nothing more; `None`: nothing is sent just now.
+    pub fn estimate_s(&self) -> Option<u64> {
+        self.left.0.checked_div(self.rate.0)
+    }
+}
+
+/// A move that failed. The VM runs on where it was.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MoveFailure {
+    /// Where it should have gone.
+    pub to: NodeName,
+    /// Why it is not there.
+    pub reason: String,
+    /// How often in a row moves of this VM have failed.
+    pub count: u32,
+    /// How often in a row it was told that a move failed or could not even be tried: rises with each.
+    #[serde(default)]
+    pub told: u32,
 }
 
 /// What a definition asks of its node, read from the XML once.

@@ -4,7 +4,7 @@
 //! overwrites somebody else's.
 
 use drover_model::{
-    AtRest, Claim, Definition, Generation, NodeName, VmName, VmRecord, VmState,
+    AtRest, Claim, Definition, Generation, NodeName, VmMeta, VmName, VmRecord, VmState,
     vm::{SHUTDOWN_TIMEOUT_S, VM_SCHEMA},
 };
 
@@ -24,6 +24,8 @@ pub enum Command {
         /// Cut its power instead of asking the guest.
         force: bool,
     },
+    /// Take back a move that is under way: it stays where it is, if it is not gone yet.
+    CancelMove,
 }
 
 /// Why a request is refused. Nothing was changed.
@@ -85,6 +87,7 @@ pub fn define(definition: &Definition, node: Option<NodeName>) -> VmRecord {
         generation: Generation(1),
         description: definition.description.clone(),
         profile: String::new(),
+        meta: VmMeta::default(),
     }
 }
 
@@ -110,10 +113,17 @@ pub fn command(record: &VmRecord, command: Command) -> Result<VmRecord, Refusal>
         Command::Start if record.node.is_none() => return Err(Refusal::NoNode(record.name.clone())),
         // A restart that is under way ends in the same wish.
         Command::Start if matches!(record.state, Restart { .. }) => record.state.clone(),
+        // A move that is under way is taken back.
         Command::Start => Start,
+        Command::CancelMove => match record.state {
+            Migrate { .. } => Start,
+            _ => return refuse("cancel", "a move that is under way"),
+        },
         Command::Stop => Stop,
         Command::Shutdown(given) => match record.state {
-            Start | Restart { .. } | Shutdown { .. } => Shutdown { timeout_s: timeout(given)?, then: AtRest::Stop },
+            Start | Restart { .. } | Shutdown { .. } | Migrate { .. } => {
+                Shutdown { timeout_s: timeout(given)?, then: AtRest::Stop }
+            }
             Stop => Stop,
             _ => return refuse("shutdown", "it to be running"),
         },
@@ -123,7 +133,7 @@ pub fn command(record: &VmRecord, command: Command) -> Result<VmRecord, Refusal>
         },
         Command::Disable { force: true } => Disable,
         Command::Disable { force: false } => match record.state {
-            Start | Shutdown { .. } | Restart { .. } => {
+            Start | Shutdown { .. } | Restart { .. } | Migrate { .. } => {
                 Shutdown { timeout_s: SHUTDOWN_TIMEOUT_S, then: AtRest::Disable }
             }
             _ => Disable,
@@ -187,6 +197,7 @@ pub fn rename(record: &VmRecord, claim: &Claim, renamed: &Definition) -> Result<
 
 /// How a VM is deleted.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "there is one at a time, for a moment")]
 pub enum Deletion {
     /// Nobody holds it and no disks are to go: its records can be deleted at once.
     Now,
@@ -227,6 +238,8 @@ mod tests {
         let down = |timeout_s, then| Shutdown { timeout_s, then };
         let again = Restart { timeout_s: 180 };
         let failed = Fail { reason: "x".to_owned() };
+        let to = NodeName::new("b").unwrap();
+        let away = Migrate { to, kind: drover_model::MoveKind::Move, how: drover_model::How::Live };
         for (state, given, wanted) in [
             (Stop, Command::Start, Some(Start)),
             (Start, Command::Start, Some(Start)),
@@ -248,6 +261,10 @@ mod tests {
             (failed, Command::Disable { force: false }, Some(Disable)),
             (Delete { disks: false }, Command::Start, None),
             (Provision, Command::Start, None),
+            (away.clone(), Command::CancelMove, Some(Start)),
+            (away, Command::Restart(None), None),
+            (Start, Command::CancelMove, None),
+            (Stop, Command::CancelMove, None),
         ] {
             let got = command(&vm(state.clone()), given).map(|r| r.state);
             assert_eq!(got.clone().ok(), wanted, "{state:?} {given:?}: {got:?}");

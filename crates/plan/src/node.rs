@@ -37,10 +37,17 @@ pub fn remove(view: &ClusterView, name: &NodeName) -> Result<(), Refusal> {
         Some(found.collect::<Vec<_>>().join(", ")).filter(|names| !names.is_empty())
     };
     let refuse = |vms, held| Err(Refusal::HasVms { node: name.clone(), vms, held });
-    if let Some(vms) = names(&|vm| vm.claim.as_ref().is_some_and(|c| c.value.is_held_by(name))) {
+    let may_run = |vm: &drover_model::VmView| {
+        vm.claim.as_ref().is_some_and(|c| c.value.is_held_by(name) || c.value.to.as_ref() == Some(name))
+    };
+    if let Some(vms) = names(&may_run) {
         return refuse(vms, true);
     }
-    if let Some(vms) = names(&|vm| vm.record.value.node.as_ref() == Some(name)) {
+    let wanted = |vm: &drover_model::VmView| {
+        let record = &vm.record.value;
+        record.node.as_ref() == Some(name) || record.state.destination() == Some(name)
+    };
+    if let Some(vms) = names(&wanted) {
         return refuse(vms, false);
     }
     Ok(())
@@ -60,6 +67,12 @@ mod tests {
         let held = vm(1, VmState::Stop, "b", Some("a"), 64);
         let refusal = remove(&cluster(vec![gone("a")], vec![held]), &name("a")).unwrap_err();
         assert_eq!(refusal.to_string(), "node a has VMs that may still run there: vm1; move or undefine them first");
+        let mut coming = vm(1, VmState::Start, "b", Some("b"), 64);
+        if let Some(claim) = &mut coming.claim {
+            claim.value.to = Some(name("a"));
+        }
+        let refusal = remove(&cluster(vec![gone("a")], vec![coming]), &name("a")).unwrap_err();
+        assert!(matches!(refusal, Refusal::HasVms { held: true, .. }), "it may be there by now");
         let assigned = vm(1, VmState::Stop, "a", None, 64);
         let refusal = remove(&cluster(vec![gone("a")], vec![assigned]), &name("a")).unwrap_err();
         assert_eq!(refusal.to_string(), "node a has VMs that are assigned to it: vm1; move or undefine them first");

@@ -1,20 +1,30 @@
 //! Which node a VM goes to, and why not the others.
 //!
-//! Hard filters first, each with its reason; then the score of the nodes that are left. The whole judgement is kept, so that people can
-//! ask why a VM went where it did.
+//! Hard filters first, each with its reason; then the score of the nodes that are left, as if the VM were placed there, by the VM's selector.
+//! Ties go to the first by name. The whole judgement is kept, so that people can ask why a VM went where it did.
 
-use crate::capacity::{self, OVERHEAD};
-use drover_model::{Bytes, ClusterView, DaemonState, Demand, DomainState, NodeName, NodeView};
+use crate::capacity::{Ledger, OVERHEAD};
+use drover_model::{
+    Bytes, ClusterView, DaemonState, Demand, DomainState, DomainType, How, NodeName, NodeStatus, NodeView, Selector,
+    VmMeta, VmRecord, VmView, domain::devices::Devices,
+};
+use std::path::{Component, Path};
 
 /// Why a node was not taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Rejection {
+    /// The VM is there already.
+    #[error("the VM is there")]
+    Here,
     /// Its daemon does not run.
     #[error("its daemon is in state {0}")]
     NotRunning(DaemonState),
     /// It takes no VMs now.
     #[error("it is in state {0}")]
     NotReady(DomainState),
+    /// The VM may not run there.
+    #[error("the VM is limited to {0}")]
+    OutsideLimit(String),
     /// Its hypervisor cannot be used.
     #[error("its hypervisor cannot be used: {0}")]
     NoHypervisor(String),
@@ -37,13 +47,40 @@ pub enum Rejection {
         /// The node's threads.
         has: u32,
     },
+    /// It executes guests in another way, so that a running one cannot come to it.
+    #[error("it runs guests by {there}, and the VM's node by {here}")]
+    Execution {
+        /// There.
+        there: &'static str,
+        /// Where the VM runs.
+        here: &'static str,
+    },
+    /// The guest sees its node's processor, and this is another one.
+    #[error("the guest's processor is its node's own ({here:?}), and this is {there:?}")]
+    Processor {
+        /// There.
+        there: String,
+        /// Where the VM runs.
+        here: String,
+    },
+    /// A file of the VM's is not to be had there.
+    #[error("{0} is a file of the VM's node only: it is in no folder that both nodes share (paths.shared)")]
+    Storage(String),
+    /// A bridge is missing.
+    #[error("it has no bridge {0}")]
+    Network(String),
 }
 
 /// What became of one node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// It can take the VM; it would have this much memory left afterwards.
-    Fits(Bytes),
+    /// It can take the VM; its score, of which the highest wins, and the memory that it would have left.
+    Fits {
+        /// By the selector: MiB left, or the negative of what should be small (load in thousandths).
+        score: i64,
+        /// What it could still promise afterwards.
+        left: Bytes,
+    },
     /// It cannot.
     Rejected(Rejection),
 }
@@ -53,6 +90,8 @@ pub enum Verdict {
 pub struct Placement {
     /// The chosen node; `None`: no node can take the VM.
     pub node: Option<NodeName>,
+    /// What the scores are made by.
+    pub selector: Selector,
     /// Every node and what became of it, by name.
     pub verdicts: Vec<(NodeName, Verdict)>,
 }
@@ -61,188 +100,164 @@ impl Placement {
     /// The reasons of all rejections, for an error message.
     pub fn reasons(&self) -> String {
         let said = self.verdicts.iter().filter_map(|(node, verdict)| match verdict {
+            Verdict::Rejected(Rejection::Here) | Verdict::Fits { .. } => None,
             Verdict::Rejected(why) => Some(format!("{node}: {why}")),
-            Verdict::Fits(_) => None,
         });
         let said: Vec<String> = said.collect();
-        if said.is_empty() { "the cluster has no nodes".to_owned() } else { said.join("; ") }
+        if said.is_empty() { "there is no other node".to_owned() } else { said.join("; ") }
     }
 }
 
-/// Whether one node can take a VM.
-pub fn judge(view: &ClusterView, name: &NodeName, node: &NodeView, demand: Demand) -> Verdict {
+/// What is looked for: room for a VM, new or moved.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted<'a> {
+    /// Its memory and vCPUs.
+    pub demand: Demand,
+    /// What its administrator says.
+    pub meta: &'a VmMeta,
+    /// What its definition has.
+    pub devices: &'a Devices,
+    /// The node that it leaves; `None`: it is new, or off and can be started anywhere.
+    pub from: Option<&'a NodeName>,
+    /// Whether it is to go while it runs.
+    pub live: bool,
+}
+
+impl<'a> Wanted<'a> {
+    /// Room for a VM that leaves where it is.
+    pub fn moved(vm: &'a VmView, how: How) -> Wanted<'a> {
+        let VmRecord { node, meta, .. } = &vm.record.value;
+        // One that nobody holds runs nowhere yet.
+        let held = vm.claim.as_ref().is_some_and(|c| c.value.node.is_some());
+        Wanted { demand: vm.demand, meta, devices: &vm.devices, from: node.as_ref(), live: held && how != How::Cold }
+    }
+}
+
+/// Whether one node can take a VM, and how good that would be.
+pub fn judge(view: &ClusterView, ledger: &Ledger, name: &NodeName, node: &NodeView, wanted: &Wanted<'_>) -> Verdict {
+    let selector = wanted.meta.selector.unwrap_or(view.config.selector);
+    match fits(view, ledger, name, node, wanted) {
+        Ok(left) => Verdict::Fits { score: score(ledger, name, node, wanted.demand, selector, left), left },
+        Err(why) => Verdict::Rejected(why),
+    }
+}
+
+fn fits(
+    view: &ClusterView,
+    ledger: &Ledger,
+    name: &NodeName,
+    node: &NodeView,
+    wanted: &Wanted<'_>,
+) -> Result<Bytes, Rejection> {
     use Rejection::*;
-    let reject = Verdict::Rejected;
+    if wanted.from == Some(name) {
+        return Err(Here);
+    }
     let daemon = node.daemon_state();
     if daemon != DaemonState::Run {
-        return reject(NotRunning(daemon));
+        return Err(NotRunning(daemon));
     }
     let domain = node.record.value.domain_state;
     if domain != DomainState::Ready {
-        return reject(NotReady(domain));
+        return Err(NotReady(domain));
     }
-    let (Some(status), Some(free)) = (&node.status, capacity::free_memory(view, name, node)) else {
-        return reject(NotReported);
+    if !wanted.meta.allows(name) {
+        let nodes: Vec<&str> = wanted.meta.node_limit.iter().map(NodeName::as_str).collect();
+        return Err(OutsideLimit(nodes.join(", ")));
+    }
+    let (Some(status), Some(free)) = (&node.status, ledger.free_memory(view, name)) else {
+        return Err(NotReported);
     };
     if !status.hypervisor_problem.is_empty() {
-        return reject(NoHypervisor(status.hypervisor_problem.clone()));
+        return Err(NoHypervisor(status.hypervisor_problem.clone()));
     }
-    if demand.vcpus > status.cpus {
-        return reject(Vcpus { needed: demand.vcpus, has: status.cpus });
+    has_what_it_needs(view, status, wanted)?;
+    if wanted.demand.vcpus > status.cpus {
+        return Err(Vcpus { needed: wanted.demand.vcpus, has: status.cpus });
     }
-    let needed = demand.memory.saturating_add(OVERHEAD);
-    if needed > free {
-        return reject(Memory { needed, free });
-    }
-    Verdict::Fits(free.saturating_sub(needed))
+    let needed = wanted.demand.memory.saturating_add(OVERHEAD);
+    if needed > free { Err(Memory { needed, free }) } else { Ok(free.saturating_sub(needed)) }
 }
 
-/// The node with the most memory left after placing, among those that fit; ties go to the first by name.
-pub fn choose(view: &ClusterView, demand: Demand) -> Placement {
-    let verdicts: Vec<(NodeName, Verdict)> =
-        view.nodes.iter().map(|(name, node)| (name.clone(), judge(view, name, node, demand))).collect();
-    let mut best: Option<(Bytes, &NodeName)> = None;
-    for (name, verdict) in &verdicts {
-        if let Verdict::Fits(left) = verdict
-            && best.is_none_or(|(most, _)| *left > most)
+/// Whether the node has what the definition names, and what a running guest is used to.
+fn has_what_it_needs(view: &ClusterView, status: &NodeStatus, wanted: &Wanted<'_>) -> Result<(), Rejection> {
+    let source = wanted.from.and_then(|name| view.nodes.get(name)).and_then(|node| node.status.as_ref());
+    let Some(source) = source else { return Ok(()) };
+    let bridges = wanted.devices.networks.iter().filter(|n| n.kind == "bridge" && !n.source.is_empty());
+    if let Some(missing) = bridges.map(|n| &n.source).find(|bridge| !status.bridges.contains(bridge)) {
+        return Err(Rejection::Network(missing.clone()));
+    }
+    let shared = |file: &String| {
+        if Path::new(file).components().any(|part| part == Component::ParentDir) {
+            return false;
+        }
+        let folders = source.shared.iter().filter(|folder| status.shared.contains(folder));
+        folders.into_iter().any(|folder| Path::new(file).starts_with(folder))
+    };
+    if let Some(own) = wanted.devices.files.iter().find(|file| !shared(file)) {
+        return Err(Rejection::Storage(own.clone()));
+    }
+    if !wanted.live {
+        return Ok(());
+    }
+    if let (Some(there), Some(here)) = (status.domain_type, source.domain_type)
+        && there != here
+    {
+        return Err(Rejection::Execution { there: there.word(), here: here.word() });
+    }
+    let sees_host = matches!(wanted.devices.cpu_mode.as_str(), "host-passthrough" | "host-model" | "maximum");
+    if sees_host && source.domain_type == Some(DomainType::Kvm) && source.cpu_model != status.cpu_model {
+        return Err(Rejection::Processor { there: status.cpu_model.clone(), here: source.cpu_model.clone() });
+    }
+    Ok(())
+}
+
+/// How good a node would be with the VM on it.
+fn score(ledger: &Ledger, name: &NodeName, node: &NodeView, demand: Demand, selector: Selector, left: Bytes) -> i64 {
+    let usage = ledger.usage(name);
+    let mib = |bytes: Bytes| i64::try_from(bytes.as_mib()).unwrap_or(i64::MAX);
+    match selector {
+        Selector::Mem => mib(left),
+        Selector::Memprov => {
+            let offered = node.status.as_ref().map_or(0, |s| mib(s.memory_total));
+            offered - mib(usage.provisioned.memory) - mib(demand.memory)
+        }
+        Selector::Load => {
+            let load = node.status.as_ref().map_or(0.0, |s| s.load).clamp(0.0, 1e6);
+            // What is on its way does not show in the load yet: one vCPU may be one unit of it.
+            let expected = i64::from(usage.arriving_vcpus) + i64::from(demand.vcpus);
+            -((f64::from(load) * 1000.0) as i64 + 1000 * expected)
+        }
+        Selector::Vcpus => -(i64::from(usage.promised_vcpus) + i64::from(demand.vcpus)),
+        Selector::Vms => -(i64::from(usage.promised_vms) + 1),
+    }
+}
+
+/// The best node for a VM but the one to be avoided, without the whole judgement.
+pub fn best<'a>(
+    view: &'a ClusterView,
+    ledger: &Ledger,
+    wanted: &Wanted<'_>,
+    avoided: Option<&NodeName>,
+) -> Option<&'a NodeName> {
+    let mut best: Option<(i64, &NodeName)> = None;
+    for (name, node) in view.nodes.iter().filter(|(name, _)| avoided != Some(name)) {
+        if let Verdict::Fits { score, .. } = judge(view, ledger, name, node, wanted)
+            && best.is_none_or(|(most, _)| score > most)
         {
-            best = Some((*left, name));
+            best = Some((score, name));
         }
     }
-    Placement { node: best.map(|(_, name)| name.clone()), verdicts }
+    best.map(|(_, name)| name)
+}
+
+/// The best node for a VM, and what became of every node.
+pub fn choose(view: &ClusterView, ledger: &Ledger, wanted: &Wanted<'_>) -> Placement {
+    let selector = wanted.meta.selector.unwrap_or(view.config.selector);
+    let verdicts: Vec<(NodeName, Verdict)> =
+        view.nodes.iter().map(|(name, node)| (name.clone(), judge(view, ledger, name, node, wanted))).collect();
+    Placement { node: best(view, ledger, wanted, None).cloned(), selector, verdicts }
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
-    use super::*;
-    use drover_model::{
-        Claim, NodeRecord, NodeSession, NodeStatus, Role, Stored, VmName, VmRecord, VmState, VmView, WallTime,
-        node::NODE_SCHEMA,
-        vm::{Epoch, Generation, VM_SCHEMA},
-    };
-    use std::sync::Arc;
-    use uuid::Uuid;
-
-    pub(crate) fn name(n: &str) -> NodeName {
-        NodeName::new(n).unwrap()
-    }
-
-    pub(crate) fn node(n: &str, gib: u64) -> NodeView {
-        NodeView {
-            record: Stored {
-                version: 0,
-                value: NodeRecord {
-                    schema: NODE_SCHEMA,
-                    name: name(n),
-                    machine: String::new(),
-                    role: Role::Coordinator,
-                    api: String::new(),
-                    domain_state: DomainState::Ready,
-                },
-            },
-            status: Some(NodeStatus {
-                schema: NODE_SCHEMA,
-                daemon: DaemonState::Run,
-                version: String::new(),
-                kernel: String::new(),
-                os: String::new(),
-                arch: String::new(),
-                hypervisor: String::new(),
-                hypervisor_problem: String::new(),
-                domain_type: None,
-                cpus: 4,
-                memory_total: Bytes::mib(gib * 1024),
-                memory_free: Bytes::mib(gib * 1024),
-                load: 0.0,
-                domains: vec![],
-                updated: WallTime(0),
-            }),
-            session: Some(NodeSession {
-                schema: NODE_SCHEMA,
-                instance: Uuid::nil(),
-                machine: String::new(),
-                boot: String::new(),
-                started: WallTime(0),
-            }),
-        }
-    }
-
-    pub(crate) fn vm(n: u128, state: VmState, on: &str, held: Option<&str>, mib: u64) -> VmView {
-        VmView {
-            record: Stored {
-                version: 0,
-                value: VmRecord {
-                    schema: VM_SCHEMA,
-                    uuid: Uuid::from_u128(n),
-                    name: VmName::new(&format!("vm{n}")).unwrap(),
-                    state,
-                    node: Some(name(on)),
-                    last_node: None,
-                    xml: String::new(),
-                    generation: Generation(1),
-                    description: String::new(),
-                    profile: String::new(),
-                },
-            },
-            claim: Some(Stored {
-                version: 0,
-                value: Claim { schema: VM_SCHEMA, node: held.map(name), epoch: Epoch(1) },
-            }),
-            status: None,
-            demand: Demand { memory: Bytes::mib(mib), vcpus: 1 },
-            devices: Arc::default(),
-        }
-    }
-
-    pub(crate) fn cluster(nodes: Vec<NodeView>, vms: Vec<VmView>) -> ClusterView {
-        let mut view = ClusterView::default();
-        view.nodes.extend(nodes.into_iter().map(|n| (n.record.value.name.clone(), Arc::new(n))));
-        view.vms.extend(vms.into_iter().map(|v| (v.record.value.uuid, Arc::new(v))));
-        view
-    }
-
-    const SMALL: Demand = Demand { memory: Bytes::mib(512), vcpus: 1 };
-
-    #[test]
-    fn the_most_free_memory_wins_and_ties_go_to_the_first_name() {
-        let equal = cluster(vec![node("b", 4), node("a", 4)], vec![]);
-        assert_eq!(choose(&equal, SMALL).node, Some(name("a")));
-        let one_bigger = cluster(vec![node("a", 4), node("b", 8)], vec![]);
-        assert_eq!(choose(&one_bigger, SMALL).node, Some(name("b")));
-    }
-
-    #[test]
-    fn what_runs_and_what_is_about_to_run_counts_what_is_off_does_not() {
-        let starting = vm(1, VmState::Start, "a", None, 1024);
-        assert_eq!(choose(&cluster(vec![node("a", 4), node("b", 4)], vec![starting]), SMALL).node, Some(name("b")));
-        let held = vm(1, VmState::Stop, "b", Some("a"), 1024);
-        assert_eq!(choose(&cluster(vec![node("a", 4), node("b", 4)], vec![held]), SMALL).node, Some(name("b")));
-        let off = vm(1, VmState::Stop, "a", None, 1024);
-        assert_eq!(choose(&cluster(vec![node("a", 4), node("b", 4)], vec![off]), SMALL).node, Some(name("a")));
-    }
-
-    #[test]
-    fn every_rejection_has_its_reason() {
-        let mut dead = node("a", 8);
-        dead.session = None;
-        let mut flushed = node("b", 8);
-        flushed.record.value.domain_state = DomainState::Flushed;
-        let mut silent = node("c", 8);
-        silent.status = None;
-        let mut broken = node("d", 8);
-        if let Some(status) = &mut broken.status {
-            status.hypervisor_problem = "no libvirtd".to_owned();
-        }
-        let placement = choose(&cluster(vec![dead, flushed, silent, broken, node("e", 1)], vec![]), SMALL);
-        assert_eq!(placement.node, None);
-        assert_eq!(
-            placement.reasons(),
-            "a: its daemon is in state dead; b: it is in state flushed; c: its daemon is in state init; \
-             d: its hypervisor cannot be used: no libvirtd; \
-             e: 608 MiB are needed (with 96 MiB for QEMU itself), 512 MiB are free"
-        );
-        let wide = Demand { vcpus: 5, ..SMALL };
-        let placement = choose(&cluster(vec![node("a", 8)], vec![]), wide);
-        assert_eq!(placement.reasons(), "a: 5 vCPUs are needed, it has 4 processor threads");
-    }
-}
+pub(crate) mod tests;

@@ -11,6 +11,7 @@
 //!                                │                  │ crashed: again, later      │
 //!  shutdown                      │ → stop / disable │ → stop / disable           │ press button; at deadline cut
 //!  restart                       │ → start          │ forget domain              │ press button; at deadline cut
+//!  migrate                       │ hand over        │ forget domain              │ send it; cold: press button
 //!  stop, disable, fail           │ release claim    │ forget domain              │ cut power
 //!  delete                        │ delete records   │ forget domain              │ cut power
 //! ```
@@ -19,10 +20,16 @@
 //!
 //! * While the domain's state is *unknown*, nothing is done but looking again. Above all the claim is not released.
 //! * A domain in memory without a claim of this node's is cut off at once, whatever is wanted. (The claim moves only by its
-//!   holder's hand or by the fencer's; a node that finds its claim gone was fenced.)
+//!   holder's hand or by the fencer's; a node that finds its claim gone was fenced.) The one exception is a guest that comes by migration:
+//!   it carries the next grant ([`moving`]).
 //! * A domain whose VM the store does not know is left alone: an empty store must not cost anybody a guest.
 
-use drover_model::{Claim, Epoch, Mono, NodeName, Obs, OffReason, RunState, Stored, VmRecord, VmState, domain::Mark};
+mod moving;
+
+use crate::moves::Turn;
+use drover_model::{
+    Claim, Epoch, How, Mono, NodeName, Obs, OffReason, RunState, Stored, VmRecord, VmState, domain::Mark,
+};
 use std::time::Duration;
 
 /// Crashes in a row after which a VM is not started again by itself.
@@ -58,6 +65,8 @@ pub struct Seen {
     pub off: Option<OffReason>,
     /// Under which grant and from which definition it was started.
     pub mark: Mark,
+    /// Whether it is being sent to another node.
+    pub sending: bool,
 }
 
 /// What a VM's task remembers between passes. All of it may be lost in a restart of the daemon: that costs a little patience or one more
@@ -78,6 +87,13 @@ pub struct Memory {
     pub pressed: Option<(Epoch, Mono)>,
     /// The hypervisor refused to start the VM as of this version of its record, and why.
     pub refused: Option<(i64, String)>,
+    /// Sending the VM failed as of this version of its record, and why.
+    pub move_failed: Option<(i64, String)>,
+    /// The grant under which this daemon sends, or sent, the guest itself. It knows of its own call for as long as that lasts: then the guest is seen to
+    /// be sent, or is unknown.
+    pub sent: Option<Epoch>,
+    /// Since when the guest is seen not to be sent, though it may have been.
+    pub not_sending: Option<Mono>,
     /// The disks of a VM that is being deleted are gone.
     pub disks_removed: bool,
 }
@@ -106,6 +122,8 @@ pub struct Situation<'a> {
     pub memory: &'a Memory,
     /// Whether guests can be started here.
     pub host: &'a HostState,
+    /// Whether it may go now, if it is to be moved.
+    pub turn: &'a Turn,
     /// This process' clock.
     pub now: Mono,
 }
@@ -129,6 +147,18 @@ pub enum Step {
     Complete(VmState),
     /// Give the claim back.
     Release,
+    /// Send the guest to that node.
+    Migrate(NodeName),
+    /// Stop sending the guest.
+    AbortMigration,
+    /// The guest is here and is not being sent: say so in the claim.
+    CallBack,
+    /// It cannot be moved, for this reason: set the state *start*.
+    GiveUpMove(String),
+    /// Nothing of it is here any more: give the claim to the node that it is to go to, and assign it there.
+    HandOver(NodeName),
+    /// Its guest has come here: take the claim from the node that sent it, and assign it here.
+    TakeOver,
     /// Delete the disks of a VM that is being deleted.
     RemoveDisks,
     /// Delete the VM's records.
@@ -156,7 +186,7 @@ impl Decision {
 }
 
 fn wants_off(state: &VmState) -> bool {
-    matches!(state, VmState::Shutdown { .. } | VmState::Restart { .. })
+    matches!(state, VmState::Shutdown { .. } | VmState::Restart { .. } | VmState::Migrate { how: How::Cold, .. })
 }
 
 /// Whether a domain of that run state holds memory.
@@ -165,6 +195,11 @@ fn in_memory(run: RunState) -> bool {
 }
 
 impl Memory {
+    /// To be called before the guest of that grant is sent.
+    pub fn begin_sending(&mut self, epoch: Epoch) {
+        (self.sent, self.not_sending) = (Some(epoch), None);
+    }
+
     /// Takes in what was just seen, before [`next`] is asked.
     pub fn absorb(&mut self, record: Option<&VmRecord>, domain: &Obs<Seen>, now: Mono) {
         let state = record.map(|r| &r.state);
@@ -172,10 +207,20 @@ impl Memory {
         if !off_wanted && self.pressed.is_some_and(|(_, at)| now.since(at) >= BUTTON_FORGOTTEN) {
             self.pressed = None;
         }
-        self.off_wanted = if off_wanted { self.off_wanted.or(Some(now)) } else { None };
+        // A cold move waits for its turn first: the guest's time begins when it is asked.
+        let asked = |since| self.pressed.is_some_and(|(_, at)| at >= since);
+        let waits = matches!(state, Some(VmState::Migrate { .. })) && !self.off_wanted.is_some_and(asked);
+        self.off_wanted = match self.off_wanted {
+            Some(since) if off_wanted && !waits => Some(since),
+            _ => off_wanted.then_some(now),
+        };
         if !matches!(state, Some(VmState::Start)) {
             // A command of a person's begins a new life: old crashes do not count against it.
             (self.crashes, self.crashed_at) = (0, None);
+        }
+        match domain {
+            Obs::Known(seen) if !seen.sending => self.not_sending = self.not_sending.or(Some(now)),
+            _ => self.not_sending = None,
         }
         match domain {
             Obs::Unknown(_) => {}
@@ -246,8 +291,20 @@ pub fn next(s: &Situation<'_>) -> Decision {
     if let Some(seen) = seen
         && !mine
     {
+        if claim.value.to.as_ref() == Some(s.me) && seen.mark.epoch == claim.value.epoch.next() {
+            return moving::arriving(record, seen);
+        }
+        if seen.sending {
+            // It is just leaving: its target was quicker to say so.
+            return Decision::wait("the guest is leaving", Some(s.now.after(LOOK_AGAIN)));
+        }
         let step = if in_memory(seen.run) { Step::Destroy } else { Step::Undefine };
         return Decision::to(step, "this node has no claim on the VM: its domain is removed");
+    }
+    if let VmState::Migrate { to, .. } = &vm.state
+        && claim.value.node.is_none()
+    {
+        return moving::unheld(s, assigned, to);
     }
     if !mine && !assigned {
         return Decision::to(Step::Leave, "");
@@ -255,7 +312,14 @@ pub fn next(s: &Situation<'_>) -> Decision {
     if !mine && let Some(holder) = &claim.value.node {
         return Decision::wait(format!("{holder} still holds the VM"), None);
     }
+    if let Some(to) = claim.value.to.as_ref().filter(|_| mine) {
+        return moving::sent(s, &vm.state, seen, to);
+    }
+    if seen.is_some_and(|seen| seen.sending) {
+        return Decision::to(Step::AbortMigration, "somebody else is sending the guest away");
+    }
     match &vm.state {
+        VmState::Migrate { to, kind, how } => moving::next(s, record, seen, (to, *kind, *how)),
         VmState::Start => wanted_running(s, record.version, seen, mine, assigned),
         VmState::Shutdown { timeout_s, then } => match seen {
             Some(seen) if in_memory(seen.run) => power_off(s, seen, *timeout_s, "shutting down"),

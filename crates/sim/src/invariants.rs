@@ -1,7 +1,12 @@
 //! What must be true at every moment, and what must be true in the end.
 
-use crate::Tally;
-use drover_model::{Claim, NodeName, RecordPath, VmRecord, VmState, domain::Mark, layout};
+use crate::{Shape, Tally, world::MEMORY};
+use drover_model::{
+    Bytes, Claim, DomainState, NodeName, NodeRecord, NodeStatus, RecordPath, VmRecord, VmState,
+    domain::{self, Mark},
+    layout,
+};
+use drover_plan::capacity::{HOST_RESERVE, OVERHEAD};
 use drover_store::memory::MemoryCluster;
 use serde::de::DeserializeOwned;
 use serde_json::from_slice;
@@ -34,6 +39,7 @@ impl fmt::Display for Violation {
 pub(crate) struct Judge {
     state: Arc<Mutex<State>>,
     cluster: MemoryCluster,
+    shape: Shape,
     start: Instant,
 }
 
@@ -45,8 +51,8 @@ struct State {
 }
 
 impl Judge {
-    pub(crate) fn new(cluster: MemoryCluster) -> Judge {
-        Judge { state: Arc::default(), cluster, start: Instant::now() }
+    pub(crate) fn new(cluster: MemoryCluster, shape: Shape) -> Judge {
+        Judge { state: Arc::default(), cluster, shape, start: Instant::now() }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -95,6 +101,22 @@ impl Judge {
         }
         if started {
             self.claims_hold();
+            self.memory_holds(node);
+        }
+    }
+
+    /// What runs on a node fits into it. Only where nobody starts a VM by hand, which may be one too many.
+    fn memory_holds(&self, node: &NodeName) {
+        if self.shape != Shape::Drills {
+            return;
+        }
+        let running = self.lock().running.clone();
+        let here = running.iter().filter(|(_, nodes)| nodes.contains_key(node)).map(|(uuid, _)| uuid);
+        let needs = here.filter_map(|uuid| self.read::<VmRecord>(&layout::vm(uuid)));
+        let used: Bytes = needs.map(|vm| domain::demand(&vm.xml).memory.saturating_add(OVERHEAD)).sum();
+        let has = MEMORY.saturating_sub(HOST_RESERVE);
+        if used > has {
+            self.violated(format!("{node} has {has} for VMs, and {used} are in use"));
         }
     }
 
@@ -102,9 +124,11 @@ impl Judge {
     pub(crate) fn claims_hold(&self) {
         let running = self.lock().running.clone();
         for (uuid, nodes) in running {
-            for node in nodes.keys() {
+            for (node, mark) in &nodes {
                 let claim: Option<Claim> = self.read(&layout::vm_claim(&uuid));
-                if !claim.as_ref().is_some_and(|c| c.is_held_by(node)) {
+                // A guest that has just come has its next grant; its sender's claim says where it was sent.
+                let arrived = |c: &Claim| c.to.as_ref() == Some(node) && c.epoch.next() == mark.epoch;
+                if !claim.as_ref().is_some_and(|c| c.is_held_by(node) || arrived(c)) {
                     let holder = claim.and_then(|c| c.node).map_or("nobody".to_owned(), |n| n.to_string());
                     self.violated(format!("VM {uuid} runs on {node}, but the claim is {holder}'s"));
                 }
@@ -134,6 +158,22 @@ impl Judge {
                     "VM {uuid} is to be {state} on {:?}, runs on {nodes:?}, and is claimed by {:?}",
                     record.node, claim.node
                 )),
+            }
+        }
+        out
+    }
+
+    /// Nodes that are neither done with being emptied or filled, nor say what keeps them from it.
+    pub(crate) fn unfinished_nodes<'a>(&self, nodes: impl Iterator<Item = &'a NodeName>) -> Vec<String> {
+        let mut out = Vec::new();
+        for name in nodes {
+            let record: Option<NodeRecord> = self.read(&layout::node(name));
+            let status: Option<NodeStatus> = self.read(&layout::node_status(name));
+            let state = record.map(|r| r.domain_state);
+            let drain = status.and_then(|s| s.drain);
+            let blocked = drain.as_ref().is_some_and(|d| d.left == 0 && !d.blocked.is_empty());
+            if matches!(state, Some(DomainState::Flush | DomainState::Unflush)) && !blocked {
+                out.push(format!("node {name} is in state {state:?}, with {drain:?}"));
             }
         }
         out

@@ -32,19 +32,46 @@ pub struct Options {
     pub weather: Duration,
     /// A defect that is planted, to see that the simulation finds it.
     pub lie: Lie,
+    /// What the cluster is, and what is done with it.
+    pub shape: Shape,
+}
+
+/// A kind of cluster, and of its administrators.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum Shape {
+    /// Three nodes and a handful of VMs, with every order that there is.
+    #[default]
+    Small,
+    /// Five nodes that are well filled by 60 VMs: nodes are flushed and made ready, VMs are sent around and called back.
+    Drills,
+}
+
+impl Shape {
+    pub(crate) fn nodes(self) -> u64 {
+        match self {
+            Shape::Small => 3,
+            Shape::Drills => 5,
+        }
+    }
+    pub(crate) fn vms(self) -> u64 {
+        match self {
+            Shape::Small => 4,
+            Shape::Drills => 60,
+        }
+    }
 }
 
 impl Options {
     /// An ordinary run of a seed.
     pub fn of(seed: u64) -> Options {
-        Options { seed, weather: Duration::from_secs(240), lie: Lie::None }
+        Options { seed, weather: Duration::from_secs(240), lie: Lie::None, shape: Shape::Small }
     }
 }
 
 /// What happened in a run, to see that it was worth it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// Domains that came into memory.
+    /// Domains that came into memory, by a start or by a migration.
     pub starts: u64,
     /// Orders that were accepted.
     pub orders: u64,

@@ -1,8 +1,8 @@
 //! Defects that are planted between the agents and what they stand on, to see that the simulation would find such a thing in the agents.
 
 use async_trait::async_trait;
-use drover_drivers::hypervisor::{self, Connection, Domain, Event, Host, Hypervisor, Usage};
-use drover_model::{Obs, RecordPath};
+use drover_drivers::hypervisor::{self, Connection, Domain, Event, Host, Hypervisor, Sending, Usage};
+use drover_model::{Claim, Obs, Progress, RecordPath};
 use drover_store::{CreateMode, Op, Record, Session, Store, Version, Watch};
 use std::sync::Arc;
 use tokio::sync::{broadcast, watch};
@@ -18,12 +18,14 @@ pub enum Lie {
     BlindWrites,
     /// A domain whose state is not known counts as one that is not there.
     UnknownIsAbsent,
+    /// Nobody writes down that a guest is being sent.
+    UnwrittenSends,
 }
 
 impl Lie {
     pub(crate) fn store(self, truth: Arc<dyn Store>) -> Arc<dyn Store> {
         match self {
-            Lie::BlindWrites => Arc::new(LyingStore { truth }),
+            Lie::BlindWrites | Lie::UnwrittenSends => Arc::new(LyingStore { truth, lie: self }),
             Lie::None | Lie::UnknownIsAbsent => truth,
         }
     }
@@ -31,18 +33,22 @@ impl Lie {
     pub(crate) fn hypervisor(self, truth: Arc<dyn Hypervisor>) -> Arc<dyn Hypervisor> {
         match self {
             Lie::UnknownIsAbsent => Arc::new(LyingHypervisor { truth }),
-            Lie::None | Lie::BlindWrites => truth,
+            Lie::None | Lie::BlindWrites | Lie::UnwrittenSends => truth,
         }
     }
 }
 
 struct LyingStore {
     truth: Arc<dyn Store>,
+    lie: Lie,
 }
 
 impl LyingStore {
     /// The version that the record has now, whatever was expected.
     async fn blind(&self, path: &RecordPath, expected: Version) -> Version {
+        if self.lie != Lie::BlindWrites {
+            return expected;
+        }
         match self.truth.get(path).await {
             Ok(Some(record)) => record.version,
             _ => expected,
@@ -72,6 +78,11 @@ impl Store for LyingStore {
         let mut told = Vec::new();
         for op in ops {
             match op {
+                Op::Set(path, data, expected) if self.lie == Lie::UnwrittenSends && path.name() == "claim" => {
+                    let said: Option<Claim> = serde_json::from_slice(&data).ok();
+                    let data = said.and_then(|claim| serde_json::to_vec(&claim.sending_to(None)).ok()).unwrap_or(data);
+                    told.push(Op::Set(path, data, expected));
+                }
                 Op::Check(path, expected) => {
                     let expected = self.blind(&path, expected).await;
                     told.push(Op::Check(path, expected));
@@ -128,6 +139,18 @@ impl Hypervisor for LyingHypervisor {
     }
     async fn undefine(&self, uuid: Uuid) -> hypervisor::Result<()> {
         self.truth.undefine(uuid).await
+    }
+    async fn migrate(&self, uuid: Uuid, how: Sending) -> hypervisor::Result<()> {
+        self.truth.migrate(uuid, how).await
+    }
+    async fn migration(&self, uuid: Uuid) -> hypervisor::Result<Option<Progress>> {
+        self.truth.migration(uuid).await
+    }
+    async fn abort_migration(&self, uuid: Uuid) -> hypervisor::Result<()> {
+        self.truth.abort_migration(uuid).await
+    }
+    async fn post_copy(&self, uuid: Uuid) -> hypervisor::Result<()> {
+        self.truth.post_copy(uuid).await
     }
     async fn live_xml(&self, uuid: Uuid) -> hypervisor::Result<Option<String>> {
         self.truth.live_xml(uuid).await

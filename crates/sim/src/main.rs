@@ -1,7 +1,7 @@
 //! Runs simulations: many seeds, or one to look at.
 
 use clap::Parser;
-use drover_sim::{Lie, Options, Tally};
+use drover_sim::{Lie, Options, Shape, Tally};
 use std::{
     ops::Range,
     process::ExitCode,
@@ -28,6 +28,9 @@ struct Arguments {
     /// Plant a defect, to see that it is found
     #[arg(long, value_enum, default_value_t)]
     lie: Lie,
+    /// What the cluster is
+    #[arg(long, value_enum, default_value_t)]
+    shape: Shape,
     /// How much to tell of a single seed: info, debug, trace
     #[arg(long, default_value = "debug")]
     level: tracing::Level,
@@ -40,11 +43,15 @@ fn range(text: &str) -> Result<Range<u64>, String> {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let options =
-        |seed| Options { weather: Duration::from_secs(arguments.weather), lie: arguments.lie, ..Options::of(seed) };
+    let options = |seed| Options {
+        weather: Duration::from_secs(arguments.weather),
+        lie: arguments.lie,
+        shape: arguments.shape,
+        ..Options::of(seed)
+    };
     match arguments.seed {
         Some(seed) => one(options(seed), arguments.level),
-        None => many(arguments.seeds.clone(), options, arguments.lie),
+        None => many(arguments.seeds.clone(), options, arguments.lie, arguments.shape),
     }
 }
 
@@ -79,7 +86,7 @@ fn describe(tally: &Tally) -> String {
     )
 }
 
-fn many(seeds: Range<u64>, options: impl Fn(u64) -> Options + Sync, lie: Lie) -> ExitCode {
+fn many(seeds: Range<u64>, options: impl Fn(u64) -> Options + Sync, lie: Lie, shape: Shape) -> ExitCode {
     let (next, began) = (AtomicU64::new(seeds.start), Instant::now());
     let total = Mutex::new((Tally::default(), Vec::new()));
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
@@ -115,7 +122,11 @@ fn many(seeds: Range<u64>, options: impl Fn(u64) -> Options + Sync, lie: Lie) ->
             clap::ValueEnum::to_possible_value(&lie).map(|v| v.get_name().to_owned()).unwrap_or_default()
         )
     };
-    println!("{} failed; to see the first of them: cargo run -p drover-sim -- --seed {first}{lie}", failed.len());
+    let shape = if shape == Shape::Small { "" } else { " --shape drills" };
+    println!(
+        "{} failed; to see the first of them: cargo run -p drover-sim -- --seed {first}{shape}{lie}",
+        failed.len()
+    );
     ExitCode::FAILURE
 }
 

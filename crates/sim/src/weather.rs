@@ -29,7 +29,8 @@ impl Weather {
     pub(crate) fn begin(&self, world: &mut World) {
         world.cluster.set_weather(memory::Weather { latency_ms: 0..20, lost_per_mille: 5 });
         for machine in &world.machines {
-            let mood = fake::Weather { latency_ms: 0..600, power_off_ms: 0..5000, ..Default::default() };
+            let mood =
+                fake::Weather { latency_ms: 0..600, power_off_ms: 0..5000, transfer_ms: 0..8000, ..Default::default() };
             machine.hardware.set_weather(mood);
         }
     }
@@ -114,6 +115,8 @@ impl Weather {
             deaf_per_mille: dice.roll(300),
             stubborn_per_mille: dice.roll(300),
             power_off_ms: 0..dice.roll(20_000),
+            transfer_ms: 0..dice.roll(40_000),
+            astray_per_mille: dice.roll(300),
         };
         if let Some(machine) = world.machines.get(index) {
             machine.hardware.set_weather(mood);
@@ -128,6 +131,7 @@ impl Weather {
             machine.hardware.set_weather(fake::Weather {
                 latency_ms: 0..50,
                 power_off_ms: 0..2000,
+                transfer_ms: 0..3000,
                 ..Default::default()
             });
         }

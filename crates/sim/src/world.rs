@@ -1,7 +1,7 @@
 //! The machines, their daemons, and the course of a run.
 
 use crate::{
-    Lie, Options, Tally,
+    Lie, Options, Shape, Tally,
     invariants::{Judge, Violation},
     orders::Administrator,
     weather,
@@ -10,7 +10,7 @@ use drover_agent::{Agent, Drivers, HostFacts, NodeHandle};
 use drover_drivers::{
     hypervisor::{
         Hypervisor,
-        fake::{FakeHypervisor, FakeMachine},
+        fake::{FakeHypervisor, FakeMachine, FakeNetwork},
     },
     storage::fake::FakeDisks,
 };
@@ -27,8 +27,8 @@ use tokio::{
 };
 use uuid::Uuid;
 
-/// How many nodes there are.
-const NODES: u64 = 3;
+/// What each machine offers.
+pub(crate) const MEMORY: Bytes = Bytes::mib(16384);
 /// After so long the server ends a silent session.
 pub(crate) const SESSION_TIMEOUT: Duration = Duration::from_secs(4);
 /// In so much virtual time of calm everything must be as it should. A guest may use all of its patience for a shutdown, twice.
@@ -59,6 +59,7 @@ pub(crate) struct World {
     pub(crate) cluster: MemoryCluster,
     pub(crate) machines: Vec<Machine>,
     pub(crate) judge: Judge,
+    pub(crate) shape: Shape,
     lie: Lie,
 }
 
@@ -73,12 +74,7 @@ impl Machine {
         let store = cluster.session(SESSION_TIMEOUT);
         let hypervisor = Arc::new(self.hardware.connect());
         let began = judge.start();
-        let facts = HostFacts {
-            cpus: 8,
-            memory_total: Bytes::mib(16384),
-            memory_available: Bytes::mib(16384),
-            ..HostFacts::default()
-        };
+        let facts = HostFacts { cpus: 8, memory_total: MEMORY, memory_available: MEMORY, ..HostFacts::default() };
         let instance = Uuid::from_u64_pair(u64::from(self.daemons), self.name.as_str().bytes().map(u64::from).sum());
         let options = drover_agent::Options {
             name: self.name.clone(),
@@ -87,6 +83,8 @@ impl Machine {
             machine: self.name.to_string(),
             boot: self.boots.to_string(),
             instance,
+            migration: format!("fake://{}", self.name),
+            shared: vec![],
             capacity: None,
             host: Arc::new(move || Ok(facts.clone())),
             domain_type: always(DomainType::Qemu),
@@ -154,16 +152,17 @@ impl World {
     fn new(options: Options) -> World {
         let mut dice = Dice::new(options.seed);
         let cluster = MemoryCluster::new(dice.any());
-        let judge = Judge::new(cluster.clone());
-        let machines = (1..=NODES).filter_map(|i| {
+        let judge = Judge::new(cluster.clone(), options.shape);
+        let network = FakeNetwork::default();
+        let machines = (1..=options.shape.nodes()).filter_map(|i| {
             let name = NodeName::new(&format!("hv{i}")).ok()?;
-            let hardware = FakeMachine::new(dice.any());
+            let hardware = network.plug(&format!("fake://{name}"), &FakeMachine::new(dice.any()));
             let (observer, node) = (judge.clone(), name.clone());
             hardware.observe(Box::new(move |uuid, mark, started| observer.domain(&node, uuid, mark, started)));
             Some(Machine { name, hardware, daemon: None, boots: 1, daemons: 0 })
         });
         let machines = machines.collect();
-        World { dice, cluster, machines, judge, lie: options.lie }
+        World { dice, cluster, machines, judge, shape: options.shape, lie: options.lie }
     }
 
     /// Starts whatever daemon does not run.
@@ -188,6 +187,9 @@ pub(crate) async fn play(options: Options) -> Result<Tally, Violation> {
     world.start_daemons();
     sleep(Duration::from_secs(5)).await;
     let mut administrator = Administrator::new(world.dice.any());
+    if world.shape == Shape::Drills {
+        administrator.fill(&mut world).await;
+    }
     let until = Instant::now() + options.weather;
     let mut weather = weather::Weather::default();
     weather.begin(&mut world);
@@ -205,7 +207,8 @@ pub(crate) async fn play(options: Options) -> Result<Tally, Violation> {
     loop {
         world.judge.claims_hold();
         world.judge.verdict()?;
-        let unfinished = world.judge.unfinished(administrator.vms());
+        let mut unfinished = world.judge.unfinished(administrator.vms());
+        unfinished.extend(world.judge.unfinished_nodes(world.machines.iter().map(|m| &m.name)));
         if unfinished.is_empty() {
             break;
         }
@@ -215,7 +218,7 @@ pub(crate) async fn play(options: Options) -> Result<Tally, Violation> {
         sleep(Duration::from_secs(1)).await;
     }
     for machine in &mut world.machines {
-        machine.crash_daemon(&Judge::new(world.cluster.clone()));
+        machine.crash_daemon(&Judge::new(world.cluster.clone(), world.shape));
     }
     server.abort();
     Ok(world.judge.tally())

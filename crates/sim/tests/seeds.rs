@@ -1,7 +1,7 @@
 //! Seeds that are run with every test. Thousands more: `drover-sim --seeds 0..10000`.
 #![allow(clippy::panic, reason = "tests end by panicking")]
 
-use drover_sim::{Lie, Options, run};
+use drover_sim::{Lie, Options, Shape, run};
 
 #[test]
 fn no_seed_violates_anything() {
@@ -16,6 +16,15 @@ fn no_seed_violates_anything() {
 }
 
 #[test]
+fn no_drill_violates_anything() {
+    for seed in 0..12 {
+        if let Err(violation) = run(Options { shape: Shape::Drills, ..Options::of(seed) }) {
+            panic!("{violation}\nTo see it: cargo run -p drover-sim -- --shape drills --seed {seed}");
+        }
+    }
+}
+
+#[test]
 fn the_same_seed_is_the_same_run() {
     for seed in 0..10 {
         assert_eq!(run(Options::of(seed)), run(Options::of(seed)), "seed {seed}");
@@ -26,7 +35,7 @@ fn the_same_seed_is_the_same_run() {
 /// The simulation must be able to fail: each of these defects is found.
 #[test]
 fn planted_defects_are_found() {
-    for lie in [Lie::UnknownIsAbsent, Lie::BlindWrites] {
+    for lie in [Lie::UnknownIsAbsent, Lie::BlindWrites, Lie::UnwrittenSends] {
         let found = (0..400).any(|seed| run(Options { lie, ..Options::of(seed) }).is_err());
         assert!(found, "{lie:?} was not found");
     }

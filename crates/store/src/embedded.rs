@@ -26,6 +26,9 @@ type Row = (i64, i64, u64, u64, &'static [u8]);
 /// Path of a record → its node.
 const RECORDS: TableDefinition<'_, &str, Row> = TableDefinition::new("records");
 
+/// How much of the database is kept in memory beside the tree, in bytes: little, for reads come from the tree.
+const CACHE: usize = 1 << 20;
+
 /// The database's file in its folder.
 const FILE: &str = "store.redb";
 
@@ -53,7 +56,7 @@ impl EmbeddedStore {
         let file = folder.join(FILE);
         let broken = |what: &str, why: String| StoreError::Broken(format!("{what} {}: {why}", file.display()));
         std::fs::create_dir_all(folder).map_err(|e| broken("cannot make the folder of", e.to_string()))?;
-        let database = Database::create(&file).map_err(|error| match error {
+        let database = Database::builder().set_cache_size(CACHE).create(&file).map_err(|error| match error {
             redb::DatabaseError::DatabaseAlreadyOpen => {
                 broken("cannot open", "another process has it open; is a droverd running already?".to_owned())
             }

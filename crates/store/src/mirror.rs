@@ -3,11 +3,13 @@
 use crate::{Record, Result, Store, StoreError, Wakeup};
 use drover_model::RecordPath;
 use futures_util::stream::{FuturesOrdered, StreamExt};
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
 use tokio::sync::watch;
 
 /// How many reads are under way at once when everything is read: enough to fill the way to the store, few enough for its queue.
 const IN_FLIGHT: usize = 64;
+/// How often one of them is sent when no answer comes.
+const TRIES: usize = 4;
 /// How soon a failed read is tried again, if no wake-up comes before.
 const RETRY: Duration = Duration::from_millis(500);
 
@@ -40,6 +42,17 @@ pub struct Mirror<S> {
     /// The revision of each record that the sink has: an older read never replaces a newer one.
     have: BTreeMap<RecordPath, i64>,
     freshness: watch::Sender<Freshness>,
+}
+
+/// A read among many, tried again by itself when no answer comes: one lost answer must not cost all the others.
+async fn again<T, F: Future<Output = Result<T>>>(read: impl Fn() -> F) -> Result<T> {
+    for _ in 1..TRIES {
+        match read().await {
+            Err(StoreError::Unknown { .. }) => {}
+            answer => return answer,
+        }
+    }
+    read().await
 }
 
 impl<S: Sink> Mirror<S> {
@@ -138,7 +151,8 @@ impl<S: Sink> Mirror<S> {
                 && let Some(path) = todo.pop()
             {
                 reads.push_back(async move {
-                    let (record, children) = tokio::join!(self.store.get(&path), self.store.children(&path));
+                    let (record, children) =
+                        tokio::join!(again(|| self.store.get(&path)), again(|| self.store.children(&path)));
                     (path, record, children)
                 });
             }

@@ -3,19 +3,24 @@
 //! Each request reads the records afresh, so that it never decides on a stale view; where somebody else was quicker it decides again on what
 //! that one wrote, except where the request names the version that it is meant for: then the answer is a conflict.
 
+mod config;
 mod node;
 mod token;
+mod vm;
 
-use crate::{context::Context, faults, records};
+pub use config::{ConfigChange, DEADLINE_MAX_S, LIMIT_MAX};
+
+use crate::{arrivals, context::Context, faults, records};
 use drover_model::{
-    BadName, Claim, ClusterView, Definition, NodeName, Stored, VmName, VmRecord, VmStatus,
-    domain::BadXml,
+    BadName, Claim, ClusterView, Definition, MetaChange, NodeName, Stored, VmMeta, VmName, VmRecord, VmStatus,
+    domain::{BadXml, devices::Devices},
     layout,
     vm::{Epoch, VM_SCHEMA},
 };
 use drover_plan::{
     admit::{self, Command, Deletion, Refusal},
-    place,
+    capacity::Ledger,
+    place::{self, Wanted},
 };
 use drover_store::{Op, StoreError, Version};
 use std::{sync::Arc, time::Duration};
@@ -99,6 +104,8 @@ pub struct Define {
     pub xml: String,
     /// Its node; `None`: one is chosen.
     pub node: Option<NodeName>,
+    /// What is said of it beside its definition.
+    pub meta: MetaChange,
 }
 
 /// A new definition of a VM.
@@ -164,6 +171,15 @@ impl Commands {
         self.shown(|view| view.vms.get(&uuid).is_some_and(|vm| vm.record.version >= version)).await;
     }
 
+    /// The view, if there is one yet.
+    fn view(&self) -> Result<Arc<ClusterView>> {
+        if !self.ctx.views.freshness().borrow().is_loaded() {
+            let why = "this node has not read the cluster's records yet; try again in a moment";
+            return Err(CommandError::Unavailable(why.to_owned()));
+        }
+        Ok(self.ctx.views.latest())
+    }
+
     async fn read(&self, uuid: &Uuid) -> Result<Vm> {
         let store = &*self.ctx.store;
         let (record, claim) = (layout::vm(uuid), layout::vm_claim(uuid));
@@ -185,15 +201,15 @@ impl Commands {
     /// Defines a VM, and chooses its node if none is named.
     pub async fn define(&self, request: Define) -> Result<Change> {
         let definition = Definition::parse(&request.xml, Uuid::new_v4())?;
-        if !self.ctx.views.freshness().borrow().is_loaded() {
-            let why = "this node has not read the cluster's records yet; try again in a moment";
-            return Err(CommandError::Unavailable(why.to_owned()));
-        }
-        let view = self.ctx.views.latest();
+        let view = self.view()?;
+        let meta = vm::checked(&view, &request.meta, &VmMeta::default())?;
         let node = match request.node {
-            Some(node) => Some(known_node(&view, node)?),
+            Some(node) => Some(vm::allowed(known_node(&view, node)?, &meta)?),
             None => {
-                let placement = place::choose(&view, definition.demand);
+                let devices = Devices::read(&definition.xml);
+                let wanted =
+                    Wanted { demand: definition.demand, meta: &meta, devices: &devices, from: None, live: false };
+                let placement = place::choose(&view, &Ledger::of(&view), &wanted);
                 let Some(node) = placement.node.clone() else {
                     let why = placement.reasons();
                     return Err(CommandError::Refused(format!(
@@ -204,7 +220,8 @@ impl Commands {
                 Some(node)
             }
         };
-        let record = admit::define(&definition, node);
+        let profile = request.meta.profile.unwrap_or_default();
+        let record = VmRecord { meta, profile, ..admit::define(&definition, node) };
         let (uuid, name) = (record.uuid, record.name.clone());
         let ops = self.new_vm(&record)?;
         match self.ctx.store.multi(ops).await {
@@ -238,6 +255,8 @@ impl Commands {
             since: self.ctx.wall(),
             console: false,
             vnc: None,
+            progress: None,
+            move_failure: None,
         };
         Ok(vec![
             records::create_op(layout::vm_name(&record.name), &record.uuid)?,
@@ -351,6 +370,9 @@ impl Commands {
                         Op::Delete(layout::vm(&uuid), Some(Version(record.version))),
                     ];
                     ops.extend(faults::removal(&*self.ctx.store, &uuid).await?);
+                    if let Some(answer) = arrivals::removal(&*self.ctx.store, &uuid).await? {
+                        ops.insert(0, answer);
+                    }
                     self.ctx.store.multi(ops).await.map(|()| None)
                 }
             };

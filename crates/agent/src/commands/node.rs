@@ -1,14 +1,63 @@
 //! Requests about nodes.
 
 use super::{CommandError, Commands, Result};
-use drover_model::{ClusterView, NodeName, layout};
-use drover_plan::node;
+use crate::records;
+use drover_model::{ClusterView, DomainState, NodeName, NodeRecord, NodeView, Stored, layout};
+use drover_plan::{drain, node};
 use drover_store::{Op, StoreError, Version};
+use std::sync::Arc;
+
+impl From<drain::Refusal> for CommandError {
+    fn from(refusal: drain::Refusal) -> CommandError {
+        CommandError::Refused(refusal.to_string())
+    }
+}
 
 impl Commands {
+    /// Has a node emptied, or made ready. Replaces whatever of the two is under way at once.
+    pub async fn set_domain_state(&self, name: NodeName, ready: bool, force: bool) -> Result<DomainState> {
+        for _ in 0..super::TRIES {
+            let path = layout::node(&name);
+            let old: Option<Stored<NodeRecord>> = records::read(&*self.ctx.store, &path).await?;
+            let mut view = ClusterView::clone(&*self.view()?);
+            known(&view, &name)?;
+            let Some(old) = old else { return Err(CommandError::NotFound(format!("there is no node {name}"))) };
+            if let Some(node) = view.nodes.get_mut(&name) {
+                Arc::make_mut(node).record = old.clone();
+            }
+            let next = drain::request(&view, &name, ready, force)?;
+            if next == old.value.domain_state {
+                return Ok(next);
+            }
+            let new = NodeRecord { domain_state: next, ..old.value.clone() };
+            match self.ctx.store.set(&path, records::encode(&new)?, Version(old.version)).await {
+                Ok(version) => {
+                    tracing::info!(node = %name, from = %old.value.domain_state, to = %next, "a node's wanted state");
+                    let newer = |node: &Arc<NodeView>| node.record.version >= version.0;
+                    self.shown(|view| view.nodes.get(&name).is_none_or(newer)).await;
+                    return Ok(next);
+                }
+                Err(error) if error.is_conflict() => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(CommandError::Conflict(format!("node {name} is being changed by others all the time; try again")))
+    }
+
+    /// What a flush of a node would do now.
+    pub fn plan_flush(&self, name: &NodeName) -> Result<drain::Plan> {
+        let mut view = ClusterView::clone(&*self.view()?);
+        known(&view, name)?;
+        // As it would be then: the node takes no VMs.
+        if let Some(node) = view.nodes.get_mut(name) {
+            Arc::make_mut(node).record.value.domain_state = DomainState::Flush;
+        }
+        Ok(drain::evacuate(&view, name))
+    }
+
     /// Removes a node that is gone for good, so that its name is free.
     pub async fn remove_node(&self, name: NodeName) -> Result<()> {
-        let view = self.ctx.views.latest();
+        let view = self.view()?;
         let record = known(&view, &name)?;
         node::remove(&view, &name).map_err(|refusal| CommandError::Refused(refusal.to_string()))?;
         let mut ops = vec![Op::Delete(layout::node(&name), Some(Version(record)))];

@@ -5,12 +5,16 @@
 //! step's future is dropped and plan is asked again. What a dropped step leaves behind in the hypervisor is observed as unknown until it has come to
 //! rest, and plan does nothing on an unknown domain.
 
+mod migrate;
 mod step;
 
 use crate::{context::Context, faults, records};
 use drover_drivers::hypervisor::Domain;
-use drover_model::{Claim, Obs, Stored, VmRecord, VmStatus, layout, vm::VM_SCHEMA};
-use drover_plan::vm::{self as plan, Decision, Memory, Seen, Situation, Step};
+use drover_model::{Claim, MoveFailure, Obs, Stored, VmRecord, VmStatus, layout, vm::VM_SCHEMA};
+use drover_plan::{
+    moves::{self, Turn},
+    vm::{self as plan, Decision, Memory, Seen, Situation, Step},
+};
 use drover_store::StoreError;
 use std::{sync::Arc, time::Duration};
 use tokio::sync::watch;
@@ -36,12 +40,16 @@ struct Task {
     memory: Memory,
     /// Whether crashes were taken over from the last daemon's report.
     remembered: bool,
+    /// The VM's last move, if that failed.
+    failure: Option<MoveFailure>,
+    /// The guest's way to another node, while it is on it.
+    journey: Option<migrate::Journey>,
 }
 
 /// Looks after one VM until it does not concern this node any more. The bell's value is counted up by whoever has a reason to look
 /// again; what is returned is the value that was answered last.
 pub(crate) async fn run(ctx: Arc<Context>, uuid: Uuid, mut bell: watch::Receiver<u64>) -> u64 {
-    let mut task = Task { ctx, uuid, memory: Memory::default(), remembered: false };
+    let mut task = Task { ctx, uuid, memory: Memory::default(), remembered: false, failure: None, journey: None };
     let mut retry = RETRY;
     loop {
         let rung = *bell.borrow_and_update();
@@ -73,30 +81,27 @@ pub(crate) async fn run(ctx: Arc<Context>, uuid: Uuid, mut bell: watch::Receiver
 impl Task {
     /// Looks, decides, reports, and does one step (or drops it, if the record changes meanwhile).
     async fn pass(&mut self) -> Result<Decision, StoreError> {
-        let snapshot = self.look().await?;
-        let seen = match &snapshot.domain {
-            Obs::Known(d) => Obs::Known(Seen { run: d.run, off: d.off, mark: d.mark }),
-            Obs::Absent => Obs::Absent,
-            Obs::Unknown(why) => Obs::Unknown(why.clone()),
-        };
-        let now = self.ctx.clock.now();
-        self.remember(&snapshot, now);
-        self.memory.absorb(snapshot.record.as_ref().map(|r| &r.value), &seen, now);
-        let decision = plan::next(&Situation {
-            me: self.ctx.me(),
-            record: snapshot.record.as_ref(),
-            claim: snapshot.claim.as_ref(),
-            domain: &seen,
-            memory: &self.memory,
-            host: &self.ctx.host_state(),
-            now,
-        });
+        let (mut snapshot, mut decision) = self.decide().await?;
+        let claimed = snapshot.claim.as_ref().is_some_and(|c| c.value.is_held_by(self.ctx.me()));
+        if matches!(decision.step, Step::Destroy | Step::Undefine) && !claimed {
+            // A guest without a claim may have come by migration, of which this side of the store has not heard yet. Its claim said so before it came:
+            // what is read after a synchronisation shows it.
+            self.ctx.store.sync().await?;
+            (snapshot, decision) = self.decide().await?;
+        }
+        let sending = snapshot.domain.known().is_some_and(|d| d.sending);
         if !matches!(decision.step, Step::Wait | Step::Leave) {
             tracing::debug!(vm = %self.uuid, step = ?decision.step, doing = decision.doing, "step");
         }
         // The report comes first, so that whoever waits for the step sees what is being waited for; but it delays no start.
         if decision.step != Step::Start {
             self.report(&snapshot, &decision).await?;
+        }
+        // One that an earlier daemon sent, or whose order was changed on its way.
+        match snapshot.record.as_ref().and_then(|r| Some((r.version, r.value.state.destination()?.clone()))) {
+            Some((version, to)) if decision.step == Step::Wait && sending => self.look_after(version, &to).await,
+            _ if !sending => self.journey = None,
+            _ => {}
         }
         if decision.step == Step::Wait
             && let Some(record) = &snapshot.record
@@ -113,6 +118,41 @@ impl Task {
             }
         }
         Ok(decision)
+    }
+
+    /// Looks at everything, and asks plan.
+    async fn decide(&mut self) -> Result<(Snapshot, Decision), StoreError> {
+        let snapshot = self.look().await?;
+        let seen = match &snapshot.domain {
+            Obs::Known(d) => Obs::Known(Seen { run: d.run, off: d.off, mark: d.mark, sending: d.sending }),
+            Obs::Absent => Obs::Absent,
+            Obs::Unknown(why) => Obs::Unknown(why.clone()),
+        };
+        let now = self.ctx.clock.now();
+        self.remember(&snapshot, now);
+        self.memory.absorb(snapshot.record.as_ref().map(|r| &r.value), &seen, now);
+        let turn = self.turn(&snapshot);
+        let decision = plan::next(&Situation {
+            me: self.ctx.me(),
+            record: snapshot.record.as_ref(),
+            claim: snapshot.claim.as_ref(),
+            domain: &seen,
+            memory: &self.memory,
+            host: &self.ctx.host_state(),
+            turn: &turn,
+            now,
+        });
+        Ok((snapshot, decision))
+    }
+
+    /// Whether the VM may go, if it is to be moved: a question to the whole view, which must show the same order as the record.
+    fn turn(&self, snapshot: &Snapshot) -> Turn {
+        let Some(record) = snapshot.record.as_ref().filter(|r| r.value.state.destination().is_some()) else {
+            return Turn::Go;
+        };
+        let view = self.ctx.views.latest();
+        let shown = view.vms.get(&self.uuid).is_some_and(|vm| vm.record.version == record.version);
+        if shown { moves::turn(&view, &self.uuid) } else { Turn::Wait("the order to move it has just come".to_owned()) }
     }
 
     async fn look(&self) -> Result<Snapshot, StoreError> {
@@ -135,6 +175,7 @@ impl Task {
             if let Some(status) = snapshot.status.as_ref().filter(|s| s.value.node == *self.ctx.me()) {
                 self.memory.crashes = status.value.crashes;
                 self.memory.crashed_at = (status.value.crashes > 0).then_some(now);
+                self.failure.clone_from(&status.value.move_failure);
             }
         }
     }
@@ -164,6 +205,8 @@ impl Task {
             since: since.unwrap_or_else(|| self.ctx.wall()),
             console: old.is_some_and(|o| o.console) || domain.is_some(),
             vnc: domain.and_then(|d| d.vnc.clone()),
+            progress: domain.filter(|d| d.sending).and_then(|_| old?.progress),
+            move_failure: self.failure.clone(),
         };
         (old != Some(&status)).then_some(status)
     }

@@ -1,7 +1,7 @@
 //! Does one step for a VM. Every step may be dropped at any await and done again.
 
 use super::{Snapshot, Task};
-use crate::{faults, records};
+use crate::{arrivals, faults, records};
 use drover_drivers::hypervisor::HypervisorError;
 use drover_model::{
     Claim, Stored, VmRecord, VmState,
@@ -43,6 +43,20 @@ impl Task {
                 let ops = vec![records::set_op(layout::vm_claim(&self.uuid), &claim.value.released(), claim.version)?];
                 self.ctx.store.multi(ops).await
             }
+            Step::Migrate(to) => self.migrate(snapshot, record, claim, to).await,
+            Step::AbortMigration => {
+                tracing::info!(vm = %record.value.name, why = decision.doing, "stopping a migration");
+                let result = self.ctx.hypervisor.abort_migration(self.uuid).await;
+                self.log_failure(result);
+                // Until it is seen to have stopped, or the record changes.
+                let again = self.ctx.clock.now().after(drover_plan::vm::LOOK_AGAIN / 4);
+                self.ctx.clock.until(Some(again)).await;
+                Ok(())
+            }
+            Step::CallBack => self.call_back(claim).await,
+            Step::GiveUpMove(why) => self.give_up_move(record, why).await,
+            Step::HandOver(to) => self.hand_over(record, claim, to).await,
+            Step::TakeOver => self.take_over(record, claim).await,
             Step::RemoveDisks => {
                 self.remove_disks(record).await;
                 Ok(())
@@ -85,6 +99,7 @@ impl Task {
         match self.ctx.hypervisor.create(self.uuid, xml).await {
             Ok(()) => {
                 tracing::info!(vm = %vm.name, epoch = %granted.epoch, "started a VM");
+                self.failure = None;
                 Ok(())
             }
             Err(HypervisorError::Refused { why, .. }) => {
@@ -99,7 +114,12 @@ impl Task {
         }
     }
 
-    async fn complete(&self, record: &Stored<VmRecord>, next: &VmState, why: &str) -> Result<(), StoreError> {
+    pub(super) async fn complete(
+        &self,
+        record: &Stored<VmRecord>,
+        next: &VmState,
+        why: &str,
+    ) -> Result<(), StoreError> {
         let vm = &record.value;
         let done = VmRecord { state: next.clone(), ..vm.clone() };
         self.ctx.store.set(&layout::vm(&self.uuid), records::encode(&done)?, Version(record.version)).await?;
@@ -135,12 +155,15 @@ impl Task {
         ops.push(Op::Delete(layout::vm_name(&record.value.name), None));
         ops.push(Op::Delete(layout::vm(&self.uuid), Some(Version(record.version))));
         ops.extend(faults::removal(&*self.ctx.store, &self.uuid).await?);
+        if let Some(answer) = arrivals::removal(&*self.ctx.store, &self.uuid).await? {
+            ops.insert(0, answer);
+        }
         self.ctx.store.multi(ops).await?;
         tracing::info!(vm = %record.value.name, "deleted a VM");
         Ok(())
     }
 
-    fn log_failure(&self, result: drover_drivers::hypervisor::Result<()>) -> bool {
+    pub(super) fn log_failure(&self, result: drover_drivers::hypervisor::Result<()>) -> bool {
         match result {
             Ok(()) => false,
             Err(error) => {

@@ -5,11 +5,15 @@ use crate::{
     endpoint::Call,
 };
 use axum::{http::StatusCode, response::IntoResponse};
+use drover_agent::ConfigChange;
 use drover_model::{
     ClusterView, CoordinatorState, DaemonState,
-    wire::{FaultInfo, Resource, Resources, StateOf, Status, VERSION},
+    wire::{Config, FaultInfo, Resource, Resources, StateOf, Status, VERSION},
 };
-use drover_plan::{capacity, health};
+use drover_plan::{
+    capacity::{Ledger, Usage},
+    health,
+};
 use std::collections::BTreeMap;
 
 pub(crate) async fn root(_call: Call) -> Answer {
@@ -35,8 +39,26 @@ pub(crate) async fn faults(call: Call) -> Answer {
     answer::json(&view.faults.values().map(|f| FaultInfo::from(&**f)).collect::<Vec<_>>())
 }
 
+pub(crate) async fn config(call: Call) -> Answer {
+    answer::json(&Config::from(&call.state.node.view().config))
+}
+
+pub(crate) async fn set_config(call: Call) -> Answer {
+    let args = &call.args;
+    let change = ConfigChange {
+        selector: args.parsed("selector")?,
+        moves_per_source: args.number("moves_per_source"),
+        moves_per_target: args.number("moves_per_target"),
+        moves: args.number("moves"),
+        stall: args.parsed("stall")?,
+        migration_deadline_s: args.number("migration_deadline"),
+    };
+    answer::json(&Config::from(&call.state.node.commands().set_config(&change).await?))
+}
+
 pub(crate) async fn status(call: Call) -> Answer {
     let view = call.state.node.view();
+    let ledger = Ledger::of(&view);
     let mut nodes = BTreeMap::from([("total".to_owned(), view.nodes.len())]);
     let mut vms = BTreeMap::from([("total".to_owned(), view.vms.len())]);
     let mut resources = Resources::default();
@@ -44,7 +66,7 @@ pub(crate) async fn status(call: Call) -> Answer {
         let states = format!("{},{}", node.daemon_state(), node.record.value.domain_state);
         *nodes.entry(states).or_default() += 1;
         if let Some(status) = node.status.as_ref().filter(|_| node.daemon_state() == DaemonState::Run) {
-            let (allocated, provisioned) = (capacity::allocated(&view, name), capacity::provisioned(&view, name));
+            let Usage { allocated, provisioned, .. } = ledger.usage(name);
             let memory = &mut resources.memory;
             let mib = |bytes: drover_model::Bytes| bytes.as_mib() as f64;
             memory.total += mib(status.memory_total);

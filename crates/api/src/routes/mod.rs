@@ -6,7 +6,14 @@ pub(crate) mod node;
 pub(crate) mod token;
 pub(crate) mod vm;
 
-use crate::answer::ApiError;
+use crate::{
+    answer::{self, Answer, ApiError},
+    endpoint::Call,
+};
+use axum::http::StatusCode;
+use bytes::Bytes;
+use drover_model::ClusterView;
+use futures_util::stream;
 use regex::{Regex, RegexBuilder};
 
 /// A filter by name. Bounded, so that no expression takes long to build or to run.
@@ -18,4 +25,30 @@ fn limit(text: Option<&str>) -> Result<Option<Regex>, ApiError> {
         let last = why.lines().last().unwrap_or("").trim().to_owned();
         ApiError::parameter("limit", text, format!("a regular expression ({last})"))
     })
+}
+
+/// Whoever waits on this node's view cannot wait any longer.
+fn stopping() -> ApiError {
+    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "this node's daemon is stopping")
+}
+
+/// One thing of the view, as a line each time that it changes, until there is no such thing (`None`).
+fn watch(call: &Call, line: impl Fn(&ClusterView) -> Option<Vec<u8>> + Clone + Send + 'static) -> Answer {
+    let mut views = call.state.node.views();
+    views.mark_changed();
+    let changes = stream::unfold((views, Vec::new()), move |(mut views, last)| {
+        let line = line.clone();
+        async move {
+            loop {
+                views.changed().await.ok()?;
+                let view = views.borrow_and_update().clone();
+                let mut line = line(&view)?;
+                line.push(b'\n');
+                if line != last {
+                    return Some((Ok(Bytes::from(line.clone())), (views, line)));
+                }
+            }
+        }
+    });
+    answer::stream("application/x-ndjson", changes)
 }

@@ -65,7 +65,7 @@ async fn bad_requests_are_refused() {
     let before = node.records();
     let fresh = xml("fresh", "");
     let form = |fields: &[(&str, &str)]| form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
-    let url = "application/x-www-form-urlencoded";
+    let (url, json) = ("application/x-www-form-urlencoded", "application/json");
     let cases: Vec<(&str, &str, &str, String, u16, &str)> = vec![
         // Duplicates.
         ("POST", "/vm", url, form(&[("xml", &xml("taken", other))]), 409, "named taken"),
@@ -101,6 +101,76 @@ async fn bad_requests_are_refused() {
         ("GET", "/vm/..%2F..%2Ftokens", "", String::new(), 404, "no VM"),
         ("GET", "/vm/%00", "", String::new(), 404, "no VM"),
         ("DELETE", "/vm/none", "", String::new(), 404, "none"),
+        // Metadata.
+        ("POST", "/vm/taken/meta", url, form(&[("limit", "hv1,hv9")]), 400, "there is no node hv9; accepted are hv1"),
+        ("POST", "/vm/taken/meta", url, form(&[("limit", "hv1,../hv1")]), 400, "limit"),
+        ("POST", "/vm/taken/meta", url, form(&[("limit", "hv1\n")]), 400, "limit"),
+        ("POST", "/vm/taken/meta", url, form(&[("selector", "warm")]), 400, "none, mem, memprov, load, vcpus, vms"),
+        ("POST", "/vm/taken/meta", url, form(&[("selector", "")]), 400, "none, mem, memprov, load, vcpus, vms"),
+        ("POST", "/vm/taken/meta", url, form(&[("autostart", "perhaps")]), 400, "true or false"),
+        ("POST", "/vm/taken/meta", url, form(&[("migration_method", "teleport")]), 400, "none, live, shutdown"),
+        ("POST", "/vm/taken/meta", url, form(&[("migration_max_downtime", "-1")]), 400, "from 1 to 60000"),
+        ("POST", "/vm/taken/meta", url, form(&[("migration_max_downtime", "0")]), 400, "from 1 to 60000"),
+        ("POST", "/vm/taken/meta", url, form(&[("migration_max_downtime", "99999999999999999999")]), 400, "from 1 to"),
+        ("POST", "/vm/taken/meta", url, form(&[("migration_max_downtime", "1e3")]), 400, "from 1 to"),
+        ("POST", "/vm/taken/meta", url, form(&[("priority", "1001")]), 400, "from -1000 to 1000"),
+        ("POST", "/vm/taken/meta", url, form(&[("priority", "-99999999999999999999")]), 400, "from -1000 to 1000"),
+        ("POST", "/vm/taken/meta", url, form(&[("priority", "5"), ("priority", "5")]), 400, "two values"),
+        ("POST", "/vm/taken/meta", url, form(&[("user_tags", "a b")]), 400, "accepted are letters"),
+        ("POST", "/vm/taken/meta", url, form(&[("user_tags", "a\n")]), 400, "accepted are letters"),
+        ("POST", "/vm/taken/meta", url, form(&[("protected_tags", "-a")]), 400, "accepted are letters"),
+        ("POST", "/vm/taken/meta", url, form(&[("profile", "a\x1b[31m")]), 400, "control character"),
+        ("POST", "/vm/taken/meta", url, form(&[("profile", &"a".repeat(129))]), 400, "at most 128"),
+        ("POST", "/vm/taken/meta", url, form(&[("node", "hv1")]), 400, "no parameter \"node\""),
+        ("POST", "/vm/none/meta", url, form(&[("priority", "5")]), 404, "none"),
+        ("GET", "/vm/none/meta", "", String::new(), 404, "none"),
+        ("POST", "/vm/taken", url, form(&[("node", "hv1")]), 400, "none without xml"),
+        ("POST", "/vm/taken", url, form(&[("xml", &fresh)]), 400, "taken"),
+        ("POST", "/vm/taken", url, form(&[("xml", "<domain/>")]), 400, "xml"),
+        ("POST", "/vm", url, form(&[("xml", &fresh), ("limit", "hv9")]), 400, "there is no node hv9"),
+        ("POST", "/vm", url, form(&[("xml", &fresh), ("migration_max_downtime", "-5")]), 400, "from 1 to 60000"),
+        ("POST", "/vm", url, form(&[("xml", &fresh), ("user_tags", "a;b")]), 400, "accepted are letters"),
+        ("GET", "/vm/none/tags", "", String::new(), 404, "none"),
+        ("POST", "/vm/taken/tags", url, form(&[("tag", "a")]), 400, "action is missing"),
+        ("POST", "/vm/taken/tags", url, form(&[("action", "add")]), 400, "tag is missing"),
+        ("POST", "/vm/taken/tags", url, form(&[("action", "paint"), ("tag", "a")]), 400, "add, remove"),
+        ("POST", "/vm/taken/tags", url, form(&[("action", "add"), ("tag", "")]), 400, "accepted are letters"),
+        ("POST", "/vm/taken/tags", url, form(&[("action", "add"), ("tag", "a b")]), 400, "accepted are letters"),
+        ("POST", "/vm/taken/tags", url, form(&[("action", "add"), ("tag", &"a".repeat(64))]), 400, "at most 63"),
+        ("POST", "/vm/taken/tags", url, form(&[("action", "remove"), ("tag", "a")]), 400, "no such tag"),
+        // Moves.
+        ("POST", "/vm/taken/node", url, form(&[("action", "fly")]), 400, "migrate, unmigrate, move, cancel"),
+        ("POST", "/vm/taken/node", url, String::new(), 400, "action is missing"),
+        ("POST", "/vm/taken/node", url, form(&[("action", "migrate"), ("node", "hv9")]), 400, "no node hv9"),
+        ("POST", "/vm/taken/node", url, form(&[("action", "migrate"), ("node", "hv1")]), 400, "the VM is there"),
+        ("POST", "/vm/taken/node", url, form(&[("action", "migrate"), ("node", "a/b")]), 400, "node"),
+        ("POST", "/vm/taken/node", url, form(&[("action", "move")]), 400, "no node can take VM taken"),
+        ("POST", "/vm/taken/node", url, form(&[("action", "unmigrate")]), 400, "it was not migrated"),
+        ("POST", "/vm/taken/node", url, form(&[("action", "unmigrate"), ("node", "hv1")]), 400, "it goes home"),
+        ("POST", "/vm/taken/node", url, form(&[("action", "cancel")]), 400, "needs a move that is under way"),
+        ("POST", "/vm/none/node", url, form(&[("action", "migrate")]), 404, "none"),
+        ("GET", "/vm/none/explain", "", String::new(), 404, "none"),
+        // Nodes' states, the configuration.
+        ("POST", "/node/hv1/domain-state", url, form(&[("state", "flushed")]), 400, "ready, flush"),
+        ("POST", "/node/hv1/domain-state", url, String::new(), 400, "state is missing"),
+        ("POST", "/node/hv1/domain-state", url, form(&[("state", "flush")]), 400, "last node that takes VMs"),
+        ("POST", "/node/hv9/domain-state", url, form(&[("state", "flush")]), 404, "hv9"),
+        ("GET", "/node/hv9/flush-plan", "", String::new(), 404, "hv9"),
+        ("PUT", "/config", url, form(&[("moves", "0")]), 400, "from 1 to 100"),
+        ("PUT", "/config", url, form(&[("moves_per_source", "101")]), 400, "from 1 to 100"),
+        ("PUT", "/config", url, form(&[("migration_deadline", "-1")]), 400, "from 1 to 86400"),
+        ("PUT", "/config", url, form(&[("selector", "none")]), 400, "mem, memprov, load, vcpus, vms"),
+        ("PUT", "/config", url, form(&[("stall", "hope")]), 400, "abort, post-copy"),
+        ("PUT", "/config", url, form(&[("move", "3")]), 400, "did you mean moves?"),
+        // Lists where there are none, and other things in lists.
+        ("POST", "/vm/taken/meta", json, "{\"priority\":[5]}".to_owned(), 400, "priority: \"a list\" is not accepted"),
+        ("POST", "/vm/taken/meta", json, "{\"limit\":[[\"hv1\"]]}".to_owned(), 400, "limit"),
+        ("POST", "/vm/taken/meta", json, "{\"limit\":{\"hv1\":true}}".to_owned(), 400, "limit"),
+        ("POST", "/vm/taken/meta", json, "{\"limit\":[null]}".to_owned(), 400, "limit"),
+        ("POST", "/vm/taken/meta", json, "{\"limit\":[\"hv1,hv1\"]}".to_owned(), 400, "limit"),
+        ("POST", "/vm/taken/meta", json, "{\"user_tags\":[\"\"]}".to_owned(), 400, "accepted are letters"),
+        ("POST", "/vm/taken/meta", json, "{\"migration_max_downtime\":1.5}".to_owned(), 400, "from 1 to"),
+        ("POST", "/vm", json, format!("{{\"xml\":[{}]}}", serde_json::json!(fresh)), 400, "xml: \"a list\""),
         // Bodies.
         ("POST", "/vm", "application/json", "{".to_owned(), 400, "JSON"),
         ("POST", "/vm", "application/json", "[1]".to_owned(), 400, "JSON"),
@@ -144,7 +214,8 @@ async fn without_a_known_token_there_is_nothing() {
         }
         request.body(Body::empty()).unwrap()
     };
-    let near = format!("{}0", &node.token[..node.token.len() - 1]);
+    let (most, last) = node.token.split_at(node.token.len() - 1);
+    let near = format!("{most}{}", if last == "0" { "1" } else { "0" });
     for endpoint in drover_api::endpoint::ENDPOINTS.iter().filter(|e| e.token) {
         let path = endpoint.path.replace("{vm}", "x").replace("{node}", "hv1").replace("{token}", "test");
         for header in

@@ -2,6 +2,9 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests end by panicking")]
 
 mod bad_input;
+mod drain;
+mod meta;
+mod moves;
 mod openapi;
 mod requests;
 mod support;

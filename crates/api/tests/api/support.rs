@@ -7,9 +7,13 @@ use axum::{
 };
 use drover_agent::{Agent, Drivers, HostFacts, NodeHandle, Options};
 use drover_api::{ApiState, router};
-use drover_drivers::{hypervisor::fake::FakeMachine, storage::fake::FakeDisks};
-use drover_model::{Bytes, DomainType, NodeName, Role, TokenName, TokenRole, WallTime};
+use drover_drivers::{
+    hypervisor::fake::{FakeMachine, FakeNetwork},
+    storage::fake::FakeDisks,
+};
+use drover_model::{Bytes, ClusterView, DaemonState, DomainType, NodeName, Role, TokenName, TokenRole, WallTime};
 use drover_store::memory::MemoryCluster;
+use futures_util::StreamExt;
 use serde_json::Value;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::sync::watch;
@@ -20,6 +24,7 @@ pub(crate) struct TestNode {
     pub(crate) machine: FakeMachine,
     pub(crate) handle: NodeHandle,
     pub(crate) token: String,
+    network: FakeNetwork,
     router: Router,
     _folder: tempfile::TempDir,
 }
@@ -38,42 +43,93 @@ impl Told {
 }
 
 impl TestNode {
+    /// A cluster of one node, hv1.
     pub(crate) async fn start() -> TestNode {
+        let (cluster, network) = (MemoryCluster::new(1), FakeNetwork::default());
+        let mut node = TestNode::run(cluster, network, "hv1", 8192).await;
+        let token = TokenName::new("test").unwrap();
+        node.token = node.handle.commands().create_token(token, TokenRole::Admin).await.unwrap();
+        node.handle.views().wait_for(|view| !view.tokens.is_empty() && !view.nodes.is_empty()).await.unwrap();
+        node
+    }
+
+    /// One more node of the same cluster, with so much memory, which this one sees.
+    pub(crate) async fn beside(&self, name: &str, mib: u64) -> TestNode {
+        let mut node = TestNode::run(self.cluster.clone(), self.network.clone(), name, mib).await;
+        node.token.clone_from(&self.token);
+        let running = |view: &ClusterView| {
+            let node = NodeName::new(name).ok().and_then(|name| view.nodes.get(&name).cloned());
+            node.is_some_and(|node| node.daemon_state() == DaemonState::Run) && !view.tokens.is_empty()
+        };
+        for handle in [&self.handle, &node.handle] {
+            handle.views().wait_for(|view| running(view)).await.unwrap();
+        }
+        node
+    }
+
+    async fn run(cluster: MemoryCluster, network: FakeNetwork, name: &str, mib: u64) -> TestNode {
         let folder = tempfile::tempdir().unwrap();
-        let (cluster, machine) = (MemoryCluster::new(1), FakeMachine::new(1));
+        let seed = u64::from(name.as_bytes().last().copied().unwrap_or_default());
+        let machine = network.plug(name, &FakeMachine::new(seed));
         let facts = HostFacts {
             cpus: 4,
-            memory_total: Bytes::mib(8192),
-            memory_available: Bytes::mib(8192),
+            memory_total: Bytes::mib(mib),
+            memory_available: Bytes::mib(mib),
             ..HostFacts::default()
         };
         let (known, domain_type) = watch::channel(Some(DomainType::Qemu));
         tokio::spawn(async move { known.closed().await });
         let options = Options {
-            name: NodeName::new("hv1").unwrap(),
+            name: NodeName::new(name).unwrap(),
             role: Role::Coordinator,
             api: "127.0.0.1:1".to_owned(),
-            machine: "m".to_owned(),
+            machine: name.to_owned(),
             boot: "b".to_owned(),
-            instance: uuid::Uuid::from_u128(1),
+            instance: uuid::Uuid::from_u128(u128::from(seed)),
+            migration: name.to_owned(),
+            shared: vec![],
             capacity: None,
             host: Arc::new(move || Ok(facts.clone())),
             domain_type,
             console_dir: folder.path().to_owned(),
             log_file: folder.path().join("log"),
-            token: "drover_of_this_node".to_owned(),
+            token: format!("drover_of_{name}"),
             wall: Arc::new(|| WallTime(1_700_000_000_000)),
         };
         let store = Arc::new(cluster.session(Duration::from_secs(4)));
-        let agent =
-            Agent::new(options, store, Drivers { hypervisor: Arc::new(machine.connect()), disks: Arc::new(FakeDisks) });
+        let drivers = Drivers { hypervisor: Arc::new(machine.connect()), disks: Arc::new(FakeDisks) };
+        let agent = Agent::new(options, store, drivers);
         let mut handle = agent.handle();
         tokio::spawn(agent.run());
         handle.wait_ready().await.unwrap();
-        let token = handle.commands().create_token(TokenName::new("test").unwrap(), TokenRole::Admin).await.unwrap();
-        handle.views().wait_for(|view| !view.tokens.is_empty() && !view.nodes.is_empty()).await.unwrap();
         let router = router(ApiState { node: handle.clone() });
-        TestNode { cluster, machine, handle, token, router, _folder: folder }
+        TestNode { cluster, machine, handle, token: String::new(), network, router, _folder: folder }
+    }
+
+    /// Waits until a VM, as the API shows it, is so.
+    pub(crate) async fn vm_until(&self, vm: &str, is: impl Fn(&Value) -> bool) -> Value {
+        let (mut views, mut shown) = (self.handle.views(), Value::Null);
+        let waited = tokio::time::timeout(Duration::from_secs(600), async {
+            loop {
+                views.borrow_and_update();
+                shown = self.get(&format!("/vm/{vm}")).await.json();
+                if is(&shown) {
+                    return;
+                }
+                views.changed().await.unwrap();
+            }
+        });
+        assert!(waited.await.is_ok(), "it does not come to it: {shown}");
+        shown
+    }
+
+    /// The first line of a stream.
+    pub(crate) async fn first_line(&self, path: &str) -> Value {
+        let request = Request::builder().uri(format!("/api/v1{path}")).header("x-api-key", &self.token);
+        let answer = self.router.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+        assert_eq!(answer.status(), 200, "{path}");
+        let piece = answer.into_body().into_data_stream().next().await.unwrap().unwrap();
+        serde_json::from_slice(&piece).unwrap()
     }
 
     /// What is stored, but for what the node reports of itself.
@@ -92,6 +148,10 @@ impl TestNode {
         let request = Request::builder().method(method).uri(format!("/api/v1{path}")).header("x-api-key", &self.token);
         let request = if kind.is_empty() { request } else { request.header("content-type", kind) };
         self.send(request.body(body.into()).unwrap()).await
+    }
+
+    pub(crate) async fn json(&self, method: &str, path: &str, body: Value) -> Told {
+        self.raw(method, path, "application/json", body.to_string()).await
     }
 
     pub(crate) async fn get(&self, path: &str) -> Told {

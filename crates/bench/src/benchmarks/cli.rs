@@ -1,6 +1,6 @@
 //! How long the command line takes, as a whole process.
 
-use super::{Benchmark, ONE_FULL, Row};
+use super::{Benchmark, Measure, ONE_FULL, Row};
 use crate::{figures::Samples, probe::Runs, world::World};
 use drover_lab::Result;
 
@@ -8,7 +8,7 @@ use drover_lab::Result;
 const COUNT: usize = 20;
 
 pub(super) const BENCHMARK: Benchmark =
-    Benchmark { name: "cli", title: "The command line", settings: &[ONE_FULL], run };
+    Benchmark { name: "cli", title: "The command line", measure: Measure::InLabs { settings: &[ONE_FULL], run } };
 
 fn run(world: &World<'_>) -> Result<Vec<Row>> {
     ["drover vm list", "drover --version"].into_iter().map(|command| row(world, command)).collect()

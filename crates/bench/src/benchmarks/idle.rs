@@ -1,6 +1,6 @@
 //! What a daemon uses that has nothing to do.
 
-use super::{Benchmark, EVERYWHERE, Row};
+use super::{Benchmark, EVERYWHERE, Measure, Row};
 use crate::{
     daemon::{Daemon, Memory},
     figures::Figure,
@@ -18,7 +18,7 @@ const LISTS: usize = 300;
 const TARGET: Figure = Figure::mib(30);
 
 pub(super) const BENCHMARK: Benchmark =
-    Benchmark { name: "idle", title: "A daemon at rest", settings: EVERYWHERE, run };
+    Benchmark { name: "idle", title: "A daemon at rest", measure: Measure::InLabs { settings: EVERYWHERE, run } };
 
 fn run(world: &World<'_>) -> Result<Vec<Row>> {
     let node = world.first()?;

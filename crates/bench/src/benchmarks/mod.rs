@@ -2,7 +2,11 @@
 
 mod api;
 mod cli;
+mod flush;
 mod idle;
+mod migration;
+mod pause;
+mod planning;
 mod ready;
 mod start;
 
@@ -21,10 +25,36 @@ pub(crate) struct Benchmark {
     pub(crate) name: &'static str,
     /// Its heading.
     pub(crate) title: &'static str,
-    /// What it is measured in.
-    pub(crate) settings: &'static [Setting],
-    /// Measures it in one of them.
-    pub(crate) run: fn(&World<'_>) -> Result<Vec<Row>>,
+    /// How it is measured.
+    pub(crate) measure: Measure,
+}
+
+/// A way to measure something.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Measure {
+    /// In labs.
+    InLabs {
+        /// In these.
+        settings: &'static [Setting],
+        /// In one of them.
+        run: fn(&World<'_>) -> Result<Vec<Row>>,
+    },
+    /// In this process alone, with a cluster that is only imagined.
+    Alone {
+        /// How many nodes it has.
+        nodes: usize,
+        /// How many VMs it has.
+        vms: usize,
+        /// Measures.
+        run: fn() -> Result<Vec<Row>>,
+    },
+}
+
+impl Measure {
+    /// Whether it is measured in such a lab.
+    pub(crate) fn is_in(&self, setting: Setting) -> bool {
+        matches!(self, Measure::InLabs { settings, .. } if settings.contains(&setting))
+    }
 }
 
 /// A cluster with so many VMs on record, none of which runs.
@@ -56,5 +86,14 @@ const THREE_FULL: Setting = Setting { cluster: Cluster::Three, vms: MANY };
 const EVERYWHERE: &[Setting] = &[ONE_EMPTY, ONE_FULL, THREE_EMPTY, THREE_FULL];
 
 /// All of them, in the order of the document.
-pub(crate) const BENCHMARKS: &[Benchmark] =
-    &[api::BENCHMARK, cli::BENCHMARK, start::BENCHMARK, idle::BENCHMARK, ready::BENCHMARK];
+pub(crate) const BENCHMARKS: &[Benchmark] = &[
+    api::BENCHMARK,
+    cli::BENCHMARK,
+    start::BENCHMARK,
+    migration::BENCHMARK,
+    pause::BENCHMARK,
+    flush::BENCHMARK,
+    planning::BENCHMARK,
+    idle::BENCHMARK,
+    ready::BENCHMARK,
+];

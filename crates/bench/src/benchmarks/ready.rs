@@ -1,6 +1,6 @@
 //! How soon a daemon is ready.
 
-use super::{Benchmark, EVERYWHERE, Row};
+use super::{Benchmark, EVERYWHERE, Measure, Row};
 use crate::{figures::Samples, world::World};
 use drover_lab::{Result, Service};
 
@@ -8,7 +8,7 @@ use drover_lab::{Result, Service};
 const COUNT: usize = 10;
 
 pub(super) const BENCHMARK: Benchmark =
-    Benchmark { name: "ready", title: "A daemon's start", settings: EVERYWHERE, run };
+    Benchmark { name: "ready", title: "A daemon's start", measure: Measure::InLabs { settings: EVERYWHERE, run } };
 
 fn run(world: &World<'_>) -> Result<Vec<Row>> {
     world.say(&format!("restarting droverd {COUNT} times"));

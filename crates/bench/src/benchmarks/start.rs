@@ -5,15 +5,15 @@
 //!      │◄── our part ──────►│◄──── libvirt ────────►│◄──── our part ────────►│
 //! ```
 
-use super::{Benchmark, EVERYWHERE, Row};
+use super::{Benchmark, EVERYWHERE, Measure, Row};
 use crate::{
     figures::{Figure, Samples},
     log::{self, Handed},
     probe::{Start, Starts},
     world::{Cluster, World},
 };
-use drover_lab::{LabError, Node, Result};
-use std::{fs, time::Duration};
+use drover_lab::{LabError, Result};
+use std::time::Duration;
 
 /// How often the VM is started.
 const COUNT: usize = 20;
@@ -22,7 +22,8 @@ const TARGET: Figure = Figure::ms(50);
 /// The VM's name.
 const VM: &str = "bench";
 
-pub(super) const BENCHMARK: Benchmark = Benchmark { name: "start", title: "A VM's start", settings: EVERYWHERE, run };
+pub(super) const BENCHMARK: Benchmark =
+    Benchmark { name: "start", title: "A VM's start", measure: Measure::InLabs { settings: EVERYWHERE, run } };
 
 fn run(world: &World<'_>) -> Result<Vec<Row>> {
     // In a cluster, whoever asks need not know where the VM is.
@@ -33,7 +34,7 @@ fn run(world: &World<'_>) -> Result<Vec<Row>> {
     world.say(&format!("starting a VM of {home} {COUNT} times, by asking {asked}"));
     let starts = Starts { vm: VM.to_owned(), node: home.to_owned(), count: COUNT };
     let starts = world.probe(&world.node(asked)?, starts)?;
-    let parts = split(&world.node(home)?, &starts)?;
+    let parts = split(&world.log(home)?, &starts)?;
     let row = |what: &str, of: fn(&Parts) -> Duration, target| {
         let times = Samples::new(parts.iter().map(of).collect())?;
         Ok(Row { what: what.to_owned(), figure: times.median(), detail: times.range(), target })
@@ -54,13 +55,11 @@ struct Parts {
 }
 
 /// Puts together what the probe saw and what the node's daemon logged: the clock is the same.
-fn split(node: &Node<'_>, starts: &[Start]) -> Result<Vec<Parts>> {
-    let file = node.folder().join("var/log/droverd.out");
-    let log = fs::read_to_string(&file).map_err(|e| LabError::new(format!("cannot read {}", file.display()), e))?;
+fn split(log: &str, starts: &[Start]) -> Result<Vec<Parts>> {
     let parts = |start: &Start| {
-        let Some(Handed { over, back }) = log::start_of(&log, VM, start.epoch) else {
-            let why = format!("no start of VM {VM} under epoch {}", start.epoch);
-            return Err(LabError::new(file.display().to_string(), why));
+        let Some(Handed { over, back }) = log::start_of(log, VM, start.epoch) else {
+            let what = format!("a start of VM {VM} under epoch {}", start.epoch);
+            return Err(LabError::new(what, "its node's log does not tell of it"));
         };
         let between = |from: u64, to: u64| Duration::from_micros(to.saturating_sub(from));
         Ok(Parts {

@@ -1,13 +1,20 @@
 //! What is measured inside a node. The program in the node is the same one, with a hidden subcommand: it gets a question in JSON, and
 //! prints the answer in JSON.
 
+mod flushes;
+mod guests;
 mod http;
 mod many;
+mod moves;
 mod processes;
 mod starts;
+mod subject;
 
+pub(crate) use flushes::{Flushed, Flushes, Limits};
+pub(crate) use guests::{Bring, Remove};
 pub(crate) use http::Requests;
 pub(crate) use many::Define;
+pub(crate) use moves::{Move, Moves};
 pub(crate) use processes::Runs;
 pub(crate) use starts::{Start, Starts};
 
@@ -38,6 +45,10 @@ pub(crate) fn answer(name: &str, question: &str) -> Result<String> {
         Define::NAME => run::<Define>(question),
         Runs::NAME => run::<Runs>(question),
         Starts::NAME => run::<Starts>(question),
+        Bring::NAME => run::<Bring>(question),
+        Remove::NAME => run::<Remove>(question),
+        Moves::NAME => run::<Moves>(question),
+        Flushes::NAME => run::<Flushes>(question),
         _ => Err(LabError::new(format!("there is no probe {name:?}"), "these are not for use by hand")),
     }
 }

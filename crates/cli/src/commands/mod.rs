@@ -1,5 +1,6 @@
 //! What the commands do, one file for each noun.
 
+mod config;
 mod connection;
 mod node;
 mod status;
@@ -28,6 +29,7 @@ pub(crate) async fn run(command: Command, named: Option<&str>, output: Output) -
         Command::Connection(command) => connection::run(command, output),
         Command::Status => status::run(&client(named)?, output).await,
         Command::Fault(crate::args::Fault::List) => status::faults(&client(named)?, output).await,
+        Command::Config(command) => config::run(command, &client(named)?, output).await,
         Command::Node(command) => node::run(command, &client(named)?, output).await,
         Command::Vm(command) => vm::run(command, &client(named)?, output).await,
         Command::Token(command) => token::run(command, &client(named)?, output).await,

@@ -2,12 +2,13 @@
 
 use super::{confirm, print_stream};
 use crate::{
-    args,
+    args::{self, Waiting},
     failure::Failure,
     output::{Cell, Facts, Format, Output, Table, Tone},
+    wait,
 };
 use drover_client::Client;
-use drover_model::wire::Node;
+use drover_model::wire::{Fate, Node, NodeChanged};
 
 fn table(nodes: &[Node]) -> Table {
     let mut table =
@@ -36,6 +37,12 @@ fn render(node: &Node, vms: &str, output: &Output) -> String {
     facts.state("Daemon", &node.daemon_state);
     facts.state("Role", &node.coordinator_state);
     facts.state("State", &node.domain_state);
+    if let Some(drain) = &node.drain {
+        facts.toned("Progress", wait::drain_figures(drain), Tone::Busy);
+        for blocked in &drain.blocked {
+            facts.toned("Blocked", format!("{}: {}", blocked.vm, blocked.reason), Tone::Bad);
+        }
+    }
     facts.fact("Health", format!("{} %", node.health));
     facts.fact("Version", format!("Drover {}", node.pvc_version));
     facts.fact("Hypervisor", &*node.hypervisor);
@@ -74,8 +81,8 @@ pub(crate) async fn run(command: args::Node, client: &Client, output: Output) ->
             let nodes = client.nodes(&filters).await?;
             output.list(&nodes, |n| &n.name, table, "No node matches.")
         }
-        args::Node::Info { node } => {
-            let node = client.node(&node).await?;
+        args::Node::Info(one) => {
+            let node = client.node(&one.node).await?;
             match output.format {
                 Format::Json => output.json(&node),
                 Format::Raw => output.print(&node.name),
@@ -91,14 +98,102 @@ pub(crate) async fn run(command: args::Node, client: &Client, output: Output) ->
                 }
             }
         }
+        args::Node::Flush { node, plan: true, .. } => {
+            let plan = client.flush_plan(&node.node).await?;
+            let nothing = format!("There is nothing to do: no VM is on {}.", node.node);
+            output.list(&plan, |fate| &fate.vm, plan_table, &nothing)
+        }
+        args::Node::Flush { node, plan: false, wait, force, confirm: sure } => {
+            let plan = client.flush_plan(&node.node).await?;
+            if let Some(question) = question(&plan, &node.node) {
+                confirm(&question, sure.yes)?;
+            }
+            let changed = client.set_domain_state(&node.node, "flush", &[("force", force.to_string())]).await?;
+            if wait.wait {
+                return wait::flushed(client, &changed, output).await;
+            }
+            told(&changed, output)
+        }
+        args::Node::Ready { node, wait: Waiting { wait } } => {
+            let changed = client.set_domain_state(&node.node, "ready", &[]).await?;
+            if wait { wait::ready(client, &changed, output).await } else { told(&changed, output) }
+        }
         args::Node::Remove { node, confirm: sure } => {
-            confirm(&format!("Remove node {node} from the cluster?"), sure.yes)?;
-            output.note(&client.remove_node(&node).await?.message);
+            confirm(&format!("Remove node {} from the cluster?", node.node), sure.yes)?;
+            output.note(&client.remove_node(&node.node).await?.message);
             Ok(())
         }
         args::Node::Log { node, log } if log.follow => {
-            print_stream(client.follow_node_log(&node, log.lines).await?).await
+            print_stream(client.follow_node_log(&node.node, log.lines).await?).await
         }
-        args::Node::Log { node, log } => output.print(&client.node_log(&node, log.lines).await?.data),
+        args::Node::Log { node, log } => output.print(&client.node_log(&node.node, log.lines).await?.data),
+    }
+}
+
+fn told(changed: &NodeChanged, output: Output) -> Result<(), Failure> {
+    if output.format == Format::Json {
+        return output.json(changed);
+    }
+    output.note(&changed.message);
+    Ok(())
+}
+
+/// What is asked before a flush that shuts VMs down.
+fn question(plan: &[Fate], node: &str) -> Option<String> {
+    let down = plan.iter().filter(|fate| fate.fate == "shutdown");
+    let down: Vec<String> = down.map(|fate| format!("  {}: {}", fate.vm, fate.reason)).collect();
+    (!down.is_empty()).then(|| {
+        format!(
+            "These VMs can move nowhere; they are shut down, and start again when {node} is ready:\n{}\nFlush {node}?",
+            down.join("\n")
+        )
+    })
+}
+
+fn plan_table(plan: &[Fate]) -> Table {
+    let mut table = Table::new(&["VM", "FATE", "TO", "HOW", "REASON"]);
+    for fate in plan {
+        let how = if fate.how == "live-else-cold" { "live, else cold" } else { &*fate.how };
+        let cells = [
+            Cell::text(&*fate.vm),
+            Cell::state(&fate.fate),
+            Cell::text(&*fate.to),
+            Cell::text(how),
+            Cell::text(&*fate.reason),
+        ];
+        table.row(cells.to_vec());
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fate(vm: &str, fate: &str, to: &str, how: &str, reason: &str) -> Fate {
+        let [vm, fate, to, how, reason] = [vm, fate, to, how, reason].map(str::to_owned);
+        Fate { vm, uuid: String::new(), fate, to, how, reason }
+    }
+
+    #[test]
+    fn a_plan_is_shown_and_what_it_shuts_down_is_asked_for() {
+        let mut plan = vec![
+            fate("db", "moves", "hv2", "live-else-cold", ""),
+            fate("old", "blocked", "", "", "its move to hv2 failed 3 times: no"),
+            fate("web", "waits", "hv3", "", "it is in state migrate"),
+        ];
+        assert_eq!(question(&plan, "hv1"), None, "nothing is lost by it");
+        plan.push(fate("big", "shutdown", "", "", "hv2: no room; hv3: no room"));
+        let output = Output { format: Format::Pretty, coloured: false, quiet: false };
+        assert_eq!(
+            plan_table(&plan).render(&output),
+            "VM   FATE      TO   HOW              REASON\n\
+             db   moves     hv2  live, else cold  -\n\
+             old  blocked   -    -                its move to hv2 failed 3 times: no\n\
+             web  waits     hv3  -                it is in state migrate\n\
+             big  shutdown  -    -                hv2: no room; hv3: no room\n"
+        );
+        let question = question(&plan, "hv1").unwrap();
+        assert!(question.contains("\n  big: hv2: no room; hv3: no room\n") && !question.contains("db"), "{question}");
     }
 }

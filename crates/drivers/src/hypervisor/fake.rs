@@ -6,9 +6,12 @@
 //!
 //! Everything runs on tokio's (virtual) clock and takes its chance from one seed.
 
-use super::{Connection, Domain, Event, Host, Hypervisor, HypervisorError, Result, Usage};
+mod migrate;
+
+use super::{Connection, Domain, Event, Host, Hypervisor, HypervisorError, Result, Sending, Usage};
 use async_trait::async_trait;
-use drover_model::{Bytes, Dice, Obs, OffReason, RunState, domain::Mark};
+use drover_model::{Bytes, Dice, Obs, OffReason, Progress, RunState, domain::Mark};
+use migrate::Leaving;
 use std::{
     collections::BTreeMap,
     ops::Range,
@@ -39,6 +42,10 @@ pub struct Weather {
     pub stubborn_per_mille: u64,
     /// How long a guest takes to power off, in milliseconds.
     pub power_off_ms: Range<u64>,
+    /// How long it takes to send a guest to another machine, in milliseconds.
+    pub transfer_ms: Range<u64>,
+    /// Of 1000 guests that are sent, how many do not arrive.
+    pub astray_per_mille: u64,
 }
 
 /// Told, synchronously, that a domain came into memory (true) or went (false).
@@ -49,6 +56,26 @@ pub type Observer = Box<dyn Fn(Uuid, Mark, bool) + Send>;
 pub struct FakeMachine {
     inner: Arc<Mutex<Inner>>,
     events: broadcast::Sender<Event>,
+    network: FakeNetwork,
+}
+
+/// The machines that can send guests to each other, by the URIs of their hypervisors.
+#[derive(Clone, Default)]
+pub struct FakeNetwork {
+    machines: Arc<Mutex<BTreeMap<String, FakeMachine>>>,
+}
+
+impl FakeNetwork {
+    /// Puts a machine on the network, under a URI.
+    pub fn plug(&self, uri: &str, machine: &FakeMachine) -> FakeMachine {
+        let machine = FakeMachine { network: self.clone(), ..machine.clone() };
+        self.machines.lock().unwrap_or_else(PoisonError::into_inner).insert(uri.to_owned(), machine.clone());
+        machine
+    }
+
+    pub(super) fn find(&self, uri: &str) -> Option<FakeMachine> {
+        self.machines.lock().unwrap_or_else(PoisonError::into_inner).get(uri).cloned()
+    }
 }
 
 struct Inner {
@@ -66,6 +93,15 @@ struct FakeDomain {
     mark: Mark,
     run: RunState,
     off: Option<OffReason>,
+    /// Its migration, while it is being sent.
+    sending: Option<Leaving>,
+}
+
+impl FakeDomain {
+    fn seen(&self, uuid: Uuid) -> Domain {
+        let FakeDomain { name, mark, run, off, sending } = self.clone();
+        Domain { uuid, name, run, off, mark, vnc: None, sending: sending.is_some() }
+    }
 }
 
 impl Inner {
@@ -77,7 +113,12 @@ impl Inner {
 
     fn switch_off(&mut self, uuid: Uuid, reason: OffReason) {
         let Some(domain) = self.domains.get_mut(&uuid).filter(|d| d.run != RunState::Off) else { return };
-        (domain.run, domain.off) = (RunState::Off, Some(reason));
+        if domain.run == RunState::Paused {
+            // A guest that is arriving is not defined here yet: nothing is left of it.
+            self.domains.remove(&uuid);
+            return;
+        }
+        (domain.run, domain.off, domain.sending) = (RunState::Off, Some(reason), None);
         let mark = domain.mark;
         self.tell(uuid, mark, false);
     }
@@ -93,7 +134,11 @@ impl FakeMachine {
             life: 0,
             observer: None,
         };
-        FakeMachine { inner: Arc::new(Mutex::new(inner)), events: broadcast::channel(256).0 }
+        FakeMachine {
+            inner: Arc::new(Mutex::new(inner)),
+            events: broadcast::channel(256).0,
+            network: FakeNetwork::default(),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -275,14 +320,14 @@ impl FakeHypervisor {
     }
 
     fn look(&self, uuid: Uuid) -> Obs<Domain> {
-        if let Some(what) = self.lanes.lock().unwrap_or_else(PoisonError::into_inner).get(&uuid) {
-            return Obs::Unknown(format!("a call to {what} has not finished"));
-        }
-        match self.machine.lock().domains.get(&uuid) {
-            None => Obs::Absent,
-            Some(d) => {
-                Obs::Known(Domain { uuid, name: d.name.clone(), run: d.run, off: d.off, mark: d.mark, vnc: None })
-            }
+        let lane = self.lanes.lock().unwrap_or_else(PoisonError::into_inner).get(&uuid).copied();
+        let machine = self.machine.lock();
+        let domain = machine.domains.get(&uuid);
+        match (lane, domain) {
+            (Some(migrate::WHAT), Some(d)) if d.sending.is_some() => Obs::Known(d.seen(uuid)),
+            (Some(what), _) => Obs::Unknown(format!("a call to {what} has not finished")),
+            (None, Some(d)) => Obs::Known(d.seen(uuid)),
+            (None, None) => Obs::Absent,
         }
     }
 }
@@ -312,7 +357,7 @@ impl Hypervisor for FakeHypervisor {
             if inner.domains.get(&uuid).is_some_and(|d| d.run != RunState::Off) {
                 return Err("domain is already active".to_owned());
             }
-            let domain = FakeDomain { name: uuid.to_string(), mark, run: RunState::Off, off: None };
+            let domain = FakeDomain { name: uuid.to_string(), mark, run: RunState::Off, off: None, sending: None };
             inner.domains.insert(uuid, domain);
             Ok(())
         });
@@ -358,6 +403,29 @@ impl Hypervisor for FakeHypervisor {
             }
         });
         self.change(uuid, "undefine", vec![undefine]).await
+    }
+
+    async fn migrate(&self, uuid: Uuid, how: Sending) -> Result<()> {
+        migrate::send(self, uuid, how).await
+    }
+
+    async fn migration(&self, uuid: Uuid) -> Result<Option<Progress>> {
+        let machine = self.machine.lock();
+        Ok(machine.domains.get(&uuid).and_then(|d| d.sending.as_ref()).map(Leaving::progress))
+    }
+
+    async fn abort_migration(&self, uuid: Uuid) -> Result<()> {
+        if let Some(down) = self.down("stop a migration") {
+            return Err(down);
+        }
+        if let Some(leaving) = self.machine.lock().domains.get_mut(&uuid).and_then(|d| d.sending.as_mut()) {
+            leaving.aborted = true;
+        }
+        Ok(())
+    }
+
+    async fn post_copy(&self, _uuid: Uuid) -> Result<()> {
+        Err(HypervisorError::Refused { what: "post-copy".to_owned(), why: "the fake has none".to_owned() })
     }
 
     async fn live_xml(&self, uuid: Uuid) -> Result<Option<String>> {

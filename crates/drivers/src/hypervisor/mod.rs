@@ -7,7 +7,7 @@ pub mod libvirt;
 pub mod probe;
 
 use async_trait::async_trait;
-use drover_model::{Bytes, Obs, OffReason, RunState};
+use drover_model::{Bytes, Obs, OffReason, Progress, RunState};
 use std::time::Duration;
 use tokio::sync::{broadcast, watch};
 use uuid::Uuid;
@@ -31,6 +31,23 @@ pub struct Domain {
     pub mark: Mark,
     /// The VNC server's address and port, while it runs.
     pub vnc: Option<(String, u16)>,
+    /// Whether it is being sent to another node.
+    pub sending: bool,
+}
+
+/// How a guest is sent to another node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sending {
+    /// The URI of the target's hypervisor.
+    pub uri: String,
+    /// The mark that it carries there.
+    pub mark: Mark,
+    /// The longest pause at its end.
+    pub max_downtime: Duration,
+    /// Whether it may be made to go on at the target before everything is there.
+    pub post_copy: bool,
+    /// All of its files are in folders that both nodes share, though the hypervisor may not know it.
+    pub shared_files: bool,
 }
 
 /// What the hypervisor can tell of the machine.
@@ -107,7 +124,8 @@ pub type Result<T> = std::result::Result<T, HypervisorError>;
 /// The hypervisor of this node. Every call has a deadline of its own; one stuck domain delays no other.
 ///
 /// Dropping a call's future does not undo it: while a call of ours on a domain is unfinished (also after its deadline, or dropped), that domain is
-/// observed as [`Obs::Unknown`], and further changing calls on it are refused as [`HypervisorError::Unknown`].
+/// observed as [`Obs::Unknown`], and further changing calls on it are refused as [`HypervisorError::Unknown`]. One that is being sent is observed as
+/// it is, with [`Domain::sending`], for as long as it is here.
 #[async_trait]
 pub trait Hypervisor: Send + Sync + 'static {
     /// All domains of ours, also those that are off, ordered by UUID. One that cannot be looked at now is listed as unknown.
@@ -128,6 +146,19 @@ pub trait Hypervisor: Send + Sync + 'static {
 
     /// Forgets the definition of a domain that is off. One that is absent is fine.
     async fn undefine(&self, uuid: Uuid) -> Result<()>;
+
+    /// Sends a running domain to another node. Returns when it is there, and gone from here; or when it is not, and runs on here
+    /// ([`HypervisorError::Refused`]). Takes as long as it takes: see [`Hypervisor::migration`], [`Hypervisor::abort_migration`].
+    async fn migrate(&self, uuid: Uuid, how: Sending) -> Result<()>;
+
+    /// How far the sending of a domain is; `None`: it is not being sent.
+    async fn migration(&self, uuid: Uuid) -> Result<Option<Progress>>;
+
+    /// Stops sending a domain, which then runs on here. That it is not being sent (any more) is fine.
+    async fn abort_migration(&self, uuid: Uuid) -> Result<()>;
+
+    /// Lets a guest that is being sent go on at the target now.
+    async fn post_copy(&self, uuid: Uuid) -> Result<()>;
 
     /// The XML of the domain as it runs now; `None` if it does not.
     async fn live_xml(&self, uuid: Uuid) -> Result<Option<String>>;

@@ -42,7 +42,8 @@ fn a_vm_is_defined_anywhere_and_runs_where_it_is_assigned() {
     let said = cluster.say("hv1", &["vm", "rename", "two", "dos"]);
     assert_eq!(said.code, 1, "a running one cannot: {said:?}");
     cluster.drover("hv2", &["vm", "disable", "three", "--wait"]);
-    assert_eq!(cluster.vm("hv1", "three")["state"], "disable");
+    // Another node may hear of it a moment later.
+    cluster.vm_until("hv1", "three", "is disabled", |vm| vm["state"] == "disable");
     cluster.drover("hv3", &["vm", "undefine", "two", "--yes"]);
     let said = cluster.say("hv1", &["vm", "info", "two"]);
     assert_eq!(said.code, 3, "{said:?}");

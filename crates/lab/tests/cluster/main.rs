@@ -2,7 +2,9 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests end by panicking")]
 
 mod daemons;
+mod flush;
 mod guests;
 mod life;
+mod moves;
 mod nodes;
 mod support;

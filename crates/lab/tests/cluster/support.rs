@@ -110,6 +110,45 @@ impl Cluster {
             .unwrap_or_else(|e| panic!("{e}\n{}", self.logs()))
     }
 
+    /// The nodes whose libvirt knows a domain, whether it runs or not.
+    pub(crate) fn known_on(&self, uuid: &str) -> Vec<String> {
+        let on = self.lab.nodes().into_iter().filter(Node::is_on);
+        let all = |node: &Node<'_>| node.exec(&["virsh", "-q", "-c", "qemu:///system", "list", "--all", "--uuid"]);
+        on.filter(|node| all(node).unwrap().contains(uuid)).map(|node| node.name().to_owned()).collect()
+    }
+
+    /// Lets a VM be sent with so many MiB a second at most.
+    pub(crate) fn speed(&self, node: &str, vm: &str, mib: u32) {
+        let set = ["virsh", "-q", "-c", "qemu:///system", "migrate-setspeed", vm, &mib.to_string()];
+        self.node(node).exec(&set).unwrap();
+    }
+
+    /// Waits until a daemon is seen in a state by another node.
+    pub(crate) fn daemon_until(&self, at: &str, node: &str, wanted: &str) {
+        self.node_until(at, node, &format!("its daemon is in state {wanted}"), |info| info["daemon_state"] == wanted);
+    }
+
+    /// Waits until a node is as it should be, as another one sees it.
+    pub(crate) fn node_until(&self, at: &str, node: &str, what: &str, is: impl Fn(&Value) -> bool) -> Value {
+        let look = || {
+            let said = self.say(at, &["-f", "json", "node", "info", node]);
+            serde_json::from_str::<Value>(&said.out).ok().filter(|info| is(info))
+        };
+        Lab::until(&format!("{node}: {what}"), PATIENCE, look)
+            .unwrap_or_else(|e| panic!("{e}\n{}\n{}", self.say(at, &["node", "info", node]).out, self.logs()))
+    }
+
+    /// Waits until every node sees every node there for work.
+    pub(crate) fn all_well(&self) {
+        for at in self.lab.nodes() {
+            for node in self.lab.nodes() {
+                self.node_until(at.name(), node.name(), "is well", |n| {
+                    n["daemon_state"] == "run" && n["hypervisor_problem"] == ""
+                });
+            }
+        }
+    }
+
     /// The guest's process on its node.
     pub(crate) fn qemu(&self, node: &str, vm: &str) -> String {
         self.node(node).exec(&["cat", &format!("/run/libvirt/qemu/{vm}.pid")]).unwrap().trim().to_owned()
@@ -121,5 +160,93 @@ impl Cluster {
             format!("--- {}\n{}", node.name(), if node.is_on() { node.drover_log(25) } else { "off".to_owned() })
         };
         self.lab.nodes().into_iter().map(of).collect::<Vec<_>>().join("\n")
+    }
+}
+
+/// A guest that is to live on, wherever it is.
+pub(crate) struct Guest<'a> {
+    cluster: &'a Cluster,
+    pub(crate) name: String,
+    uuid: String,
+    boots: usize,
+    beat: u64,
+}
+
+impl<'a> Guest<'a> {
+    /// Defines a guest on a node, starts it, and waits until it is up.
+    pub(crate) fn up(cluster: &'a Cluster, node: &str, domain: &Domain, arguments: &[&str]) -> Guest<'a> {
+        let at = ["--node", node, "--start", "--wait"];
+        cluster.define(node, domain, &[&at, arguments].concat());
+        Guest::of(cluster, node, &domain.name)
+    }
+
+    /// A guest that runs on a node, as soon as it is up.
+    pub(crate) fn of(cluster: &'a Cluster, node: &str, name: &str) -> Guest<'a> {
+        let uuid = cluster.vm(node, name)["uuid"].as_str().unwrap().to_owned();
+        let mut guest = Guest { cluster, name: name.to_owned(), uuid, boots: 0, beat: 0 };
+        guest.goes_on(node);
+        guest.boots = guest.count_boots();
+        guest
+    }
+
+    /// What a node wrote down of its console: not of what it was before it came there.
+    fn console(&self, node: &Node<'_>) -> String {
+        let file = node.folder().join(format!("var/log/drover/consoles/{}.log", self.uuid));
+        String::from_utf8_lossy(&std::fs::read(file).unwrap_or_default()).into_owned()
+    }
+
+    fn count_boots(&self) -> usize {
+        self.cluster.lab.nodes().iter().map(|node| self.console(node).matches("BOOTED").count()).sum()
+    }
+
+    /// The last sign of life on a node's console.
+    fn last_beat(&self, node: &str) -> u64 {
+        let console = self.console(&self.cluster.node(node));
+        // The last line may be half written.
+        let whole = console.rsplit_once('\n').map_or("", |(whole, _)| whole);
+        let beats = whole.lines().rev().filter_map(|line| line.strip_prefix("HB ")?.split(' ').next()?.parse().ok());
+        beats.into_iter().next().unwrap_or(0)
+    }
+
+    fn goes_on(&mut self, node: &str) {
+        let look = || Some(self.last_beat(node)).filter(|beat| *beat > self.beat);
+        let what = format!("{} goes on after {} on {node}", self.name, self.beat);
+        self.beat = Lab::until(&what, PATIENCE, look)
+            .unwrap_or_else(|e| panic!("{e}\n{}\n{}", self.console(&self.cluster.node(node)), self.cluster.logs()));
+    }
+
+    /// Waits until only this node knows it, and it goes on living there: it is the same guest, which has not booted again.
+    pub(crate) fn lives_on(&mut self, node: &str) {
+        self.is_only_on(&[node]);
+        self.goes_on(node);
+        assert_eq!(self.count_boots(), self.boots, "{} has booted again\n{}", self.name, self.cluster.logs());
+    }
+
+    /// Waits until these nodes and no others know it.
+    pub(crate) fn is_only_on(&self, nodes: &[&str]) {
+        let look = || (self.cluster.known_on(&self.uuid) == nodes).then_some(());
+        Lab::until(&format!("{} is on {nodes:?} only", self.name), PATIENCE, look)
+            .unwrap_or_else(|e| panic!("{e}, but on {:?}\n{}", self.cluster.known_on(&self.uuid), self.cluster.logs()));
+    }
+
+    /// It has booted once more, and is up on this node.
+    pub(crate) fn has_rebooted_on(&mut self, node: &str) {
+        self.is_only_on(&[node]);
+        let boots = self.boots + 1;
+        Lab::until(&format!("{} boots on {node}", self.name), PATIENCE, || (self.count_boots() >= boots).then_some(()))
+            .unwrap_or_else(|e| panic!("{e}\n{}", self.cluster.logs()));
+        assert_eq!(self.count_boots(), boots);
+        (self.boots, self.beat) = (boots, 0);
+        self.goes_on(node);
+    }
+
+    /// Sends it so slowly from now on that there is time for something else.
+    pub(crate) fn slowly(&self, node: &str) {
+        self.cluster.speed(node, &self.name, 1);
+    }
+
+    /// Waits until some of it is sent.
+    pub(crate) fn is_being_sent(&self, at: &str) {
+        self.cluster.vm_until(at, &self.name, "is being sent", |vm| vm["migration"]["sent"].as_u64() > Some(0));
     }
 }

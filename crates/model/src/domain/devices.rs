@@ -22,6 +22,12 @@ pub struct Devices {
     pub vcpu_topology: String,
     /// Names of the elements of `<features>`.
     pub features: Vec<String>,
+    /// How its processor is to look: `host-passthrough`, `host-model`, `custom`; empty: not said.
+    #[serde(default)]
+    pub cpu_mode: String,
+    /// Files that QEMU opens when the guest starts: disks, a kernel.
+    #[serde(skip)]
+    pub files: Vec<String>,
     /// Disks, in the definition's order.
     pub disks: Vec<Disk>,
     /// Interfaces, in the definition's order.
@@ -45,6 +51,16 @@ pub struct Disk {
     /// Whether the guest only reads it, as a CD.
     #[serde(default)]
     pub read_only: bool,
+    /// How the host caches it: `none`, `writeback`; empty: the hypervisor's default.
+    #[serde(default)]
+    pub cache: String,
+}
+
+impl Disk {
+    /// Whether nothing of it is in a host's cache while the guest runs, so that another host sees what was written.
+    pub fn is_uncached(&self) -> bool {
+        self.read_only || matches!(self.cache.as_str(), "none" | "directsync")
+    }
 }
 
 /// A network interface.
@@ -94,11 +110,18 @@ impl Devices {
             features: first(root, "features")
                 .map(|f| f.children().filter(Node::is_element).map(|n| n.tag_name().name().to_owned()).collect())
                 .unwrap_or_default(),
+            cpu_mode: attribute(first(root, "cpu"), "mode"),
             ..Devices::default()
         };
+        if let Some(os) = first(root, "os") {
+            let named = ["kernel", "initrd", "dtb"].iter().filter_map(|name| child_text(os, name));
+            out.files.extend(named.map(str::to_owned));
+        }
         if let Some(devices) = first(root, "devices") {
             out.emulator = child_text(devices, "emulator").unwrap_or("").to_owned();
             out.disks = children(devices, "disk").map(disk).collect();
+            let files = out.disks.iter().filter(|d| d.kind == "file" && !d.name.is_empty());
+            out.files.extend(files.map(|d| d.name.clone()));
             out.networks = children(devices, "interface").map(interface).collect();
             out.controllers = children(devices, "controller")
                 .map(|c| Controller { kind: attribute(Some(c), "type"), model: attribute(Some(c), "model") })
@@ -125,6 +148,7 @@ fn disk(node: Node<'_, '_>) -> Disk {
             .unwrap_or_default(),
         dev: attribute(target, "dev"),
         bus: attribute(target, "bus"),
+        cache: attribute(first(node, "driver"), "cache"),
         read_only: node.attribute("device") == Some("cdrom") || first(node, "readonly").is_some(),
     }
 }

@@ -9,8 +9,9 @@ use serde::{Deserialize, Serialize};
 /// The XML namespace of [`Mark`].
 const NAMESPACE: &str = "urn:drover:domain:1";
 
-/// What a domain of ours carries in its `<metadata>`: under which grant, and from which definition it was started. A daemon that
-/// starts anew adopts the domains that it finds by it, and one that has none is not ours.
+/// What a domain of ours carries in its `<metadata>`: under which grant it is here, and from which definition it was started. A daemon that
+/// starts anew adopts the domains that it finds by it, and one that has none is not ours. A guest that migrates carries its *next* grant, which
+/// the target takes when the guest has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Mark {
     /// The epoch of the claim under which it was started.
@@ -28,6 +29,14 @@ impl Mark {
         let mark = children(root, "metadata").flat_map(|m| m.children()).find(is_mark)?;
         let number = |name| mark.attribute(name)?.parse::<u64>().ok();
         Some(Mark { epoch: Epoch(number("epoch")?), generation: Generation(number("generation")?) })
+    }
+
+    /// The same XML with this mark in place of the one that it carries; `None`: it carries none.
+    pub fn rewrite(&self, xml: &str) -> Option<String> {
+        let document = roxmltree::Document::parse(xml).ok()?;
+        let root = document.root_element();
+        let old = children(root, "metadata").flat_map(|m| m.children()).find(is_mark)?;
+        Some(edit::apply(xml, vec![(old.range(), self.element())]))
     }
 
     fn element(&self) -> String {

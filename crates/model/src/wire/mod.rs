@@ -3,15 +3,19 @@
 //! Everything here is made from the view by pure functions. Sizes are MiB here and nowhere deeper. Fields of things that
 //! this cluster does not have are present and empty, as clients expect them.
 
+mod meta;
+mod moves;
 mod node;
 mod status;
 mod vm;
 
-pub use node::{Memory, Node, NodeNumbers, Vcpu};
+pub use meta::{Meta, Tag, Tags};
+pub use moves::{Explained, Fate, Judged, Migration, MoveOutcome};
+pub use node::{Blocked, Drain, Memory, Node, NodeChanged, NodeNumbers, Vcpu};
 pub use status::{Health, HealthMessage, Resource, Resources, Status};
-pub use vm::{Tag, Vm, VmClaim};
+pub use vm::{Vm, VmClaim, VmNode};
 
-use crate::{Fault, Token, TokenRole, name::TokenName};
+use crate::{ClusterConfig, Fault, Token, TokenRole, name::TokenName};
 use serde::{Deserialize, Serialize};
 
 /// The version of Drover, as answers give it.
@@ -54,6 +58,9 @@ pub struct Changed {
     pub uuid: String,
     /// The version of the VM's record now; to be named by a later change that must not overwrite anything.
     pub version: i64,
+    /// For a move: the node that it goes to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<String>,
     /// For a new definition: what changed, as a unified diff.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub diff: Option<String>,
@@ -77,6 +84,43 @@ pub struct StateOf {
     pub name: String,
     /// The state's word.
     pub state: String,
+}
+
+/// What holds for the whole cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Config {
+    /// The cluster's name.
+    pub cluster_name: String,
+    /// Whether it is in maintenance.
+    pub maintenance: bool,
+    /// How the node of a VM is chosen that has no selector of its own.
+    pub selector: String,
+    /// How many VMs move away from one node at once, at most.
+    pub moves_per_source: u32,
+    /// How many VMs move to one node at once, at most.
+    pub moves_per_target: u32,
+    /// How many VMs move at once in all, at most.
+    pub moves: u32,
+    /// What becomes of a live migration that does not come to its end by its deadline: `abort`, `post-copy`.
+    pub stall: String,
+    /// When that is, in seconds.
+    pub migration_deadline: u32,
+}
+
+impl From<&ClusterConfig> for Config {
+    fn from(config: &ClusterConfig) -> Config {
+        Config {
+            cluster_name: config.cluster_name.clone(),
+            maintenance: config.maintenance,
+            selector: config.selector.word().to_owned(),
+            moves_per_source: config.limits.per_source,
+            moves_per_target: config.limits.per_target,
+            moves: config.limits.cluster,
+            stall: config.stall.word().to_owned(),
+            migration_deadline: config.migration_deadline_s,
+        }
+    }
 }
 
 /// A token, without itself.

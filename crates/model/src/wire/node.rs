@@ -1,7 +1,11 @@
 //! A node, as the API shows it.
 
 use super::VERSION;
-use crate::{view::NodeView, vm::Demand};
+use crate::{
+    node::{DomainState, DrainReport},
+    view::NodeView,
+    vm::Demand,
+};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -29,6 +33,49 @@ pub struct Memory {
     pub used: u64,
     /// What could be given out now.
     pub free: u64,
+}
+
+/// A VM that a node can do nothing about while it is emptied or filled.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Blocked {
+    /// Its name.
+    pub vm: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// How far a node is with being emptied (flush) or having its VMs brought home (ready).
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Drain {
+    /// VMs that still have to move, be shut down or be started.
+    pub left: u32,
+    /// Those of them that are on their way.
+    pub moving: u32,
+    /// VMs that it can do nothing about.
+    pub blocked: Vec<Blocked>,
+}
+
+impl From<&DrainReport> for Drain {
+    fn from(report: &DrainReport) -> Drain {
+        let blocked = report.blocked.iter().map(|(vm, reason)| Blocked { vm: vm.to_string(), reason: reason.clone() });
+        Drain { left: report.left, moving: report.moving, blocked: blocked.collect() }
+    }
+}
+
+/// The answer to a change of a node's domain state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct NodeChanged {
+    /// For people.
+    pub message: String,
+    /// The node's name.
+    pub name: String,
+    /// Its domain state now.
+    pub state: String,
+    /// The version of its record now.
+    pub version: i64,
 }
 
 /// A node.
@@ -78,6 +125,12 @@ pub struct Node {
     pub hypervisor_problem: String,
     /// How guests are executed: `kvm` or `qemu`; empty: being found out.
     pub domain_type: String,
+    /// How far it is with being emptied or filled; null: neither.
+    #[serde(default)]
+    pub drain: Option<Drain>,
+    /// The version of its record.
+    #[serde(default)]
+    pub version: i64,
     /// When it last reported, by its own clock: milliseconds since 1970, UTC.
     pub updated: u64,
 }
@@ -100,6 +153,7 @@ impl Node {
     pub fn of(node: &NodeView, numbers: NodeNumbers) -> Node {
         let (record, status) = (&node.record.value, node.status.as_ref());
         let text = |read: fn(&crate::NodeStatus) -> &String| status.map(read).cloned().unwrap_or_default();
+        let draining = matches!(record.domain_state, DomainState::Flush | DomainState::Unflush);
         let (total, free) = status.map(|s| (s.memory_total, s.memory_free)).unwrap_or_default();
         Node {
             name: record.name.to_string(),
@@ -129,7 +183,39 @@ impl Node {
             hypervisor: text(|s| &s.hypervisor),
             hypervisor_problem: text(|s| &s.hypervisor_problem),
             domain_type: status.and_then(|s| s.domain_type).map_or("", crate::DomainType::word).to_owned(),
+            drain: status.and_then(|s| s.drain.as_ref()).filter(|_| draining).map(Drain::from),
+            version: node.record.version,
             updated: status.map_or(0, |s| s.updated.0),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{name::NodeName, view::ClusterView};
+    use serde_json::json;
+
+    /// A report of an earlier flush that has not been replaced yet says nothing of a node that is ready.
+    #[test]
+    fn how_far_a_node_is_shows_while_it_is_emptied_or_filled() {
+        let shown = |state: &str| {
+            let mut view = ClusterView::default();
+            let record = json!({"schema": 1, "name": "a", "role": "coordinator", "api": "", "domain_state": state});
+            let status = json!({
+                "schema": 1, "daemon": "run", "version": "", "kernel": "", "os": "", "arch": "", "cpus": 1, "memory_total": 1, "memory_free": 1,
+                "load": 0.0, "domains": [], "updated": 0, "drain": {"left": 2, "moving": 1, "blocked": [["db", "no room"]]},
+            });
+            for (path, value) in [("/nodes/a", record), ("/nodes/a/status", status)] {
+                view.apply(&path.parse().unwrap(), Some((value.to_string().as_bytes(), 7)));
+            }
+            assert!(view.broken.is_empty(), "{:?}", view.broken);
+            Node::of(&view.nodes[&NodeName::new("a").unwrap()], NodeNumbers::default())
+        };
+        let blocked = vec![Blocked { vm: "db".to_owned(), reason: "no room".to_owned() }];
+        let drain = Some(Drain { left: 2, moving: 1, blocked });
+        for (state, drain) in [("flush", drain.clone()), ("unflush", drain), ("ready", None), ("flushed", None)] {
+            assert_eq!((shown(state).drain, shown(state).version), (drain, 7), "{state}");
         }
     }
 }

@@ -1,26 +1,15 @@
 //! A VM, as the API shows it.
 
+use super::{Meta, Migration};
 use crate::{
     domain::devices::Devices,
+    name::NodeName,
     node::DaemonState,
     view::{ClusterView, VmView},
     vm::{RunState, VmState},
 };
 use serde::{Deserialize, Serialize};
 use std::{borrow::Cow, collections::BTreeMap};
-
-/// A tag of a VM.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-pub struct Tag {
-    /// Its text.
-    pub name: String,
-    /// Who set it: `user`.
-    #[serde(rename = "type")]
-    pub kind: String,
-    /// Whether it cannot be removed.
-    pub protected: bool,
-}
 
 /// Who may run a VM.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -30,6 +19,18 @@ pub struct VmClaim {
     pub node: String,
     /// The epoch of the last grant.
     pub epoch: u64,
+}
+
+/// Where a VM is, and where it goes back to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct VmNode {
+    /// Its name.
+    pub name: String,
+    /// The node that it is assigned to; empty: none.
+    pub node: String,
+    /// The node that it was migrated away from; empty: none.
+    pub last_node: String,
 }
 
 /// A VM.
@@ -54,14 +55,14 @@ pub struct Vm<'a> {
     pub node_limit: Vec<String>,
     /// How its node is chosen; `none`: the cluster's default.
     pub node_selector: String,
-    /// Whether it starts when its node becomes ready.
+    /// Whether it starts when its node becomes ready; holds once.
     pub node_autostart: bool,
     /// How it is moved; `none`: live, else cold.
     pub migration_method: String,
     /// The longest pause of a live migration, in milliseconds.
     pub migration_max_downtime: u32,
     /// Its tags.
-    pub tags: Vec<Tag>,
+    pub tags: Vec<super::Tag>,
     /// Its snapshots.
     pub snapshots: Vec<serde_json::Value>,
     /// For people.
@@ -85,6 +86,18 @@ pub struct Vm<'a> {
     /// The domain XML.
     pub xml: Cow<'a, str>,
 
+    /// The higher, the sooner it is moved or started.
+    #[serde(default)]
+    pub priority: i32,
+    /// Its move, while one is under way.
+    #[serde(default)]
+    pub migration: Option<Migration>,
+    /// Where its last move should have brought it, and why it did not; empty: it did.
+    #[serde(default)]
+    pub move_failed: String,
+    /// How often in a row its moves have failed.
+    #[serde(default)]
+    pub move_failures: u32,
     /// What its node sees: `running`, `paused`, `shutting-down`, `off`, `unknown`; `absent`: there is no domain.
     pub run_state: String,
     /// What its node is doing for it, for people; empty: nothing.
@@ -109,7 +122,9 @@ impl<'a> Vm<'a> {
         let record = &vm.record.value;
         let status = vm.status.as_ref();
         let (run_state, doing) = seen(view, vm);
-        let text = |node: &Option<crate::NodeName>| node.as_ref().map(ToString::to_string).unwrap_or_default();
+        let text = |node: &Option<NodeName>| node.as_ref().map(ToString::to_string).unwrap_or_default();
+        let failure = status.and_then(|s| s.move_failure.as_ref());
+        let meta = Meta::of(vm);
         let running = status.and_then(|s| s.generation);
         let vnc = status.and_then(|s| s.vnc.as_ref());
         Vm {
@@ -123,15 +138,15 @@ impl<'a> Vm<'a> {
                 VmState::Fail { reason } => reason.clone(),
                 _ => String::new(),
             },
-            node_limit: Vec::new(),
-            node_selector: "none".to_owned(),
-            node_autostart: false,
-            migration_method: "none".to_owned(),
-            migration_max_downtime: 300,
-            tags: Vec::new(),
+            node_limit: meta.node_limit,
+            node_selector: meta.node_selector,
+            node_autostart: meta.node_autostart,
+            migration_method: meta.migration_method,
+            migration_max_downtime: meta.migration_max_downtime,
+            tags: meta.tags,
             snapshots: Vec::new(),
             description: record.description.clone(),
-            profile: record.profile.clone(),
+            profile: meta.profile,
             memory: vm.demand.memory.as_mib(),
             vcpu: vm.demand.vcpus,
             memory_stats: BTreeMap::new(),
@@ -143,6 +158,10 @@ impl<'a> Vm<'a> {
                 })
                 .unwrap_or_default(),
             xml: Cow::Borrowed(&record.xml),
+            priority: meta.priority,
+            migration: Migration::of(vm),
+            move_failed: failure.map(|f| format!("to {}: {}", f.to, f.reason)).unwrap_or_default(),
+            move_failures: failure.map_or(0, |f| f.told),
             run_state: run_state.to_owned(),
             doing,
             crashes: status.map_or(0, |s| s.crashes),
@@ -161,7 +180,8 @@ impl<'a> Vm<'a> {
     /// Whether what is wanted is at rest and the world agrees with it, so that there is nothing to wait for.
     pub fn is_settled(&self) -> bool {
         match self.state.as_str() {
-            "start" => self.run_state == "running" && !self.claim.node.is_empty(),
+            // While it is being sent it may be at either end, whatever is wanted of it by now.
+            "start" => self.run_state == "running" && !self.claim.node.is_empty() && self.migration.is_none(),
             "stop" | "disable" | "fail" => self.claim.node.is_empty(),
             _ => false,
         }

@@ -1,16 +1,20 @@
 //! The table of [`super::next`], row by row, and the life of its memory.
 
+mod moving;
+
 use super::*;
 use drover_model::{AtRest, Generation, VmName, vm::VM_SCHEMA};
 use uuid::Uuid;
 
 /// A situation on node `a`, put together from short words.
+#[derive(Debug)]
 struct Case {
     record: Option<Stored<VmRecord>>,
     claim: Option<Stored<Claim>>,
     domain: Obs<Seen>,
     memory: Memory,
     host: HostState,
+    turn: Turn,
     now: Mono,
 }
 
@@ -30,34 +34,51 @@ fn record(state: VmState, on: &str) -> VmRecord {
         generation: Generation(1),
         description: String::new(),
         profile: String::new(),
+        meta: Default::default(),
     }
 }
 
+/// What the domain does, or why it is off. A `+` before it: under the next grant; a `~`: under another one.
 fn seen(word: &str) -> Obs<Seen> {
     let off = |reason| (RunState::Off, Some(reason));
+    let (epoch, word) = match word.split_at_checked(1) {
+        Some(("+", word)) => (Epoch(5), word),
+        Some(("~", word)) => (Epoch(9), word),
+        _ => (Epoch(4), word),
+    };
     let (run, off) = match word {
         "absent" => return Obs::Absent,
         "unknown" => return Obs::Unknown("a test".to_owned()),
-        "running" => (RunState::Running, None),
-        "paused" => (RunState::Paused, None),
+        "running" | "sending" => (RunState::Running, None),
+        "paused" | "sending-paused" => (RunState::Paused, None),
+        "shutting-down" => (RunState::ShuttingDown, None),
         "shutdown" => off(OffReason::Shutdown),
         "destroyed" => off(OffReason::Destroyed),
         "crashed" => off(OffReason::Crashed),
+        "migrated" => off(OffReason::Migrated),
         other => panic!("{other}"),
     };
-    Obs::Known(Seen { run, off, mark: Mark { epoch: Epoch(4), generation: Generation(1) } })
+    let sending = word.starts_with("sending");
+    Obs::Known(Seen { run, off, mark: Mark { epoch, generation: Generation(1) }, sending })
+}
+
+/// Who holds the claim, and to whom the guest is being sent: `-`, `a`, `a>b`.
+fn claim(word: &str) -> Claim {
+    let (holder, to) = word.split_once('>').unwrap_or((word, "-"));
+    let named = |name: &str| (name != "-").then(|| node(name));
+    Claim { schema: VM_SCHEMA, node: named(holder), epoch: Epoch(4), to: named(to) }
 }
 
 impl Case {
     /// State, assigned node, claim's holder, domain.
     fn new(state: VmState, on: &str, held: &str, domain: &str) -> Case {
-        let claim = Claim { schema: VM_SCHEMA, node: (held != "-").then(|| node(held)), epoch: Epoch(4) };
         Case {
             record: Some(Stored { value: record(state, on), version: 7 }),
-            claim: Some(Stored { value: claim, version: 2 }),
+            claim: Some(Stored { value: claim(held), version: 2 }),
             domain: seen(domain),
             memory: Memory::default(),
             host: HostState::Ready,
+            turn: Turn::Go,
             now: Mono(1_000_000),
         }
     }
@@ -72,6 +93,7 @@ impl Case {
             domain: &self.domain,
             memory: &self.memory,
             host: &self.host,
+            turn: &self.turn,
             now: self.now,
         })
     }

@@ -10,7 +10,7 @@ use std::{
     sync::Once,
 };
 use uuid::Uuid;
-use virt::connect::Connect;
+use virt::{connect::Connect, domain::Domain};
 use virt_sys as sys;
 
 /// What an event callback gets: the domain's UUID.
@@ -96,6 +96,99 @@ extern "C" fn on_closed(_: sys::virConnectPtr, reason: c_int, opaque: *mut c_voi
         Ok(sys::VIR_CONNECT_CLOSE_REASON_CLIENT) => "this daemon closed it",
         _ => "unknown",
     });
+}
+
+/// The job of a domain, as libvirt tells it.
+pub(super) struct Job {
+    /// `virDomainJobOperation`; `None`: libvirt does not say.
+    pub(super) operation: Option<u32>,
+    /// Bytes to be sent in all.
+    pub(super) total: u64,
+    /// Bytes sent.
+    pub(super) processed: u64,
+    /// Bytes left.
+    pub(super) remaining: u64,
+    /// Bytes of memory sent in a second.
+    pub(super) rate: u64,
+    /// Milliseconds since its beginning.
+    pub(super) elapsed: u64,
+}
+
+/// Figures that libvirt allocated, and frees.
+struct Figures {
+    list: sys::virTypedParameterPtr,
+    count: c_int,
+}
+
+impl Figures {
+    fn number(&self, name: &CStr) -> Option<u64> {
+        let mut value: std::ffi::c_ulonglong = 0;
+        // SAFETY: the list has `count` entries (it may be null when that is 0); name and value live as long as the call.
+        let found = unsafe {
+            sys::virTypedParamsGetULLong(self.list, self.count, name.as_ptr(), std::ptr::from_mut(&mut value))
+        };
+        (found == 1).then_some(value)
+    }
+
+    fn small(&self, name: &CStr) -> Option<u32> {
+        let mut value: c_int = 0;
+        // SAFETY: as above.
+        let found =
+            unsafe { sys::virTypedParamsGetInt(self.list, self.count, name.as_ptr(), std::ptr::from_mut(&mut value)) };
+        (found == 1).then(|| u32::try_from(value).ok()).flatten()
+    }
+}
+
+impl Drop for Figures {
+    fn drop(&mut self) {
+        // SAFETY: the list came from libvirt, and is freed once. Null is fine.
+        unsafe { sys::virTypedParamsFree(self.list, self.count) }
+    }
+}
+
+/// The job that a domain is busy with; `None`: it has none. (The binding's own function builds a list out of a null pointer when there is none.)
+pub(super) fn job(domain: &Domain) -> Result<Option<Job>, virt::error::Error> {
+    let mut kind: c_int = 0;
+    let mut figures = Figures { list: std::ptr::null_mut(), count: 0 };
+    // SAFETY: the domain is valid as long as its handle; libvirt fills in what the pointers point to, and allocates the list.
+    let done = unsafe {
+        sys::virDomainGetJobStats(
+            domain.as_ptr(),
+            std::ptr::from_mut(&mut kind),
+            std::ptr::from_mut(&mut figures.list),
+            std::ptr::from_mut(&mut figures.count),
+            0,
+        )
+    };
+    if done < 0 {
+        return Err(virt::error::Error::last_error());
+    }
+    if u32::try_from(kind) == Ok(sys::VIR_DOMAIN_JOB_NONE) {
+        return Ok(None);
+    }
+    // The names are those of libvirt-domain.h, VIR_DOMAIN_JOB_*.
+    let number = |name| figures.number(name).unwrap_or(0);
+    Ok(Some(Job {
+        operation: figures.small(c"operation"),
+        total: number(c"data_total"),
+        processed: number(c"data_processed"),
+        remaining: number(c"data_remaining"),
+        rate: number(c"memory_bps"),
+        elapsed: number(c"time_elapsed"),
+    }))
+}
+
+/// Stops the job of a domain, such as its migration.
+pub(super) fn abort_job(domain: &Domain) -> Result<(), virt::error::Error> {
+    // SAFETY: the domain is valid as long as its handle.
+    if unsafe { sys::virDomainAbortJob(domain.as_ptr()) } < 0 { Err(virt::error::Error::last_error()) } else { Ok(()) }
+}
+
+/// Lets a migration that was begun with post-copy allowed go on at the target now.
+pub(super) fn start_post_copy(domain: &Domain) -> Result<(), virt::error::Error> {
+    // SAFETY: the domain is valid as long as its handle; the function knows no flags (0).
+    let done = unsafe { sys::virDomainMigrateStartPostCopy(domain.as_ptr(), 0) };
+    if done < 0 { Err(virt::error::Error::last_error()) } else { Ok(()) }
 }
 
 /// Has `callback` called for every event of a domain's life, for as long as the connection lives.

@@ -10,7 +10,7 @@ use std::{
 use virt::connect::Connect;
 
 /// Keepalives every so many seconds, and how many may stay unanswered: a silent libvirtd is given up after 6 s.
-const KEEPALIVE: (i32, u32) = (2, 3);
+pub(super) const KEEPALIVE: (i32, u32) = (2, 3);
 /// The first pause between attempts; doubles up to [`PAUSE_MAX`].
 const PAUSE: Duration = Duration::from_millis(100);
 /// The longest pause between attempts.

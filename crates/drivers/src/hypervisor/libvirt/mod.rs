@@ -3,6 +3,7 @@
 //! * [`keeper`]: opens the connection, and again whenever it ends.
 //! * [`pool`]: the threads. A hanging call holds one of them until libvirt's keepalive ends the connection (6 s).
 //! * [`observe`]: what libvirt says of a domain, in our words.
+//! * [`migrate`]: guests that are sent to another node.
 //! * [`ffi`]: events, and all the unsafe code.
 //!
 //! A changing call takes its domain's *lane*, and keeps it until libvirt has answered, however long its caller waited. A domain whose lane is taken is observed as
@@ -10,12 +11,13 @@
 
 mod ffi;
 mod keeper;
+mod migrate;
 mod observe;
 mod pool;
 
-use super::{Connection, Domain, Event, Host, Hypervisor, HypervisorError, Result, Usage};
+use super::{Connection, Domain, Event, Host, Hypervisor, HypervisorError, Result, Sending, Usage};
 use async_trait::async_trait;
-use drover_model::Obs;
+use drover_model::{Obs, Progress, RunState};
 use pool::Pool;
 use std::{
     collections::BTreeMap,
@@ -33,8 +35,9 @@ use virt::{
 };
 use virt_sys as sys;
 
-/// How many calls may be under way at once. libvirtd itself serves 20 clients' calls at once by default (max_workers).
-const THREADS: usize = 8;
+/// How many calls may be under way at once, those that send guests included: they last. libvirtd itself serves 20 calls at once by default
+/// (max_workers).
+const THREADS: usize = 16;
 
 /// How to reach libvirtd, and how long calls may take.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -150,6 +153,17 @@ impl LibvirtHypervisor {
         what: &'static str,
         act: impl FnOnce(&Connect, &Shared) -> std::result::Result<(), Trouble> + Send + 'static,
     ) -> Result<()> {
+        self.change_within(uuid, what, self.shared.options.change, act).await
+    }
+
+    /// The same, with a deadline of its own.
+    async fn change_within(
+        &self,
+        uuid: Uuid,
+        what: &'static str,
+        deadline: Duration,
+        act: impl FnOnce(&Connect, &Shared) -> std::result::Result<(), Trouble> + Send + 'static,
+    ) -> Result<()> {
         {
             let mut lanes = lock(&self.shared.lanes);
             if let Some(earlier) = lanes.get(&uuid) {
@@ -163,7 +177,7 @@ impl LibvirtHypervisor {
             lock(&shared.known).forget(uuid);
             shared.tell(Event::Domain(uuid));
         };
-        self.call(what, self.shared.options.change, act, finished).await
+        self.call(what, deadline, act, finished).await
     }
 }
 
@@ -221,13 +235,20 @@ impl Hypervisor for LibvirtHypervisor {
     }
 
     async fn domain(&self, uuid: Uuid) -> Obs<Domain> {
-        if let Some(why) = self.shared.lane(uuid) {
+        let sending = migrate::is_sending(&self.shared, uuid);
+        if !sending && let Some(why) = self.shared.lane(uuid) {
             return Obs::Unknown(why);
         }
         let seen =
             self.look("look at a domain", move |connection, shared| observe::one(connection, shared, uuid)).await;
         match (seen, self.shared.lane(uuid)) {
+            // While it is sent it is here, or nobody knows.
+            (Ok(Obs::Known(seen)), Some(_)) if sending && seen.run != RunState::Off => {
+                Obs::Known(Domain { sending: true, ..seen })
+            }
             (_, Some(why)) => Obs::Unknown(why),
+            // The call ended between the two looks.
+            (Ok(_), None) if sending => Obs::Unknown("its migration has just ended".to_owned()),
             (Ok(seen), None) => seen,
             (Err(error), None) => Obs::Unknown(error.to_string()),
         }
@@ -278,6 +299,25 @@ impl Hypervisor for LibvirtHypervisor {
             None => Ok(()),
         })
         .await
+    }
+
+    async fn migrate(&self, uuid: Uuid, how: Sending) -> Result<()> {
+        self.change_within(uuid, migrate::WHAT, migrate::LONGEST, move |_, shared| {
+            migrate::send(&shared.options.uri, uuid, &how)
+        })
+        .await
+    }
+
+    async fn migration(&self, uuid: Uuid) -> Result<Option<Progress>> {
+        self.look("ask how far a migration is", move |connection, _| migrate::progress(connection, uuid)).await
+    }
+
+    async fn abort_migration(&self, uuid: Uuid) -> Result<()> {
+        self.look("stop a migration", move |connection, _| migrate::abort(connection, uuid)).await
+    }
+
+    async fn post_copy(&self, uuid: Uuid) -> Result<()> {
+        self.look("let a guest go on at its target", move |connection, _| migrate::post_copy(connection, uuid)).await
     }
 
     async fn live_xml(&self, uuid: Uuid) -> Result<Option<String>> {

@@ -1,6 +1,6 @@
 //! What libvirt says of domains, in our words.
 
-use super::{Shared, Trouble, find, lock};
+use super::{Shared, Trouble, find, lock, migrate};
 use crate::hypervisor::{Domain, Host, Usage};
 use drover_model::{Bytes, Obs, OffReason, RunState, domain::Mark};
 use std::{collections::BTreeMap, time::Duration};
@@ -28,9 +28,20 @@ impl Known {
 
 /// Looks at one domain.
 pub(super) fn one(connection: &Connect, shared: &Shared, uuid: Uuid) -> Outcome<Obs<Domain>> {
-    match find(connection, uuid)? {
-        Some(domain) => look(&domain, shared, uuid),
-        None => Ok(Obs::Absent),
+    let Some(domain) = find(connection, uuid)? else { return Ok(Obs::Absent) };
+    let seen = look(&domain, shared, uuid)?;
+    match seen {
+        // Only of one that executes: a guest that is coming has a job too, and asking for it waits until that is over, with one of the few calls
+        // that libvirtd serves of a connection at once.
+        Obs::Known(seen) if matches!(seen.run, RunState::Running | RunState::ShuttingDown) => {
+            let sending = migrate::is_leaving(&domain)?;
+            Ok(Obs::Known(Domain { sending, ..seen }))
+        }
+        // A guest that comes or goes by migration is here for a moment without being defined for good.
+        Obs::Known(seen) if seen.run == RunState::Off && !domain.is_persistent()? => {
+            Ok(Obs::Unknown("it is just coming or going".to_owned()))
+        }
+        seen => Ok(seen),
     }
 }
 
@@ -75,7 +86,7 @@ fn look(domain: &virt::domain::Domain, shared: &Shared, uuid: Uuid) -> Outcome<O
     };
     let run = run_state(state, id.is_some());
     let off = (run == RunState::Off).then(|| off_reason(reason));
-    Ok(Obs::Known(Domain { uuid, name: domain.get_name()?, run, off, mark, vnc }))
+    Ok(Obs::Known(Domain { uuid, name: domain.get_name()?, run, off, mark, vnc, sending: false }))
 }
 
 /// libvirt's `virDomainState`. A domain that crashed and was preserved is still in memory, so it counts as paused.

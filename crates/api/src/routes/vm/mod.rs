@@ -1,19 +1,20 @@
-//! VMs.
+//! VMs: what they are, their states, their definitions.
 
-use super::{limit, logs};
+pub(crate) mod meta;
+pub(crate) mod moves;
+
+use super::{limit, logs, stopping};
 use crate::{
     answer::{self, Answer, ApiError},
     endpoint::Call,
 };
 use axum::http::StatusCode;
-use bytes::Bytes;
-use drover_agent::{Change, Define, Modify};
+use drover_agent::{Change, CommandError, Define, Modify};
 use drover_model::{
-    ClusterView, NodeName, VmName, VmView,
+    Definition, NodeName, VmName, VmView,
     wire::{Changed, StateOf, Vm},
 };
 use drover_plan::admit::Command;
-use futures_util::stream;
 use similar::TextDiff;
 use std::{sync::Arc, time::Duration};
 use tokio::time::timeout;
@@ -21,10 +22,6 @@ use uuid::Uuid;
 
 /// How much longer than a guest's own deadline a request waits for it, and how long where there is none: for a start, a delete.
 const PATIENCE: Duration = Duration::from_secs(120);
-
-fn has_tag(view: &ClusterView, vm: &VmView, tag: &str) -> bool {
-    Vm::of(view, vm).tags.iter().any(|t| t.name == tag)
-}
 
 pub(crate) async fn list(call: Call) -> Answer {
     let view = call.state.node.view();
@@ -37,7 +34,7 @@ pub(crate) async fn list(call: Call) -> Answer {
         by_name.as_ref().is_none_or(|l| l.is_match(record.name.as_str()) || uuid == Some(record.uuid))
             && node.as_ref().is_none_or(|n| record.node.as_ref() == Some(n))
             && state.is_none_or(|s| record.state.word() == s)
-            && tag.is_none_or(|t| has_tag(&view, vm, t))
+            && tag.is_none_or(|t| record.meta.tags.contains_key(t))
     };
     let negate = call.args.flag("negate");
     // By name: the order that people read in.
@@ -68,20 +65,38 @@ pub(crate) async fn state(call: Call) -> Answer {
     answer::json(&StateOf { name: record.name.to_string(), state: record.state.word().to_owned() })
 }
 
-pub(crate) async fn node(call: Call) -> Answer {
-    let vm = subject(&call).await?;
-    let record = &vm.record.value;
-    let state = record.node.as_ref().map(ToString::to_string).unwrap_or_default();
-    answer::json(&StateOf { name: record.name.to_string(), state })
-}
-
 fn changed(message: String, change: &Change) -> Answer {
     let (name, uuid) = (change.record.name.to_string(), change.record.uuid.to_string());
-    answer::json(&Changed { message, name, uuid, version: change.version, diff: None })
+    let to = change.record.state.destination().map(ToString::to_string);
+    answer::json(&Changed { message, name, uuid, version: change.version, to, diff: None })
 }
 
 pub(crate) async fn define(call: Call) -> Answer {
-    let request = Define { xml: call.args.required("xml").to_owned(), node: call.args.parsed("node")? };
+    let xml = call.args.required("xml").to_owned();
+    define_as(&call, xml).await
+}
+
+/// With a definition it is made, under the name or UUID that the path has; without, the metadata of the one that is there are changed.
+pub(crate) async fn define_or_set(call: Call) -> Answer {
+    let Some(xml) = call.args.text("xml") else {
+        if let Some(node) = call.args.text("node") {
+            let accepted = "none without xml: POST to .../node moves a VM";
+            return Err(ApiError::parameter("node", node, accepted));
+        }
+        return meta::set(call).await;
+    };
+    let own = Uuid::parse_str(&call.subject).ok();
+    let definition = Definition::parse(xml, own.unwrap_or_else(Uuid::new_v4)).map_err(CommandError::from)?;
+    if definition.name.as_str() != call.subject && own != Some(definition.uuid) {
+        let given = format!("{} ({})", definition.name, definition.uuid);
+        let accepted = format!("the definition of a VM with the name or UUID {:?}", answer::shortened(&call.subject));
+        return Err(ApiError::parameter("xml", &given, accepted));
+    }
+    define_as(&call, definition.xml).await
+}
+
+async fn define_as(call: &Call, xml: String) -> Answer {
+    let request = Define { xml, node: call.args.parsed("node")?, meta: meta::change(&call.args)? };
     let change = call.state.node.commands().define(request).await?;
     let on = change.record.node.as_ref().map(|n| format!(" on node {n}")).unwrap_or_default();
     changed(format!("Defined VM {}{on}.", change.record.name), &change)
@@ -107,7 +122,7 @@ pub(crate) async fn modify(call: Call) -> Answer {
         (false, false, _) => format!("VM {name} has a new definition."),
     };
     let (name, uuid) = (name.to_string(), done.now.record.uuid.to_string());
-    answer::json(&Changed { message, name, uuid, version: done.now.version, diff: Some(diff) })
+    answer::json(&Changed { message, name, uuid, version: done.now.version, to: None, diff: Some(diff) })
 }
 
 pub(crate) async fn rename(call: Call) -> Answer {
@@ -145,13 +160,8 @@ pub(crate) async fn set_state(call: Call) -> Answer {
                 return Err(ApiError::new(StatusCode::BAD_REQUEST, message));
             }
             let message = format!("VM {name} is {}.", if shown.state == "start" { "running" } else { "off" });
-            answer::json(&Changed {
-                message,
-                name: name.to_string(),
-                uuid: shown.uuid,
-                version: vm.record.version,
-                diff: None,
-            })
+            let (name, version) = (name.to_string(), vm.record.version);
+            answer::json(&Changed { message, name, uuid: shown.uuid, version, to: None, diff: None })
         }
     }
 }
@@ -168,18 +178,34 @@ fn phrase(state: &str) -> &'static str {
 
 /// Waits until the VM has no more to do (`None`: it is gone), from the version that a command made on.
 async fn settle(call: &Call, uuid: Uuid, version: i64, patience: Duration) -> Result<Option<Arc<VmView>>, ApiError> {
+    until(call, uuid, version, patience, |vm| vm.is_settled().then_some(())).await.map(|(_, vm)| vm)
+}
+
+/// Waits until something can be told of the VM as it is from that version on, or it is gone (`None`).
+async fn until<T>(
+    call: &Call,
+    uuid: Uuid,
+    version: i64,
+    patience: Duration,
+    tell: impl Fn(&Vm<'_>) -> Option<T>,
+) -> Result<(Option<T>, Option<Arc<VmView>>), ApiError> {
     let mut views = call.state.node.views();
-    let mut seen = false;
-    let settled = views.wait_for(|view| match view.vms.get(&uuid) {
+    let (mut seen, mut told) = (false, None);
+    let waited = views.wait_for(|view| match view.vms.get(&uuid) {
         None => seen,
         Some(vm) => {
             seen = true;
-            vm.record.version >= version && Vm::of(view, vm).is_settled()
+            told = if vm.record.version >= version { tell(&Vm::of(view, vm)) } else { None };
+            told.is_some()
         }
     });
-    match timeout(patience, settled).await {
-        Ok(Ok(view)) => Ok(view.vms.get(&uuid).cloned()),
-        Ok(Err(_)) => Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "this node's daemon is stopping")),
+    match timeout(patience, waited).await {
+        Ok(Ok(view)) => {
+            let vm = view.vms.get(&uuid).cloned();
+            drop(view);
+            Ok((told, vm))
+        }
+        Ok(Err(_)) => Err(stopping()),
         Err(_) => {
             let view = call.state.node.view();
             let doing = view.vms.get(&uuid).map(|vm| Vm::of(&view, vm)).map(|vm| (vm.state, vm.doing));
@@ -234,18 +260,5 @@ pub(crate) async fn console(call: Call) -> Answer {
 
 pub(crate) async fn watch(call: Call) -> Answer {
     let uuid = uuid(&call).await?;
-    let mut views = call.state.node.views();
-    views.mark_changed();
-    let changes = stream::unfold((views, Vec::new()), move |(mut views, last)| async move {
-        loop {
-            views.changed().await.ok()?;
-            let view = views.borrow_and_update().clone();
-            let mut line = serde_json::to_vec(&Vm::of(&view, view.vms.get(&uuid)?)).ok()?;
-            line.push(b'\n');
-            if line != last {
-                return Some((Ok(Bytes::from(line.clone())), (views, line)));
-            }
-        }
-    });
-    answer::stream("application/x-ndjson", changes)
+    super::watch(&call, move |view| serde_json::to_vec(&Vm::of(view, view.vms.get(&uuid)?)).ok())
 }

@@ -1,10 +1,14 @@
 //! Virtual machines.
 
+mod info;
+mod meta;
+mod moves;
+
 use super::{confirm, print_stream};
 use crate::{
     args::{self, Waiting},
     failure::Failure,
-    output::{Cell, Facts, Format, Output, Table, Tone, runs},
+    output::{Format, Output, Tone},
     wait,
 };
 use drover_client::{Client, ClientError};
@@ -15,78 +19,6 @@ use std::{
     path::Path,
     process::Command,
 };
-
-fn table(vms: &[Vm<'_>]) -> Table {
-    let mut table = Table::new(&["NAME", "STATE", "RUNS", "NODE", "VCPUS", "MEMORY", "UUID", "NOTE"]);
-    for vm in vms {
-        let note = [vm.failed_reason.as_str(), vm.doing.as_str()].into_iter().find(|n| !n.is_empty());
-        let note =
-            note.map(str::to_owned).or_else(|| vm.pending_changes.then(|| "changed; restart to apply".to_owned()));
-        table.row(vec![
-            Cell::text(&*vm.name),
-            Cell::state(&vm.state),
-            Cell::state(runs(vm)),
-            Cell::text(&*vm.node),
-            Cell::number(vm.vcpu),
-            Cell::number(vm.memory),
-            Cell::text(&*vm.uuid),
-            Cell::text(note.unwrap_or_default()),
-        ]);
-    }
-    table
-}
-
-fn render(vm: &Vm<'_>, output: &Output) -> String {
-    let mut facts = Facts::default();
-    facts.fact("Name", &*vm.name);
-    facts.fact("UUID", &*vm.uuid);
-    facts.fact("Description", &*vm.description);
-    facts.state("State", &vm.state);
-    facts.toned("Reason", &*vm.failed_reason, Tone::Bad);
-    facts.state("Runs", runs(vm));
-    facts.toned("Doing", &*vm.doing, Tone::Busy);
-    facts.fact("Node", if vm.node.is_empty() { "none" } else { &*vm.node });
-    if vm.claim.node != vm.node {
-        facts.fact("Held by", &*vm.claim.node);
-    }
-    if vm.migrated != "no" {
-        facts.fact("Migrated", &*vm.migrated);
-    }
-    if vm.crashes > 0 {
-        facts.toned("Crashes", format!("{} in a row", vm.crashes), Tone::Bad);
-    }
-    facts.fact("Memory", format!("{} MiB", vm.memory));
-    let topology =
-        if vm.devices.vcpu_topology.is_empty() { String::new() } else { format!(" ({})", vm.devices.vcpu_topology) };
-    facts.fact("vCPUs", format!("{}{topology}", vm.vcpu));
-    facts.fact("Machine", format!("{} {}", vm.devices.machine, vm.devices.arch).trim().to_owned());
-    facts.fact("Features", vm.devices.features.join(", "));
-    facts.fact("Console", if vm.devices.console.is_empty() { "none" } else { &*vm.devices.console });
-    if let (Some(listen), Some(port)) = (vm.vnc.get("listen"), vm.vnc.get("port")) {
-        facts.fact("VNC", format!("{listen}:{port}"));
-    }
-    if vm.pending_changes {
-        facts.toned("Pending", "the definition was changed; restart the VM to apply it", Tone::Busy);
-    }
-    let mut out = facts.render(output);
-    if !vm.devices.networks.is_empty() {
-        let mut table = Table::new(&["NETWORK", "SOURCE", "MAC", "MODEL"]);
-        for net in &vm.devices.networks {
-            let cells = [&net.kind, &net.source, &net.mac, &net.model];
-            table.row(cells.map(|c| Cell::text(&**c)).to_vec());
-        }
-        out.push_str(&format!("\n{}", table.render(output)));
-    }
-    if !vm.devices.disks.is_empty() {
-        let mut table = Table::new(&["DISK", "TYPE", "BUS", "NAME"]);
-        for disk in &vm.devices.disks {
-            let cells = [&disk.dev, &disk.kind, &disk.bus, &disk.name];
-            table.row(cells.map(|c| Cell::text(&**c)).to_vec());
-        }
-        out.push_str(&format!("\n{}", table.render(output)));
-    }
-    out
-}
 
 fn read(file: &Path) -> Result<String, Failure> {
     let read = if file == Path::new("-") {
@@ -118,7 +50,7 @@ async fn with_hint(client: &Client, name: &str, error: ClientError) -> Failure {
         let mut near: Vec<(usize, String)> = vms
             .into_iter()
             .map(|vm| (strsim::osa_distance(name, &vm.name), vm.name))
-            .filter(|(d, _)| *d <= 3)
+            .filter(|(d, _)| *d <= 3.min(name.chars().count() / 2))
             .collect();
         near.sort();
         let names: Vec<String> = near.into_iter().take(3).map(|(_, name)| name).collect();
@@ -145,7 +77,7 @@ pub(crate) async fn run(command: args::Vm, client: &Client, output: Output) -> R
             } else {
                 "No VM matches."
             };
-            output.list(&vms, |vm| &vm.name, table, nothing)
+            output.list(&vms, |vm| &vm.name, info::table, nothing)
         }
         args::Vm::Info(one) => {
             let vm = match client.vm(&one.vm).await {
@@ -155,12 +87,14 @@ pub(crate) async fn run(command: args::Vm, client: &Client, output: Output) -> R
             match output.format {
                 Format::Json => output.json(&vm),
                 Format::Raw => output.print(&vm.name),
-                Format::Pretty => output.print(&render(&vm, &output)),
+                Format::Pretty => output.print(&info::render(&vm, &output)),
             }
         }
         args::Vm::Dump(one) => output.print(&client.vm(&one.vm).await?.xml),
-        args::Vm::Define { file, node, start, wait } => {
-            let made = client.define_vm(&read(&file)?, node.as_deref()).await?;
+        args::Vm::Define { file, node, meta, start, wait } => {
+            let mut params = meta::params(&meta);
+            params.extend(node.map(|node| ("node", node)));
+            let made = client.define_vm_with(&read(&file)?, &params).await?;
             if !start {
                 return done(client, &made, &Waiting { wait: false }, output).await;
             }
@@ -174,6 +108,22 @@ pub(crate) async fn run(command: args::Vm, client: &Client, output: Output) -> R
             let changed = client.rename_vm(&vm.vm, &new_name).await?;
             done(client, &changed, &Waiting { wait: false }, output).await
         }
+        args::Vm::Meta { vm, change } => meta::run(&vm.vm, &change, client, output).await,
+        args::Vm::Tag(command) => meta::tag(command, client, output).await,
+        args::Vm::Migrate { vm, cancel: true, wait, .. } => moves::cancel(&vm.vm, &wait, client, output).await,
+        args::Vm::Migrate { vm, how, force, cancel: false, wait } => {
+            let order = moves::Order { vm: &vm.vm, action: "migrate", to: how.to, force, live: how.live };
+            moves::relocate(order, &wait, client, output).await
+        }
+        args::Vm::Move { vm, how, wait } => {
+            let order = moves::Order { vm: &vm.vm, action: "move", to: how.to, force: false, live: how.live };
+            moves::relocate(order, &wait, client, output).await
+        }
+        args::Vm::Unmigrate { vm, live, wait } => {
+            let order = moves::Order { vm: &vm.vm, action: "unmigrate", to: None, force: false, live };
+            moves::relocate(order, &wait, client, output).await
+        }
+        args::Vm::Explain(one) => moves::explain(&one.vm, client, output).await,
         args::Vm::Start { vm, wait } => state(client, &vm.vm, "start", &[], &wait, output).await,
         args::Vm::Shutdown { vm, timeout, wait } => {
             state(client, &vm.vm, "shutdown", &seconds(timeout), &wait, output).await

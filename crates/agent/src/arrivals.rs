@@ -1,0 +1,66 @@
+//! Answers the VMs that are to come to this node: whether there is room for them, and what they need.
+
+use crate::{context::Context, records};
+use drover_model::{Arrival, ClusterView, Stored, layout, vm::VM_SCHEMA};
+use drover_plan::arrivals::{self, Answer};
+use drover_store::{CreateMode, Op, Store, StoreError, Version};
+use std::collections::BTreeSet;
+use uuid::Uuid;
+
+/// VMs that were let come and whose answers the view may not show yet.
+#[derive(Debug, Default)]
+pub(crate) struct Granted(BTreeSet<Uuid>);
+
+/// Answers whoever has no answer yet. Returns whether all of it is done.
+pub(crate) async fn pass(ctx: &Context, view: &ClusterView, granted: &mut Granted) -> bool {
+    let me = ctx.me();
+    // What the view shows by now, or what is not to come any more, need not be remembered.
+    let remember = |uuid: &Uuid| {
+        view.vms.get(uuid).is_some_and(|vm| {
+            let shown = vm.arrival.as_ref().is_some_and(|a| a.value.node == *me && a.value.of == vm.record.version);
+            vm.record.value.state.destination() == Some(me) && !shown
+        })
+    };
+    granted.0.retain(remember);
+    let mut all = true;
+    for answer in arrivals::answers(view, me, &granted.0) {
+        if answer.refused.is_none() {
+            // Before it is written: whether it was may not be known.
+            granted.0.insert(answer.uuid);
+        }
+        if let Err(error) = write(ctx, &answer).await {
+            tracing::debug!(vm = %answer.uuid, %error, "an answer to a VM that is to come was not taken");
+            all = false;
+        }
+    }
+    for uuid in arrivals::outdated(view, me) {
+        if let Err(error) = ctx.store.delete(&layout::vm_arrival(&uuid), None).await
+            && !error.is_conflict()
+        {
+            tracing::debug!(vm = %uuid, %error, "an old answer stays");
+            all = false;
+        }
+    }
+    all
+}
+
+async fn write(ctx: &Context, answer: &Answer) -> Result<(), StoreError> {
+    let path = layout::vm_arrival(&answer.uuid);
+    let arrival = Arrival { schema: VM_SCHEMA, node: ctx.me().clone(), of: answer.of, refused: answer.refused.clone() };
+    let data = records::encode(&arrival)?;
+    let old: Option<Stored<Arrival>> = records::read(&*ctx.store, &path).await?;
+    let vm = Op::Check(layout::vm(&answer.uuid), Version(answer.of));
+    let set = match old {
+        Some(old) => Op::Set(path, data, Version(old.version)),
+        None => Op::Create(path, data, CreateMode::Persistent),
+    };
+    ctx.store.multi(vec![vm, set]).await?;
+    tracing::debug!(node = %ctx.me(), vm = %answer.uuid, refused = ?answer.refused, "answered a VM that is to come");
+    Ok(())
+}
+
+/// The step that takes an answer away together with its VM, if there is one.
+pub(crate) async fn removal(store: &dyn Store, uuid: &Uuid) -> Result<Option<Op>, StoreError> {
+    let path = layout::vm_arrival(uuid);
+    Ok(store.get(&path).await?.map(|answer| Op::Delete(path, Some(answer.version))))
+}

@@ -1,0 +1,80 @@
+//! Requests about what holds for the whole cluster.
+
+use super::{CommandError, Commands, Result};
+use crate::records;
+use drover_model::{ClusterConfig, Selector, Stall, Stored, layout};
+use drover_store::Version;
+
+/// The most VMs that may move at once, to or from a node or in all.
+pub const LIMIT_MAX: u32 = 100;
+/// The longest time that a live migration may be given, in seconds: a day.
+pub const DEADLINE_MAX_S: u32 = 86_400;
+
+/// A change of the configuration: what is `None` stays as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ConfigChange {
+    /// See [`ClusterConfig::selector`].
+    pub selector: Option<Selector>,
+    /// See [`drover_model::Limits::per_source`].
+    pub moves_per_source: Option<u32>,
+    /// See [`drover_model::Limits::per_target`].
+    pub moves_per_target: Option<u32>,
+    /// See [`drover_model::Limits::cluster`].
+    pub moves: Option<u32>,
+    /// See [`ClusterConfig::stall`].
+    pub stall: Option<Stall>,
+    /// See [`ClusterConfig::migration_deadline_s`].
+    pub migration_deadline_s: Option<u32>,
+}
+
+impl ConfigChange {
+    fn apply(&self, config: &ClusterConfig) -> Result<ClusterConfig> {
+        let within = |field: &'static str, given: Option<u32>, now: u32, max: u32| match given {
+            Some(n) if !(1..=max).contains(&n) => Err(CommandError::Invalid {
+                field,
+                given: n.to_string(),
+                message: format!("{field}: {n} is not accepted; accepted is a whole number from 1 to {max}"),
+            }),
+            given => Ok(given.unwrap_or(now)),
+        };
+        let mut next = config.clone();
+        next.selector = self.selector.unwrap_or(next.selector);
+        next.stall = self.stall.unwrap_or(next.stall);
+        let limits = config.limits;
+        next.limits.per_source = within("moves_per_source", self.moves_per_source, limits.per_source, LIMIT_MAX)?;
+        next.limits.per_target = within("moves_per_target", self.moves_per_target, limits.per_target, LIMIT_MAX)?;
+        next.limits.cluster = within("moves", self.moves, limits.cluster, LIMIT_MAX)?;
+        let deadline = config.migration_deadline_s;
+        next.migration_deadline_s = within("migration_deadline", self.migration_deadline_s, deadline, DEADLINE_MAX_S)?;
+        Ok(next)
+    }
+}
+
+impl Commands {
+    /// Changes what holds for the whole cluster.
+    pub async fn set_config(&self, change: &ConfigChange) -> Result<ClusterConfig> {
+        for _ in 0..super::TRIES {
+            let path = layout::config();
+            let old: Option<Stored<ClusterConfig>> = records::read(&*self.ctx.store, &path).await?;
+            let Some(old) = old else {
+                return Err(CommandError::Unavailable(
+                    "the cluster is not set up yet; try again in a moment".to_owned(),
+                ));
+            };
+            let new = change.apply(&old.value)?;
+            if new == old.value {
+                return Ok(new);
+            }
+            match self.ctx.store.set(&path, records::encode(&new)?, Version(old.version)).await {
+                Ok(_) => {
+                    tracing::info!(?change, "changed the cluster's configuration");
+                    self.shown(|view| view.config == new).await;
+                    return Ok(new);
+                }
+                Err(error) if error.is_conflict() => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(CommandError::Conflict("the configuration is being changed by others all the time; try again".to_owned()))
+    }
+}

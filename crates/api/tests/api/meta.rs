@@ -1,0 +1,203 @@
+//! What is said of VMs beside their definitions, and of the cluster as a whole.
+
+use crate::support::{TestNode, xml};
+use serde_json::{Value, json};
+
+const UUID: &str = "11111111-2222-4333-8444-555555555555";
+const OTHER: &str = "22222222-2222-4333-8444-555555555555";
+
+/// Every part of the metadata as it is given, and as it is shown then.
+fn parts() -> Vec<(&'static str, &'static str, &'static str, Value)> {
+    let tag = |name: &str, protected: bool| json!([{"name": name, "type": "user", "protected": protected}]);
+    vec![
+        ("limit", "hv1", "node_limit", json!(["hv1"])),
+        ("selector", "vms", "node_selector", json!("vms")),
+        ("autostart", "true", "node_autostart", json!(true)),
+        ("migration_method", "live", "migration_method", json!("live")),
+        ("migration_max_downtime", "50", "migration_max_downtime", json!(50)),
+        ("priority", "-7", "priority", json!(-7)),
+        ("profile", "small", "profile", json!("small")),
+        ("user_tags", "a", "tags", tag("a", false)),
+    ]
+}
+
+fn expect(shown: &Value, wanted: &[(&str, Value)], after: &str) {
+    for (key, value) in wanted {
+        assert_eq!(shown[*key], *value, "{key}, after {after}: {shown}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_given_is_never_reset() {
+    let node = TestNode::start().await;
+    assert_eq!(node.define("web", UUID).await.status, 200);
+    let plain = [
+        ("node_limit", json!([])),
+        ("node_selector", json!("none")),
+        ("node_autostart", json!(false)),
+        ("migration_method", json!("none")),
+        ("migration_max_downtime", json!(300)),
+        ("priority", json!(0)),
+        ("profile", json!("")),
+        ("tags", json!([])),
+    ];
+    expect(&node.get("/vm/web/meta").await.json(), &plain, "a definition with nothing else");
+    // One after the other: the earlier ones stay.
+    let mut given: Vec<(&str, Value)> = Vec::new();
+    for (n, (name, value, key, shown)) in parts().into_iter().enumerate() {
+        // Both paths do the same.
+        let path = if n % 2 == 0 { "/vm/web/meta" } else { "/vm/web" };
+        let told = node.form("POST", path, &[(name, value)]).await;
+        assert_eq!(told.status, 200, "{name}: {told:?}");
+        given.push((key, shown));
+        expect(&node.get("/vm/web/meta").await.json(), &given, name);
+    }
+    expect(&node.get("/vm/web").await.json(), &given, "all, in the VM itself");
+    // Another definition, another state, another name: none of it is lost.
+    let bigger = xml("web", UUID).replace(">128<", ">256<");
+    assert_eq!(node.form("PUT", "/vm/web", &[("xml", &bigger)]).await.status, 200);
+    let told = node.form("POST", "/vm/web/state", &[("state", "start"), ("wait", "true")]).await;
+    assert_eq!(told.status, 200, "{told:?}");
+    let told = node.form("POST", "/vm/web/state", &[("state", "stop"), ("wait", "true")]).await;
+    assert_eq!(told.status, 200, "{told:?}");
+    assert_eq!(node.form("POST", "/vm/web/rename", &[("new_name", "shop")]).await.status, 200);
+    assert_eq!(node.form("POST", "/vm/shop/meta", &[]).await.status, 200);
+    expect(&node.get("/vm/shop/meta").await.json(), &given, "all sorts of changes");
+    // What is given as empty is cleared, and nothing else.
+    let told = node.form("POST", "/vm/shop/meta", &[("limit", ""), ("selector", "none"), ("autostart", "no")]).await;
+    assert_eq!(told.status, 200, "{told:?}");
+    let (mut cleared, kept) = (plain[..3].to_vec(), given[3..].to_vec());
+    cleared.extend(kept);
+    expect(&node.get("/vm/shop/meta").await.json(), &cleared, "clearing");
+}
+
+#[tokio::test]
+async fn a_vm_is_defined_with_its_metadata() {
+    let node = TestNode::start().await;
+    let definition = xml("web", UUID);
+    let mut fields = vec![("xml", definition.as_str())];
+    fields.extend(parts().into_iter().map(|(name, value, ..)| (name, value)));
+    let told = node.form("POST", "/vm", &fields).await;
+    assert_eq!(told.status, 200, "{told:?}");
+    let given: Vec<(&str, Value)> = parts().into_iter().map(|(.., key, shown)| (key, shown)).collect();
+    expect(&node.get("/vm/web/meta").await.json(), &given, "its definition");
+}
+
+#[tokio::test]
+async fn lists_are_given_in_any_way() {
+    let node = TestNode::start().await;
+    let _second = node.beside("hv2", 8192).await;
+    assert_eq!(node.define("web", UUID).await.status, 200);
+    let url = "application/x-www-form-urlencoded";
+    let both = json!(["hv1", "hv2"]);
+    for (query, kind, body, shown) in [
+        ("", url, "limit=hv1%2Chv2".to_owned(), &both),
+        ("", url, "limit=hv2&limit=hv1".to_owned(), &both),
+        ("", url, "limit=hv1%2C+hv2%2C".to_owned(), &both),
+        ("?limit=hv1&limit=hv2", "", String::new(), &both),
+        ("?limit=hv1", url, "limit=hv2".to_owned(), &both),
+        ("", "application/json", json!({"limit": ["hv2", "hv1"]}).to_string(), &both),
+        ("", "application/json", json!({"limit": "hv1,hv2"}).to_string(), &both),
+        // One of one node is a list too.
+        ("", "application/json", json!({"limit": ["hv2"]}).to_string(), &json!(["hv2"])),
+        ("?limit=hv2", "", String::new(), &json!(["hv2"])),
+        // Empty is cleared; null is not given.
+        ("", "application/json", json!({"limit": null}).to_string(), &json!(["hv2"])),
+        ("", "application/json", json!({"limit": []}).to_string(), &json!([])),
+    ] {
+        let told = node.raw("POST", &format!("/vm/web/meta{query}"), kind, body.clone()).await;
+        assert_eq!(told.status, 200, "{query} {body}: {told:?}");
+        assert_eq!(node.get("/vm/web/meta").await.json()["node_limit"], *shown, "{query} {body}");
+    }
+}
+
+#[tokio::test]
+async fn tags_are_added_protected_filtered_and_removed() {
+    let node = TestNode::start().await;
+    let fields = [("xml", xml("web", UUID)), ("user_tags", "a,b".to_owned()), ("protected_tags", "b,c".to_owned())];
+    let fields: Vec<(&str, &str)> = fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    assert_eq!(node.form("POST", "/vm", &fields).await.status, 200);
+    assert_eq!(node.define("db", OTHER).await.status, 200);
+    let tag = |name: &str, protected: bool| json!({"name": name, "type": "user", "protected": protected});
+    let all = json!({"name": "web", "tags": [tag("a", false), tag("b", true), tag("c", true)]});
+    assert_eq!(node.get("/vm/web/tags").await.json(), all);
+    let change = async |action: &str, tag: &str, protected: &str| {
+        let fields = [("action", action), ("tag", tag), ("protected", protected)];
+        node.form("POST", &format!("/vm/{}/tags", if tag == "x" { "db" } else { "web" }), &fields).await
+    };
+    // A protected one stays, until its protection is taken away.
+    let told = change("remove", "b", "false").await;
+    assert_eq!((told.status.as_u16(), told.json()["field"].as_str()), (400, Some("tag")), "{told:?}");
+    assert!(told.text.contains("protected"), "{told:?}");
+    assert_eq!(node.get("/vm/web/tags").await.json(), all);
+    assert_eq!(change("add", "b", "false").await.status, 200);
+    assert_eq!(change("remove", "b", "false").await.status, 200);
+    assert_eq!(change("add", "x", "true").await.status, 200);
+    assert_eq!(node.get("/vm/web/tags").await.json()["tags"], json!([tag("a", false), tag("c", true)]));
+    assert_eq!(node.get("/vm/db/tags").await.json()["tags"], json!([tag("x", true)]));
+    let names = async |query: &str| -> Vec<String> {
+        let list = node.get(&format!("/vm?{query}")).await.json();
+        list.as_array().unwrap().iter().map(|vm| vm["name"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(names("tag=a").await, ["web"]);
+    assert_eq!(names("tag=x").await, ["db"]);
+    assert_eq!(names("tag=a&negate=true").await, ["db"]);
+    assert_eq!(names("tag=b").await, Vec::<String>::new());
+}
+
+/// POST to a VM's own path defines it, if there is a definition; otherwise it changes the one that is there.
+#[tokio::test]
+async fn a_vm_is_defined_at_its_own_path() {
+    let node = TestNode::start().await;
+    let none = xml("web", "");
+    for (path, definition, status) in [
+        ("/vm/shop", &none, 400),
+        (&*format!("/vm/{OTHER}"), &xml("web", UUID), 400),
+        ("/vm/web", &none, 200),
+        // It is there by now.
+        ("/vm/web", &none, 409),
+        (&*format!("/vm/{UUID}"), &xml("db", UUID), 200),
+        // A definition without a UUID gets the path's.
+        (&*format!("/vm/{OTHER}"), &xml("mail", ""), 200),
+    ] {
+        let told = node.form("POST", path, &[("xml", definition), ("priority", "5")]).await;
+        assert_eq!(told.status, status, "{path}: {told:?}");
+        if status == 400 {
+            assert_eq!(told.json()["field"], "xml", "{told:?}");
+        }
+    }
+    let shown: Vec<Value> = node.get("/vm").await.json().as_array().unwrap().clone();
+    let names: Vec<&str> = shown.iter().filter_map(|vm| vm["name"].as_str()).collect();
+    assert_eq!(names, ["db", "mail", "web"]);
+    assert!(shown.iter().all(|vm| vm["priority"] == 5), "with their metadata");
+    assert_eq!(node.get("/vm/mail").await.json()["uuid"], OTHER);
+    // Without a definition: metadata, of a VM that is there.
+    assert_eq!(node.form("POST", "/vm/mail", &[("priority", "6")]).await.status, 200);
+    assert_eq!(node.get("/vm/mail/meta").await.json()["priority"], 6);
+    assert_eq!(node.form("POST", "/vm/nobody", &[("priority", "6")]).await.status, 404);
+}
+
+#[tokio::test]
+async fn the_configuration_is_shown_and_changed_in_parts() {
+    let node = TestNode::start().await;
+    let before = json!({
+        "cluster_name": "drover", "maintenance": false, "selector": "mem", "moves_per_source": 2, "moves_per_target": 2, "moves": 8,
+        "stall": "abort", "migration_deadline": 300,
+    });
+    let mut wanted = before.clone();
+    assert_eq!(node.get("/config").await.json(), before);
+    for (name, value) in [
+        ("selector", json!("vms")),
+        ("moves_per_source", json!(3)),
+        ("moves_per_target", json!(4)),
+        ("moves", json!(5)),
+        ("stall", json!("post-copy")),
+        ("migration_deadline", json!(60)),
+    ] {
+        let told = node.json("PUT", "/config", json!({ name: value })).await;
+        assert_eq!(told.status, 200, "{name}: {told:?}");
+        wanted[name] = value;
+        assert_eq!(told.json(), wanted, "the answer, after {name}");
+        assert_eq!(node.get("/config").await.json(), wanted, "after {name}");
+    }
+}

@@ -1,0 +1,56 @@
+//! How long it takes to empty a node and to fill it again: several VMs at once, and one after the other.
+
+use super::{Benchmark, Measure, Row, THREE_EMPTY};
+use crate::{
+    definitions,
+    figures::Samples,
+    probe::{Bring, Flushed, Flushes, Limits, Remove},
+    world::World,
+};
+use drover_lab::{Domain, Result};
+use std::time::Duration;
+
+/// How many VMs the node has.
+const VMS: usize = 9;
+/// How often it is emptied and filled under either limits.
+const ROUNDS: usize = 3;
+/// The node; another one is asked.
+const NODE: &str = "hv2";
+
+pub(super) const BENCHMARK: Benchmark =
+    Benchmark { name: "flush", title: "Emptying a node", measure: Measure::InLabs { settings: &[THREE_EMPTY], run } };
+
+fn run(world: &World<'_>) -> Result<Vec<Row>> {
+    world.say(&format!("flushing {NODE} with {VMS} VMs and making it ready, {ROUNDS} times under either limits"));
+    let asked = world.first()?;
+    let names: Vec<String> = (1..=VMS).map(|n| format!("bench-{n}")).collect();
+    let xml = |name: &String| (name.clone(), Domain::new(name).xml(&definitions::guest()));
+    world.probe(&asked, Bring { vms: names.iter().map(xml).collect(), node: NODE.to_owned(), fits: Vec::new() })?;
+    let flushes = Flushes { node: NODE.to_owned(), vms: names.clone(), rounds: ROUNDS };
+    let Flushed { limits, parallel, serial } = world.probe(&asked, flushes)?;
+    world.probe(&asked, Remove { vms: names })?;
+    Ok([
+        rows("flush", "flushed", limits, parallel.flush, serial.flush)?,
+        rows("ready", "ready", limits, parallel.ready, serial.ready)?,
+    ]
+    .concat())
+}
+
+fn rows(order: &str, state: &str, limits: Limits, parallel: Vec<Duration>, serial: Vec<Duration>) -> Result<Vec<Row>> {
+    let (parallel, serial) = (Samples::new(parallel)?, Samples::new(serial)?);
+    let Limits { per_source, per_target, all } = limits;
+    let what = format!("{VMS} VMs, from `node {order}` until the node is {state}");
+    let row = |what: String, times: &Samples| Row { what, figure: times.median(), detail: times.range(), target: None };
+    Ok(vec![
+        row(format!("{what}, by the default limits"), &parallel),
+        row(format!("{what}, one VM at a time"), &serial),
+        Row {
+            what: format!("**one at a time against the default limits**, `node {order}`"),
+            figure: serial.against(&parallel),
+            detail: format!(
+                "of the medians; by default {per_source} leave a node at once, {per_target} come to one, {all} in all"
+            ),
+            target: None,
+        },
+    ])
+}

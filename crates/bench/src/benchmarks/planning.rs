@@ -1,0 +1,150 @@
+//! How long decisions take in a large cluster.
+
+use super::{Benchmark, MANY, Measure, Row};
+use crate::{
+    definitions,
+    figures::{Figure, Samples},
+};
+use drover_lab::{LabError, Result};
+use drover_model::{ClusterView, How, NodeName};
+use drover_plan::{
+    capacity::Ledger,
+    drain::{self, Fate},
+    place::{self, Wanted},
+};
+use serde_json::{Value, json};
+use std::{
+    hint::black_box,
+    time::{Duration, Instant},
+};
+
+/// How many nodes there are.
+const NODES: usize = 100;
+/// How often each decision is made, after one that does not count.
+const COUNT: usize = 50;
+/// Planning the evacuation of a node is to take less.
+const TARGET: Figure = Figure::ms(50);
+
+pub(super) const BENCHMARK: Benchmark = Benchmark {
+    name: "planning",
+    title: "Plans for a large cluster",
+    measure: Measure::Alone { nodes: NODES, vms: MANY, run },
+};
+
+fn run() -> Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    for on_first in [MANY / NODES, 100, MANY] {
+        let view = view(on_first)?;
+        let what = format!("where every VM of a node with {on_first} of them goes");
+        rows.push(row(what, || evacuate(&view, on_first), Some(TARGET))?);
+    }
+    let view = view(MANY / NODES)?;
+    rows.push(row("which node one VM goes to".to_owned(), || choose(&view), None)?);
+    Ok(rows)
+}
+
+fn row(what: String, mut decide: impl FnMut() -> Result<()>, target: Option<Figure>) -> Result<Row> {
+    decide()?;
+    let once = |_| {
+        let start = Instant::now();
+        decide().map(|()| start.elapsed())
+    };
+    let times = Samples::new((0..COUNT).map(once).collect::<Result<Vec<Duration>>>()?)?;
+    Ok(Row { what, figure: times.median(), detail: times.range(), target })
+}
+
+/// The node that is emptied.
+fn first() -> Result<NodeName> {
+    name(0).parse().map_err(|e| LabError::new(name(0), e))
+}
+
+fn name(node: usize) -> String {
+    format!("node-{node:03}")
+}
+
+/// All of its VMs must have somewhere to go.
+fn evacuate(view: &ClusterView, vms: usize) -> Result<()> {
+    let plan = drain::evacuate(view, &first()?);
+    let moves = plan.fates.iter().filter(|(_, _, fate)| matches!(fate, Fate::Moves { .. })).count();
+    if moves == vms && plan.fates.len() == vms { Ok(()) } else { Err(unlike(format!("{moves} of {vms} VMs move"))) }
+}
+
+/// Counts what is given out, as whoever is asked for one VM does, and finds the VM a node.
+fn choose(view: &ClusterView) -> Result<()> {
+    let vm = view.vm(&definitions::name(0)).ok_or_else(|| unlike("it has no VM".to_owned()))?;
+    let placement = place::choose(view, &Ledger::of(view), &Wanted::moved(vm, How::LiveElseCold));
+    match black_box(placement).node {
+        Some(_) => Ok(()),
+        None => Err(unlike("no node takes the VM".to_owned())),
+    }
+}
+
+fn unlike(why: String) -> LabError {
+    LabError::new("the imagined cluster is not as it should be", why)
+}
+
+/// Nodes of which the first holds so many VMs, and the others hold the rest in turn. All run.
+fn view(on_first: usize) -> Result<ClusterView> {
+    let mut view = ClusterView::default();
+    for node in 0..NODES {
+        for (part, value) in node_records(&name(node)) {
+            put(&mut view, &format!("/nodes/{}{part}", name(node)), &value)?;
+        }
+    }
+    for n in 0..MANY {
+        let node = if n < on_first { 0 } else { 1 + n % (NODES - 1) };
+        let uuid = format!("00000000-0000-4000-8000-{n:012}");
+        for (part, value) in vm_records(n, &uuid, &name(node)) {
+            put(&mut view, &format!("/vms/{uuid}{part}"), &value)?;
+        }
+    }
+    Ok(view)
+}
+
+fn put(view: &mut ClusterView, path: &str, value: &Value) -> Result<()> {
+    let path = path.parse().map_err(|e| unlike(format!("{path}: {e}")))?;
+    view.apply(&path, Some((value.to_string().as_bytes(), 1)));
+    view.broken.get(&path).map_or(Ok(()), |why| Err(unlike(format!("{path}: {why}"))))
+}
+
+/// Of a node with 64 threads and 2 TiB, so that any of them can hold all VMs.
+fn node_records(name: &str) -> [(&'static str, Value); 3] {
+    let record = json!({"schema": 1, "name": name, "role": "hypervisor", "api": "", "domain_state": "ready"});
+    let session = json!({
+        "schema": 1, "instance": "00000000-0000-4000-8000-000000000000", "machine": "", "boot": "", "started": 0,
+    });
+    let memory = 2_u64 << 40;
+    let status = json!({
+        "schema": 1, "daemon": "run", "version": "", "kernel": "", "os": "", "arch": "x86_64", "domain_type": "kvm",
+        "cpus": 64, "memory_total": memory, "memory_free": memory, "load": 0.0, "domains": [], "cpu_model": "",
+        "bridges": ["vmbr100", "vmbr101"], "shared": ["/srv/shared"], "updated": 0,
+    });
+    [("", record), ("/session", session), ("/status", status)]
+}
+
+/// Of a VM that runs on a node.
+fn vm_records(n: usize, uuid: &str, node: &str) -> [(&'static str, Value); 3] {
+    let (name, xml) = (definitions::name(n), definitions::xml(n));
+    let record = json!({
+        "schema": 1, "uuid": uuid, "name": name, "state": {"is": "start"}, "node": node, "xml": xml, "generation": 1,
+    });
+    let claim = json!({"schema": 1, "node": node, "epoch": 1});
+    let status = json!({"schema": 1, "node": node, "epoch": 1, "run": "running", "generation": 1, "since": 0});
+    [("", record), ("/claim", claim), ("/status", status)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_imagined_cluster_is_as_it_should_be() {
+        for on_first in [MANY / NODES, 100, MANY] {
+            let view = view(on_first).unwrap();
+            assert_eq!((view.nodes.len(), view.vms.len()), (NODES, MANY));
+            evacuate(&view, on_first).unwrap();
+            choose(&view).unwrap();
+        }
+        assert!(evacuate(&view(10).unwrap(), 11).is_err());
+    }
+}

@@ -1,0 +1,220 @@
+//! Waits for what a command has begun, and shows how far it is.
+//!
+//! What is waited for comes as a stream of changes, and whoever waits tells of the newest one what is to be shown, or that the wait is over. A stream that
+//! breaks is asked for again.
+
+mod moves;
+mod node;
+mod progress;
+
+pub(crate) use moves::moved;
+pub(crate) use node::{figures as drain_figures, flushed, ready};
+pub(crate) use progress::figures as migration_figures;
+
+use crate::{failure::Failure, output::Output};
+use drover_client::{Client, ClientError};
+use drover_model::wire::Vm;
+use futures_util::{Stream, StreamExt};
+use progress::{Line, Progress};
+use std::{future::Future, ops::ControlFlow, pin::pin, time::Duration};
+use tokio::time::{Interval, MissedTickBehavior, interval};
+
+/// How often in a row the cluster may give no answer, a second apart, before the wait is given up.
+const PATIENCE: u32 = 30;
+
+/// Waits until a VM is settled, from the given version of its record on. Fails when it ends in state `fail`.
+pub(crate) async fn settled(
+    client: &Client,
+    name: &str,
+    uuid: &str,
+    version: i64,
+    output: Output,
+) -> Result<(), Failure> {
+    let mut progress = Progress::new(name, output);
+    let vm = follow(
+        &mut progress,
+        || client.watch_vm(uuid),
+        |vm: &Vm<'static>| {
+            // A node whose view lags behind tells old news first.
+            if vm.version < version {
+                ControlFlow::Continue(None)
+            } else if vm.is_settled() {
+                ControlFlow::Break(vm.clone())
+            } else {
+                ControlFlow::Continue(Some(line(vm)))
+            }
+        },
+    );
+    let vm = vm.await?;
+    match vm {
+        None => output.note(&format!("{name} is gone.")),
+        Some(vm) if vm.state == "fail" => return Err(Failure::new(format!("{name} failed: {}", vm.failed_reason))),
+        Some(vm) => {
+            let now = if vm.state == "start" { format!("running on {}", vm.claim.node) } else { "off".to_owned() };
+            output.note(&format!("{name} is {now} ({:.1} s).", progress.seconds()));
+        }
+    }
+    Ok(())
+}
+
+/// What a VM is doing, in one line.
+fn line(vm: &Vm<'_>) -> Line {
+    if let Some(migration) = &vm.migration
+        && let Some(figures) = migration_figures(migration)
+    {
+        return Line { what: format!("to {}", migration.to), figures };
+    }
+    let what =
+        if vm.doing.is_empty() { format!("{}, now {}", vm.state, crate::output::runs(vm)) } else { vm.doing.clone() };
+    Line { what, figures: String::new() }
+}
+
+/// Follows changes until `look` breaks with what came of it; `None`: what is followed is gone. `look` is asked of every change, and every second of the
+/// last one again, for what only time brings.
+async fn follow<T, R, S, F>(
+    progress: &mut Progress,
+    open: impl Fn() -> F,
+    mut look: impl FnMut(&T) -> ControlFlow<R, Option<Line>>,
+) -> Result<Option<R>, Failure>
+where
+    S: Stream<Item = Result<T, ClientError>>,
+    F: Future<Output = Result<S, ClientError>>,
+{
+    let mut tick = interval(Duration::from_secs(1));
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut lost = 0;
+    let outcome = loop {
+        match watch(progress, open(), &mut look, &mut tick, &mut lost).await {
+            Ok(done) => break Ok(Some(done)),
+            Err(Some(error)) if drover_client::is_not_found(&error) => break Ok(None),
+            // Asking again changes nothing about an answer that was no, or that was none of Drover's.
+            Err(Some(error @ (ClientError::Refused { status: 400..500, .. } | ClientError::BadAnswer { .. }))) => {
+                break Err(error.into());
+            }
+            Err(Some(error)) if lost >= PATIENCE => break Err(error.into()),
+            Err(Some(_)) => progress.show(&Line::of("the cluster does not answer, trying again")),
+            // The stream ended in order: what is followed is gone, or the daemon that answered is. Asking again tells.
+            Err(None) => {}
+        }
+        lost += 1;
+        tick.tick().await;
+    };
+    progress.end();
+    outcome
+}
+
+/// Follows one stream of changes to its end. `lost` counts the streams in a row that told nothing.
+async fn watch<T, R, S: Stream<Item = Result<T, ClientError>>>(
+    progress: &mut Progress,
+    open: impl Future<Output = Result<S, ClientError>>,
+    look: &mut impl FnMut(&T) -> ControlFlow<R, Option<Line>>,
+    tick: &mut Interval,
+    lost: &mut u32,
+) -> Result<R, Option<ClientError>> {
+    let mut changes = pin!(open.await?);
+    let mut newest: Option<T> = None;
+    loop {
+        tokio::select! {
+            biased;
+            change = changes.next() => {
+                newest = Some(change.ok_or(None)??);
+                *lost = 0;
+            }
+            _ = tick.tick() => {}
+        }
+        match newest.as_ref().map(&mut *look) {
+            Some(ControlFlow::Break(done)) => return Ok(done),
+            Some(ControlFlow::Continue(Some(line))) => progress.show(&line),
+            Some(ControlFlow::Continue(None)) | None => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::output::Format;
+    use axum::{Router, body::Body, extract::State};
+    use drover_model::{ClusterView, wire::Changed};
+    use serde_json::{Value, json};
+    use std::{
+        collections::VecDeque,
+        sync::{Arc, Mutex},
+    };
+
+    const UUID: &str = "11111111-2222-4333-8444-555555555555";
+    const QUIET: Output = Output { format: Format::Pretty, coloured: false, quiet: true };
+
+    /// A VM as the API shows it: its record's version and state, where it is, how often in a row its moves failed.
+    fn vm(version: i64, state: Value, node: &str, failures: u32) -> String {
+        let mut view = ClusterView::default();
+        let mut put = |path: &str, version: i64, value: Value| {
+            view.apply(&path.parse().unwrap(), Some((value.to_string().as_bytes(), version)));
+        };
+        for node in ["hv1", "hv2"] {
+            let record = json!({"schema": 1, "name": node, "role": "coordinator", "api": "", "domain_state": "ready"});
+            put(&format!("/nodes/{node}"), 1, record);
+            let session = json!({"schema": 1, "instance": UUID, "machine": "", "boot": "", "started": 0});
+            put(&format!("/nodes/{node}/session"), 1, session);
+        }
+        let path = format!("/vms/{UUID}");
+        let record =
+            json!({"schema": 1, "uuid": UUID, "name": "web", "state": state, "node": node, "xml": "", "generation": 1});
+        put(&path, version, record);
+        put(&format!("{path}/claim"), 1, json!({"schema": 1, "node": node, "epoch": 1}));
+        let failure =
+            (failures > 0).then(|| json!({"to": "hv2", "reason": "no room", "count": failures, "told": failures}));
+        let status =
+            json!({"schema": 1, "node": node, "epoch": 1, "run": "running", "since": 0, "move_failure": failure});
+        put(&format!("{path}/status"), 1, status);
+        assert!(view.broken.is_empty(), "{:?}", view.broken);
+        serde_json::to_string(&Vm::of(&view, view.vm("web").unwrap())).unwrap() + "\n"
+    }
+
+    fn on_its_way(version: i64, failures: u32) -> String {
+        vm(version, json!({"is": "migrate", "to": "hv2", "kind": "migrate", "how": "live"}), "hv1", failures)
+    }
+
+    fn started(version: i64, node: &str, failures: u32) -> String {
+        vm(version, json!({"is": "start"}), node, failures)
+    }
+
+    /// A server whose streams, one for each time that it is asked, are these; after the last one there is no such VM.
+    async fn server(streams: Vec<Vec<String>>) -> Client {
+        type Streams = Arc<Mutex<VecDeque<Vec<String>>>>;
+        async fn next(State(streams): State<Streams>) -> Result<Body, (axum::http::StatusCode, String)> {
+            let next = streams.lock().unwrap().pop_front();
+            let gone = || (axum::http::StatusCode::NOT_FOUND, json!({"message": "there is no VM"}).to_string());
+            next.map(|lines| Body::from(lines.concat())).ok_or_else(gone)
+        }
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let router = Router::new().fallback(next).with_state(Arc::new(Mutex::new(VecDeque::from(streams))));
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        Client::new(&url, None).unwrap()
+    }
+
+    /// The VM was ordered to hv2 as of version 5, after one move that failed.
+    async fn move_to_hv2(streams: Vec<Vec<String>>) -> Result<(), Failure> {
+        let (message, name, uuid) = (String::new(), "web".to_owned(), UUID.to_owned());
+        let order = Changed { message, name, uuid, version: 5, to: Some("hv2".to_owned()), diff: None };
+        moved(&server(streams).await, &order, "hv2", 1, QUIET).await
+    }
+
+    #[tokio::test]
+    async fn a_move_is_waited_for_until_the_vm_is_there() {
+        let whole = vec![vec![started(4, "hv1", 1), on_its_way(5, 1), started(6, "hv2", 0)]];
+        assert_eq!(move_to_hv2(whole).await, Ok(()));
+        // The daemon that is asked goes away in the middle of it.
+        let broken = vec![vec![on_its_way(5, 1)], vec![started(6, "hv2", 0)]];
+        assert_eq!(move_to_hv2(broken).await, Ok(()));
+    }
+
+    #[tokio::test]
+    async fn a_move_that_fails_says_why_and_where_the_vm_runs() {
+        let failed = move_to_hv2(vec![vec![on_its_way(5, 1), started(6, "hv1", 2)]]).await.unwrap_err();
+        assert_eq!(failed.message, "web was not brought to hv2: no room\nNow it runs on hv1.");
+        assert_eq!(failed.code, 1);
+        assert_eq!(move_to_hv2(vec![vec![on_its_way(5, 1)]]).await.unwrap_err().code, 3, "it is gone");
+    }
+}

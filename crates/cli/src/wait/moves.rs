@@ -1,0 +1,58 @@
+//! Waits until a VM has come to another node.
+
+use super::{Progress, follow, line};
+use crate::{failure::Failure, output::Output};
+use drover_client::Client;
+use drover_model::wire::{Changed, MoveOutcome, Vm};
+use std::{ops::ControlFlow, time::Duration};
+use tokio::time::Instant;
+
+/// How long a node may take to say why a move ended, after it did.
+const SAY_WHY: Duration = Duration::from_secs(5);
+
+/// Waits until a VM has come to the node that an order sent it to. `failures`: how often in a row its moves had failed before that order.
+pub(crate) async fn moved(
+    client: &Client,
+    order: &Changed,
+    to: &str,
+    failures: u32,
+    output: Output,
+) -> Result<(), Failure> {
+    let name = &order.name;
+    let mut progress = Progress::new(name, output);
+    let mut ended: Option<Instant> = None;
+    let outcome = follow(
+        &mut progress,
+        || client.watch_vm(&order.uuid),
+        |vm: &Vm<'static>| {
+            if vm.version < order.version {
+                return ControlFlow::Continue(None);
+            }
+            let outcome = vm.outcome_of_move(to, failures);
+            let done = match outcome {
+                MoveOutcome::UnderWay => {
+                    ended = None;
+                    false
+                }
+                MoveOutcome::Ended => ended.get_or_insert_with(Instant::now).elapsed() >= SAY_WHY,
+                MoveOutcome::Arrived | MoveOutcome::Failed(_) => true,
+            };
+            if done { ControlFlow::Break((outcome, vm.whereabouts())) } else { ControlFlow::Continue(Some(line(vm))) }
+        },
+    );
+    let outcome = outcome.await?;
+    match outcome {
+        Some((MoveOutcome::Arrived, _)) => {
+            output.note(&format!("{name} is running on {to} ({:.1} s).", progress.seconds()));
+            Ok(())
+        }
+        Some((MoveOutcome::Failed(why), now)) => {
+            Err(Failure::new(format!("{name} was not brought to {to}: {why}\nNow {now}.")))
+        }
+        Some((MoveOutcome::Ended | MoveOutcome::UnderWay, now)) => Err(Failure {
+            code: 4,
+            message: format!("{name} was not brought to {to}: somebody else wants something else of it\nNow {now}."),
+        }),
+        None => Err(Failure { code: 3, message: format!("{name} was deleted meanwhile.") }),
+    }
+}

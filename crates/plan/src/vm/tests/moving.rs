@@ -1,0 +1,427 @@
+//! The steps of a VM that moves: at the node that sends it, and at the one that it comes to.
+
+use super::*;
+use drover_model::MoveKind;
+use proptest::prelude::*;
+
+fn migrate(to: &str, how: How) -> VmState {
+    VmState::Migrate { to: node(to), kind: MoveKind::Migrate, how }
+}
+fn live() -> VmState {
+    migrate("b", How::Live)
+}
+fn live_else_cold() -> VmState {
+    migrate("b", How::LiveElseCold)
+}
+fn cold() -> VmState {
+    migrate("b", How::Cold)
+}
+
+/// Everything that may be wanted of a VM.
+fn every_state() -> Vec<VmState> {
+    use VmState::*;
+    let moves = [live(), live_else_cold(), cold(), migrate("c", How::Live), migrate("a", How::Live)];
+    let others = [Start, Stop, Disable, fail(), Provision, shutdown(), restart(), delete(), Delete { disks: true }];
+    moves.into_iter().chain(others).collect()
+}
+
+fn turn(word: &str) -> Turn {
+    match word {
+        "go" => Turn::Go,
+        "wait" => Turn::Wait("others move".to_owned()),
+        "unfit" => Turn::Unfit("b is full".to_owned()),
+        other => panic!("{other}"),
+    }
+}
+
+#[test]
+fn the_sender_sends_when_it_is_its_turn() {
+    use Step::*;
+    let give_up = || GiveUpMove("b is full".to_owned());
+    let stopped = || Complete(VmState::Stop);
+    let rows: Vec<(VmState, &str, &str, Step)> = vec![
+        (live(), "go", "running", Migrate(node("b"))),
+        (live_else_cold(), "go", "running", Migrate(node("b"))),
+        (cold(), "go", "running", PressButton),
+        (live(), "wait", "running", Wait),
+        (live_else_cold(), "wait", "running", Wait),
+        (cold(), "wait", "running", Wait),
+        (live(), "unfit", "running", give_up()),
+        (live_else_cold(), "unfit", "running", give_up()),
+        (cold(), "unfit", "running", give_up()),
+        // A guest that does not execute just now: a cold move needs none that does.
+        (live(), "go", "paused", GiveUpMove("the guest is paused; let it run on, or stop it".to_owned())),
+        (live_else_cold(), "go", "shutting-down", Wait),
+        (cold(), "go", "paused", PressButton),
+        // Off: the target starts it.
+        (live(), "go", "absent", HandOver(node("b"))),
+        (cold(), "go", "absent", HandOver(node("b"))),
+        (live(), "wait", "absent", Wait),
+        (cold(), "unfit", "absent", give_up()),
+        (live(), "go", "destroyed", Undefine),
+        (live(), "wait", "crashed", Undefine),
+        (cold(), "unfit", "destroyed", Undefine),
+        // The guest powered itself off, which nobody asked of it.
+        (live(), "go", "shutdown", stopped()),
+        (live_else_cold(), "wait", "shutdown", stopped()),
+        // In a cold move an earlier daemon may have asked.
+        (cold(), "wait", "shutdown", Undefine),
+        // Somebody else sends it.
+        (live(), "go", "sending", AbortMigration),
+        (cold(), "wait", "sending", AbortMigration),
+        (live(), "go", "unknown", Wait),
+        (cold(), "go", "unknown", Wait),
+        // It is to go where it is.
+        (migrate("a", How::Live), "unfit", "running", Complete(VmState::Start)),
+        (migrate("a", How::Cold), "go", "absent", Complete(VmState::Start)),
+    ];
+    for (state, word, domain, step) in rows {
+        let mut case = Case { turn: turn(word), ..Case::new(state.clone(), "a", "a", domain) };
+        assert_eq!(case.decide().step, step, "{state:?}, turn {word}, domain {domain}");
+    }
+}
+
+#[test]
+fn a_wait_for_ones_turn_ends_without_an_event() {
+    for state in [live(), cold()] {
+        let mut case = Case { turn: turn("wait"), ..Case::new(state, "a", "a", "running") };
+        let decision = case.decide();
+        assert_eq!((decision.doing.as_str(), decision.look_again), ("others move", Some(case.now.after(LOOK_AGAIN))));
+    }
+}
+
+#[test]
+fn only_the_holder_sends() {
+    assert_eq!(Case::new(live(), "a", "b", "absent").decide().step, Step::Wait);
+    assert_eq!(Case::new(live(), "c", "c", "absent").decide().step, Step::Leave);
+    assert_eq!(Case::new(migrate("a", How::Live), "c", "c", "absent").decide().step, Step::Leave);
+}
+
+#[test]
+fn what_nobody_holds_is_taken_by_the_node_that_it_is_to_go_to() {
+    let give_up = || Step::GiveUpMove("b is full".to_owned());
+    for how in [How::Live, How::LiveElseCold, How::Cold] {
+        for (to, on, word, step) in [
+            // This node is the target.
+            ("a", "c", "go", Step::TakeOver),
+            ("a", "c", "wait", Step::Wait),
+            ("a", "c", "unfit", give_up()),
+            // It is assigned here, and waits for the target.
+            ("b", "a", "go", Step::Wait),
+            ("b", "a", "wait", Step::Wait),
+            ("b", "a", "unfit", give_up()),
+            // Neither.
+            ("b", "c", "go", Step::Leave),
+            ("b", "-", "unfit", Step::Leave),
+        ] {
+            let mut case = Case { turn: turn(word), ..Case::new(migrate(to, how), on, "-", "absent") };
+            assert_eq!(case.decide().step, step, "to {to} on {on}, turn {word}");
+        }
+    }
+}
+
+#[test]
+fn a_failed_live_move_is_done_cold_if_it_may_and_is_not_tried_again_otherwise() {
+    for (state, version, step) in [
+        (live(), 7, Step::Complete(VmState::Start)),
+        (live_else_cold(), 7, Step::Complete(cold())),
+        (cold(), 7, Step::Complete(VmState::Start)),
+        // It failed as of another record: somebody wants it again.
+        (live(), 6, Step::Migrate(node("b"))),
+        (live_else_cold(), 6, Step::Migrate(node("b"))),
+    ] {
+        for word in ["go", "wait", "unfit"].into_iter().filter(|word| version == 7 || *word == "go") {
+            let mut case = Case { turn: turn(word), ..Case::new(state.clone(), "a", "a", "running") };
+            case.memory.move_failed = Some((version, "no route".to_owned()));
+            assert_eq!(case.decide().step, step, "{state:?}, failed at version {version}, turn {word}");
+        }
+    }
+}
+
+/// A cold move whose turn it is, and whose guest was asked to power off.
+fn asked() -> Case {
+    let mut case = Case::new(cold(), "a", "a", "running");
+    assert_eq!(case.decide().step, Step::PressButton);
+    case.memory.pressed = Some((Epoch(4), case.now));
+    case
+}
+
+#[test]
+fn a_cold_move_asks_the_guest_cuts_its_power_at_the_deadline_and_hands_it_over() {
+    let mut case = asked();
+    let t0 = case.now;
+    let decision = case.decide();
+    assert_eq!((decision.step, decision.look_again), (Step::Wait, Some(t0.after(BUTTON_REPEAT))));
+    case.now = t0.after(BUTTON_REPEAT);
+    assert_eq!(case.decide().step, Step::PressButton);
+    case.memory.pressed = Some((Epoch(4), case.now));
+    case.now = t0.after(Duration::from_secs(180));
+    assert_eq!(case.decide().step, Step::Destroy);
+    for (domain, step) in [("destroyed", Step::Undefine), ("absent", Step::HandOver(node("b")))] {
+        case.domain = seen(domain);
+        assert_eq!(case.decide().step, step);
+    }
+}
+
+#[test]
+fn a_guest_that_was_asked_is_off_for_the_move() {
+    let mut case = asked();
+    case.domain = seen("shutdown");
+    assert_eq!(case.decide().step, Step::Undefine);
+    // Asked for an earlier command that was taken back since, it is no wish of its own either.
+    let mut case = Case::new(live(), "a", "a", "shutdown");
+    case.memory.pressed = Some((Epoch(4), case.now));
+    assert_eq!(case.decide().step, Step::Undefine);
+    // But in an earlier life it was another guest that was asked.
+    let mut case = Case::new(live(), "a", "a", "shutdown");
+    case.memory.pressed = Some((Epoch(3), case.now));
+    assert_eq!(case.decide().step, Step::Complete(VmState::Stop));
+}
+
+#[test]
+fn once_asked_the_guest_goes_whoevers_turn_it_is() {
+    for word in ["wait", "unfit"] {
+        let mut case = Case { turn: turn(word), ..asked() };
+        assert_eq!(case.decide().step, Step::Wait);
+        case.now = case.now.after(BUTTON_REPEAT);
+        assert_eq!(case.decide().step, Step::PressButton);
+        case.now = case.now.after(Duration::from_secs(180));
+        assert_eq!(case.decide().step, Step::Destroy);
+    }
+}
+
+#[test]
+fn the_guests_time_begins_when_it_is_asked_not_when_its_turn_is_awaited() {
+    let mut case = Case { turn: turn("wait"), ..Case::new(cold(), "a", "a", "running") };
+    for _ in 0..10 {
+        assert_eq!(case.decide().step, Step::Wait);
+        case.now = case.now.after(Duration::from_secs(60));
+    }
+    case.turn = turn("go");
+    assert_eq!(case.decide().step, Step::PressButton);
+    case.memory.pressed = Some((Epoch(4), case.now));
+    case.now = case.now.after(Duration::from_secs(179));
+    assert_ne!(case.decide().step, Step::Destroy);
+    case.now = case.now.after(Duration::from_secs(1));
+    assert_eq!(case.decide().step, Step::Destroy);
+}
+
+#[test]
+fn while_the_guest_may_be_at_either_end_the_sender_only_looks() {
+    for state in every_state() {
+        let wanted_there = state.destination() == Some(&node("b"));
+        for domain in ["sending", "sending-paused"] {
+            let step = if wanted_there { Step::Wait } else { Step::AbortMigration };
+            assert_eq!(Case::new(state.clone(), "a", "a>b", domain).decide().step, step, "{state:?}, {domain}");
+        }
+        for (domain, step) in [
+            ("unknown", Step::Wait),
+            // In the middle of it the guest executes nowhere.
+            ("paused", Step::Wait),
+            // Not being sent yet, or any more.
+            ("running", Step::Wait),
+            ("shutting-down", Step::Wait),
+            ("shutdown", Step::Undefine),
+            ("destroyed", Step::Undefine),
+            ("migrated", Step::Undefine),
+            ("crashed", Step::Undefine),
+            ("absent", Step::HandOver(node("b"))),
+        ] {
+            for on in ["a", "b", "-"] {
+                let mut case = Case::new(state.clone(), on, "a>b", domain);
+                assert_eq!(case.decide().step, step, "{state:?} on {on}, {domain}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_guest_is_called_back_when_it_is_surely_here() {
+    for state in every_state() {
+        // This daemon sent it, and had an answer: it is not on its way.
+        let mut own = Case::new(state.clone(), "a", "a>b", "running");
+        own.memory.sent = Some(Epoch(4));
+        assert_eq!(own.decide().step, Step::CallBack, "{state:?}");
+        own.domain = seen("paused");
+        assert_eq!(own.decide().step, Step::Wait, "{state:?}: it may be about to execute there");
+
+        // An earlier daemon may have sent it: what that one asked for has begun after a while.
+        let mut other = Case::new(state.clone(), "a", "a>b", "running");
+        other.memory.sent = Some(Epoch(3));
+        let decision = other.decide();
+        assert_eq!((decision.step, decision.look_again), (Step::Wait, Some(other.now.after(LOOK_AGAIN))), "{state:?}");
+        other.now = other.now.after(Duration::from_secs(9));
+        assert_eq!(other.decide().step, Step::Wait, "{state:?}");
+        other.now = other.now.after(Duration::from_secs(1));
+        assert_eq!(other.decide().step, Step::CallBack, "{state:?}");
+    }
+}
+
+#[test]
+fn the_while_begins_anew_when_it_is_seen_to_be_sent_or_cannot_be_seen() {
+    for between in ["sending", "unknown", "absent"] {
+        let mut case = Case::new(live(), "a", "a>b", "running");
+        case.decide();
+        case.now = case.now.after(Duration::from_secs(60));
+        case.domain = seen(between);
+        case.decide();
+        case.domain = seen("running");
+        assert_eq!(case.decide().step, Step::Wait, "{between}");
+        case.now = case.now.after(Duration::from_secs(10));
+        assert_eq!(case.decide().step, Step::CallBack, "{between}");
+    }
+}
+
+#[test]
+fn a_sending_that_somebody_takes_back_is_stopped_while_it_lasts_and_over_when_the_call_is() {
+    let mut case = Case::new(VmState::Start, "a", "a>b", "sending");
+    case.memory.begin_sending(Epoch(4));
+    assert_eq!(case.decide().step, Step::AbortMigration);
+    // As long as the call lasts the guest is seen to be sent, or cannot be seen.
+    case.domain = seen("unknown");
+    assert_eq!(case.decide().step, Step::Wait);
+    case.domain = seen("running");
+    assert_eq!(case.decide().step, Step::CallBack);
+    // What this daemon did under an earlier grant says nothing about what another did since.
+    let mut other = Case::new(VmState::Start, "a", "a>b", "running");
+    other.memory.begin_sending(Epoch(3));
+    assert_eq!(other.decide().step, Step::Wait);
+}
+
+#[test]
+fn the_target_takes_over_what_executes_under_the_next_grant_and_is_addressed_to_it() {
+    use Step::*;
+    let rows = [
+        ("b>a", "+paused", Wait),
+        ("b>a", "+running", TakeOver),
+        ("b>a", "+shutting-down", TakeOver),
+        ("b>a", "+shutdown", TakeOver),
+        ("b>a", "+crashed", TakeOver),
+        ("b>a", "unknown", Wait),
+        // Under another grant.
+        ("b>a", "running", Destroy),
+        ("b>a", "~running", Destroy),
+        ("b>a", "~paused", Destroy),
+        ("b>a", "~crashed", Undefine),
+        // Not addressed to this node, or not any more.
+        ("b>c", "+running", Destroy),
+        ("b>c", "+paused", Destroy),
+        ("b", "+running", Destroy),
+        ("b", "+paused", Destroy),
+        ("b", "+crashed", Undefine),
+        ("c>b", "+running", Destroy),
+        ("-", "+running", Destroy),
+    ];
+    for state in every_state() {
+        for on in ["b", "a"] {
+            for (held, domain, step) in &rows {
+                let mut case = Case::new(state.clone(), on, held, domain);
+                assert_eq!(case.decide().step, *step, "{state:?} on {on}, claim {held}, domain {domain}");
+            }
+        }
+        assert_eq!(Case::new(state.clone(), "b", "b>a", "absent").decide().step, Leave, "{state:?}");
+        assert_eq!(Case::new(state.clone(), "a", "b>a", "absent").decide().step, Wait, "{state:?}");
+    }
+}
+
+/// Any memory at all: what is remembered may be right, old, or lost.
+fn any_memory() -> impl Strategy<Value = Memory> {
+    let at = || (0u64..2_000_000).prop_map(Mono);
+    let epoch = || (3u64..7).prop_map(Epoch);
+    let maybe = prop::option::of::<std::ops::Range<u64>>;
+    let often = prop::option::of((epoch(), at()));
+    let (crashes, failed) = (0..CRASH_LIMIT + 1, prop::option::of(6i64..9));
+    let moments = (prop::option::of(at()), prop::option::of(at()), prop::option::of(at()));
+    let grants = (prop::option::of((epoch(), at())), often, maybe(3..7), any::<bool>());
+    (crashes, failed, moments, grants).prop_map(
+        |(crashes, failed, moments, (running, pressed, sent, disks_removed))| {
+            let why = |version| (version, "a test".to_owned());
+            Memory {
+                crashes,
+                crashed_at: moments.0,
+                off_wanted: moments.1,
+                not_sending: moments.2,
+                running,
+                pressed,
+                refused: failed.map(why),
+                move_failed: failed.map(why),
+                sent: sent.map(Epoch),
+                disks_removed,
+                ..Memory::default()
+            }
+        },
+    )
+}
+
+fn any_domain() -> impl Strategy<Value = Obs<Seen>> {
+    let words = [
+        "absent",
+        "unknown",
+        "running",
+        "paused",
+        "sending",
+        "sending-paused",
+        "shutting-down",
+        "shutdown",
+        "destroyed",
+        "crashed",
+        "migrated",
+    ];
+    let epoch = prop::sample::select(vec!["", "+", "~"]);
+    (epoch, prop::sample::select(words.to_vec())).prop_map(|(epoch, word)| match word {
+        "absent" | "unknown" => seen(word),
+        _ => seen(&format!("{epoch}{word}")),
+    })
+}
+
+/// Any situation in which these hold the claim.
+fn any_case(held: &'static [&'static str]) -> impl Strategy<Value = Case> {
+    let words = (
+        prop::sample::select(every_state()),
+        prop::sample::select(vec!["a", "b", "-"]),
+        prop::sample::select(held.to_vec()),
+        prop::sample::select(vec!["go", "wait", "unfit"]),
+    );
+    (words, any_domain(), any_memory(), any::<bool>()).prop_map(|((state, on, held, word), domain, memory, ready)| {
+        let host = if ready { HostState::Ready } else { HostState::NotReady("a test".to_owned()) };
+        Case { domain, memory, host, turn: turn(word), ..Case::new(state, on, held, "absent") }
+    })
+}
+
+proptest! {
+    #![proptest_config(crate::place::tests::same_cases(5000))]
+
+    #[test]
+    fn a_sender_whose_guest_may_be_elsewhere_starts_and_gives_up_nothing(mut case in any_case(&["a>b", "a>c"])) {
+        use Step::*;
+        let step = case.decide().step;
+        let harmless = matches!(step, Wait | AbortMigration | CallBack | Undefine | HandOver(_));
+        prop_assert!(harmless, "{:?}", step);
+        let to = case.claim.as_ref().and_then(|c| c.value.to.clone());
+        match (&step, &case.domain) {
+            (HandOver(node), Obs::Absent) => prop_assert_eq!(Some(node), to.as_ref()),
+            (HandOver(_), domain) => prop_assert!(false, "handed over while {:?}", domain),
+            (CallBack, Obs::Known(seen)) => prop_assert!(seen.run != RunState::Paused && !seen.sending),
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn a_node_without_the_claim_starts_and_gives_up_nothing(mut case in any_case(&["b", "b>a", "b>c"])) {
+        use Step::*;
+        let step = case.decide().step;
+        prop_assert!(matches!(step, Wait | Leave | Destroy | Undefine | TakeOver), "{:?}", step);
+        if step == TakeOver {
+            let next_grant = matches!(&case.domain, Obs::Known(seen) if seen.mark.epoch == Epoch(5));
+            let to = case.claim.as_ref().and_then(|c| c.value.to.clone());
+            prop_assert!(next_grant && to == Some(node("a")));
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_seen_is_looked_at_again(mut case in any_case(&["a", "a>b", "b", "b>a", "-"])) {
+        case.domain = seen("unknown");
+        let decision = case.decide();
+        prop_assert_eq!((decision.step, decision.look_again), (Step::Wait, Some(case.now.after(LOOK_AGAIN))));
+    }
+}
