@@ -75,6 +75,8 @@ impl Task {
             }
             Err(error) => {
                 tracing::warn!(vm = %vm.name, %to, %error, "sending a VM: not known whether it worked, looking it up");
+                // Whatever it was may last; it is not tried again at once.
+                self.ctx.clock.until(Some(self.ctx.clock.now().after(TICK))).await;
             }
         }
         self.report_progress(None).await

@@ -194,6 +194,27 @@ fn a_guest_on_its_way_is_shut_down_and_cut() {
     }
 }
 
+/// A libvirtd that takes no connections from others is an answer, not a doubt: the move ends with it.
+#[test]
+fn a_target_whose_libvirt_refuses_the_guest_ends_the_move() {
+    let cluster = Cluster::up(2);
+    let mut web = Guest::up(&cluster, "hv1", &Domain::new("web"), &["--method", "live"]);
+    let target = cluster.node("hv2");
+    target.kill(Service::Libvirt).unwrap();
+    target.exec(&["libvirtd", "-d"]).unwrap();
+    target.wait_libvirt().unwrap();
+    cluster.node_until("hv1", "hv2", "has its hypervisor again", |n| n["hypervisor_problem"] == "");
+    refused(&cluster.say("hv1", &["vm", "move", "web", "--to", "hv2", "--wait"]), "refused");
+    web.lives_on("hv1");
+    assert_eq!(whereabouts(&cluster, "hv1", "web"), is_at("hv1", "", 1));
+    target.kill(Service::Libvirt).unwrap();
+    target.start_if_down(Service::Libvirt).unwrap();
+    target.wait_libvirt().unwrap();
+    cluster.node_until("hv1", "hv2", "has its hypervisor again", |n| n["hypervisor_problem"] == "");
+    cluster.drover("hv1", &["vm", "move", "web", "--to", "hv2", "--wait"]);
+    web.lives_on("hv2");
+}
+
 /// What goes wrong in the middle of a live migration.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Fault {

@@ -33,7 +33,11 @@ pub(super) fn is_sending(shared: &Shared, uuid: Uuid) -> bool {
 pub(super) fn send(uri: &str, uuid: Uuid, how: &Sending) -> Result<(), Trouble> {
     let mut connection = Connect::open(Some(uri))?;
     let _no_remote = connection.set_keep_alive(KEEPALIVE.0, KEEPALIVE.1);
-    let sent = send_on(&connection, uuid, how);
+    let sent = send_on(&connection, uuid, how).map_err(|trouble| match trouble {
+        // What our libvirtd says of its connection to the other one looks like trouble with ours. If ours is whole, it was an answer.
+        Trouble::Broken(why) if connection.is_alive().unwrap_or(false) => Trouble::Said(why),
+        trouble => trouble,
+    });
     let _closed_in_any_case = connection.close();
     sent
 }
