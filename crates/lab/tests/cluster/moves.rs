@@ -200,17 +200,19 @@ fn a_target_whose_libvirt_refuses_the_guest_ends_the_move() {
     let cluster = Cluster::up(2);
     let mut web = Guest::up(&cluster, "hv1", &Domain::new("web"), &["--method", "live"]);
     let target = cluster.node("hv2");
-    target.kill(Service::Libvirt).unwrap();
-    target.exec(&["libvirtd", "-d"]).unwrap();
-    target.wait_libvirt().unwrap();
-    cluster.node_until("hv1", "hv2", "has its hypervisor again", |n| n["hypervisor_problem"] == "");
-    refused(&cluster.say("hv1", &["vm", "move", "web", "--to", "hv2", "--wait"]), "refused");
+    let restarted = |start: &dyn Fn()| {
+        target.kill(Service::Libvirt).unwrap();
+        cluster.node_until("hv1", "hv2", "says that its hypervisor is gone", |n| n["hypervisor_problem"] != "");
+        start();
+        cluster.node_until("hv1", "hv2", "has its hypervisor again", |n| n["hypervisor_problem"] == "");
+    };
+    restarted(&|| drop(target.exec(&["libvirtd", "-d"]).unwrap()));
+    let said = cluster.say("hv1", &["vm", "move", "web", "--to", "hv2", "--wait"]);
+    // Where it could not connect to, and so not what this node says of its own libvirtd.
+    refused(&said, &format!("{}:16509", Net::Cluster.address(2)));
     web.lives_on("hv1");
     assert_eq!(whereabouts(&cluster, "hv1", "web"), is_at("hv1", "", 1));
-    target.kill(Service::Libvirt).unwrap();
-    target.start_if_down(Service::Libvirt).unwrap();
-    target.wait_libvirt().unwrap();
-    cluster.node_until("hv1", "hv2", "has its hypervisor again", |n| n["hypervisor_problem"] == "");
+    restarted(&|| target.start_if_down(Service::Libvirt).unwrap());
     cluster.drover("hv1", &["vm", "move", "web", "--to", "hv2", "--wait"]);
     web.lives_on("hv2");
 }
