@@ -1,6 +1,7 @@
-//! The world outside: hypervisor, console files, host facts. Each a small trait, the real thing and a fake.
+//! The world outside: hypervisor, network, console files, host facts. Each a small trait, the real thing and a fake.
 
 pub mod console;
 pub mod host;
 pub mod hypervisor;
+pub mod network;
 pub mod storage;

@@ -1,7 +1,7 @@
 //! Every type that Drover stores or sends, its validation, and its states; no I/O.
 //!
 //! * [`name`], [`path`], [`units`], [`obs`], [`words`]: the words that everything else is spelled with.
-//! * [`vm`], [`meta`], [`node`], [`cluster`]: the records. [`domain`]: the libvirt XML inside a VM's record.
+//! * [`vm`], [`meta`], [`node`], [`primary`], [`cluster`]: the records. [`domain`]: the libvirt XML inside a VM's record.
 //! * [`view`]: all records of a cluster, decoded.
 //! * [`wire`]: what the HTTP API takes and answers.
 //! * [`dice`]: chance from a seed, for simulation.
@@ -14,6 +14,7 @@ pub mod name;
 pub mod node;
 pub mod obs;
 pub mod path;
+pub mod primary;
 pub mod units;
 pub mod view;
 pub mod vm;
@@ -28,6 +29,7 @@ pub use name::{BadName, NodeName, TokenName, VmName};
 pub use node::{CoordinatorState, DaemonState, DomainState, DrainReport, NodeRecord, NodeSession, NodeStatus, Role};
 pub use obs::Obs;
 pub use path::{BadPath, RecordPath, layout};
+pub use primary::{Cidr, FailedHandoff, FloatingAddress, Handoff, Lease, Phase, Primary};
 pub use units::{Bytes, Mono, WallTime};
 pub use view::{ClusterView, NodeView, Stored, VmView};
 pub use vm::{

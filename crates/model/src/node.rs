@@ -59,6 +59,10 @@ pub enum DaemonState {
 pub enum CoordinatorState {
     /// Holds them.
     Primary,
+    /// Is taking them over.
+    Takeover,
+    /// Is handing them over.
+    Relinquish,
     /// May take them.
     Secondary,
     /// Never holds them.
@@ -67,7 +71,15 @@ pub enum CoordinatorState {
 
 words!(DomainState, "domain state", Ready = "ready", Flush = "flush", Flushed = "flushed", Unflush = "unflush");
 words!(DaemonState, "daemon state", Init = "init", Run = "run", Shutdown = "shutdown", Stop = "stop", Dead = "dead");
-words!(CoordinatorState, "coordinator state", Primary = "primary", Secondary = "secondary", Client = "client");
+words!(
+    CoordinatorState,
+    "coordinator state",
+    Primary = "primary",
+    Takeover = "takeover",
+    Relinquish = "relinquish",
+    Secondary = "secondary",
+    Client = "client"
+);
 
 /// `/nodes/<name>`: what a node is meant to be. Made by its daemon at its first start; its domain state is changed by requests.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

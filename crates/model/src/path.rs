@@ -207,14 +207,30 @@ pub mod layout {
     pub fn fault(id: &str) -> RecordPath {
         faults().child(id)
     }
+    /// Who is the primary coordinator.
+    pub fn primary() -> RecordPath {
+        top("primary")
+    }
+    /// Parent of the leases of those that may have a primary service up.
+    pub fn leases() -> RecordPath {
+        primary().child("leases")
+    }
+    /// A node's lease.
+    pub fn lease(name: &NodeName) -> RecordPath {
+        leases().child(name)
+    }
     /// Parent of the locks.
     pub fn locks() -> RecordPath {
         top("locks")
     }
+    /// The lock of whoever needs the primary to stay where it is (shared), and of a handoff (exclusive).
+    pub fn primary_lock() -> RecordPath {
+        locks().child("primary")
+    }
 
     /// The records that must exist before any other, parents first.
     pub fn skeleton() -> Vec<RecordPath> {
-        vec![nodes(), vms(), names(), vm_names(), tokens(), faults(), locks()]
+        vec![nodes(), vms(), names(), vm_names(), tokens(), faults(), locks(), primary_lock()]
     }
 }
 
