@@ -1,7 +1,11 @@
 //! What every loop of an agent shares.
 
-use crate::{clock::Clock, view::Views};
-use drover_drivers::{hypervisor::Hypervisor, storage::Disks};
+use crate::{
+    clock::Clock,
+    primary::{PrimaryOptions, PrimaryService},
+    view::Views,
+};
+use drover_drivers::{hypervisor::Hypervisor, network::Network, storage::Disks};
 use drover_model::{Bytes, DomainType, DrainReport, NodeName, Role, WallTime};
 use drover_plan::vm::HostState;
 use drover_store::Store;
@@ -64,6 +68,8 @@ pub struct Options {
     pub console_dir: PathBuf,
     /// The daemon's own log.
     pub log_file: PathBuf,
+    /// What it has up as the primary, and for how long at a time.
+    pub primary: PrimaryOptions,
     /// The token by which this daemon is known to the others.
     pub token: String,
     /// The wall clock, for what people read.
@@ -77,6 +83,10 @@ pub struct Drivers {
     pub hypervisor: Arc<dyn Hypervisor>,
     /// The disks that are Drover's own on this node.
     pub disks: Arc<dyn Disks>,
+    /// This node's part of the networks.
+    pub network: Arc<dyn Network>,
+    /// What moves with the role of the primary beside its addresses.
+    pub services: Vec<Arc<dyn PrimaryService>>,
 }
 
 /// Shared by the loops.
@@ -85,16 +95,40 @@ pub(crate) struct Context {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) hypervisor: Arc<dyn Hypervisor>,
     pub(crate) disks: Arc<dyn Disks>,
+    pub(crate) network: Arc<dyn Network>,
+    pub(crate) services: Vec<Arc<dyn PrimaryService>>,
     pub(crate) views: Views,
     pub(crate) clock: Clock,
     /// How far the node is with being emptied or filled, for its report.
     pub(crate) drain: watch::Sender<Option<DrainReport>>,
+    /// What ails the networks of the floating addresses, for its report and for the election.
+    pub(crate) network_problems: watch::Sender<Vec<String>>,
+    /// Which primary services are not as they should be here, and why; empty when this node is not the primary.
+    pub(crate) service_problems: watch::Sender<Vec<(String, String)>>,
+    /// The daemon has been told to end.
+    pub(crate) stopping: watch::Sender<bool>,
+    /// This node has a part in the role of the primary that somebody else could take over.
+    pub(crate) must_hand_over: watch::Sender<bool>,
 }
 
 impl Context {
     pub(crate) fn new(options: Options, store: Arc<dyn Store>, drivers: Drivers, views: Views) -> Context {
-        let Drivers { hypervisor, disks } = drivers;
-        Context { options, store, hypervisor, disks, views, clock: Clock::new(), drain: watch::channel(None).0 }
+        let Drivers { hypervisor, disks, network, services } = drivers;
+        Context {
+            options,
+            store,
+            hypervisor,
+            disks,
+            network,
+            services,
+            views,
+            clock: Clock::new(),
+            drain: watch::channel(None).0,
+            network_problems: watch::channel(Vec::new()).0,
+            service_problems: watch::channel(Vec::new()).0,
+            stopping: watch::channel(false).0,
+            must_hand_over: watch::channel(false).0,
+        }
     }
 
     pub(crate) fn me(&self) -> &NodeName {

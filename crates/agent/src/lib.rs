@@ -9,6 +9,8 @@
 //!                 │
 //!                 ├────── membership: node record, session, status
 //!                 │
+//!                 ├────── primary: the role of the primary, its addresses and services ──► plan::primary
+//!                 │
 //!                 ├────── drain: empties the node, or brings its VMs home ──► plan::drain
 //!                 │
 //!                 └────── handle: what the API sees (view, commands)
@@ -25,6 +27,7 @@ mod drain;
 mod faults;
 mod handle;
 mod membership;
+mod primary;
 pub mod records;
 mod supervisor;
 pub mod tokens;
@@ -35,11 +38,15 @@ pub use commands::{Change, CommandError, Commands, ConfigChange, DEADLINE_MAX_S,
 pub use context::{Drivers, HostFacts, HostSource, Options};
 pub use handle::NodeHandle;
 pub use membership::JoinError;
+pub use primary::{Grant, Handover, PrimaryLoop, PrimaryOptions, PrimaryService, WatchedNetwork};
 
 use context::Context;
 use drover_store::Store;
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 use tokio::{sync::watch, task::JoinSet};
+
+/// How long a daemon that is told to end waits for another to take over the role of the primary.
+const HAND_OVER: Duration = Duration::from_secs(6);
 
 /// The agent of one node.
 pub struct Agent {
@@ -62,6 +69,11 @@ impl Agent {
         NodeHandle::new(self.context.clone(), self.ready.subscribe(), self.stop.clone())
     }
 
+    /// The node's part in the role of the primary. To be run beside [`Agent::run`], and on a thread of its own, so that nothing else holds it up.
+    pub fn primary(&self) -> PrimaryLoop {
+        PrimaryLoop::new(self.context.clone())
+    }
+
     /// Runs the node until [`NodeHandle::stop`] is called (then guests keep running, and the others are told that this was on purpose),
     /// or until it turns out that the node may not join the cluster.
     pub async fn run(self) -> Result<(), JoinError> {
@@ -71,10 +83,14 @@ impl Agent {
         tasks.spawn(keeper.run());
         tasks.spawn(supervisor::run(context.clone()));
         tasks.spawn(drain::run(context.clone()));
+        tasks.spawn(faults::of_primary(context.clone()));
         let member = membership::run(context.clone(), ready);
         let outcome = tokio::select! {
             biased;
-            _ = stopping.wait_for(|stop| *stop) => Ok(()),
+            () = stopped(&mut stopping) => {
+                hand_over(&context).await;
+                Ok(())
+            }
             outcome = member => outcome,
         };
         tasks.shutdown().await;
@@ -83,5 +99,21 @@ impl Agent {
         }
         context.store.close().await;
         outcome
+    }
+}
+
+/// Completes when the daemon is told to end.
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    let _its_sender_is_ours = stop.wait_for(|stop| *stop).await;
+}
+
+/// Lets the role of the primary pass to another node, if this one has it and there is another. What is not passed on in time is left to the lease.
+async fn hand_over(ctx: &Context) {
+    ctx.stopping.send_replace(true);
+    let mut must = ctx.must_hand_over.subscribe();
+    if tokio::time::timeout(HAND_OVER, must.wait_for(|must| !*must)).await.is_err() {
+        tracing::warn!(
+            "the role of the primary was not handed over in time; another coordinator takes it when the lease is over"
+        );
     }
 }

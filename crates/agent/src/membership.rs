@@ -8,8 +8,8 @@
 use crate::{context::Context, records};
 use drover_drivers::hypervisor::Connection;
 use drover_model::{
-    ClusterConfig, DaemonState, DomainState, NodeName, NodeRecord, NodeSession, NodeStatus, Obs, RunState, Stored,
-    cluster::CLUSTER_SCHEMA, layout, node::NODE_SCHEMA,
+    ClusterConfig, DaemonState, DomainState, NodeName, NodeRecord, NodeSession, NodeStatus, Obs, Primary, RunState,
+    Stored, cluster::CLUSTER_SCHEMA, layout, node::NODE_SCHEMA,
 };
 use drover_plan::capacity::HOST_RESERVE;
 use drover_store::{CreateMode, SessionState, StoreError, Version};
@@ -129,6 +129,7 @@ async fn prepare(ctx: &Context) -> Result<(), Trouble> {
         None => records::ensure(store, &layout::schema(), records::encode(&CLUSTER_SCHEMA)?).await?,
     }
     records::ensure(store, &layout::config(), records::encode(&ClusterConfig::default())?).await?;
+    records::ensure(store, &layout::primary(), records::encode(&Primary::vacant())?).await?;
     for path in layout::skeleton() {
         records::ensure(store, &path, Vec::new()).await?;
     }
@@ -221,8 +222,10 @@ async fn report(ctx: &Context, ready: &watch::Sender<bool>) {
     let mut connection = ctx.hypervisor.connection();
     let mut domain_type = ctx.options.domain_type.clone();
     let mut drain = ctx.drain.subscribe();
+    let mut networks = ctx.network_problems.subscribe();
     loop {
         drain.mark_unchanged();
+        networks.mark_unchanged();
         let status = observe(ctx, DaemonState::Run).await;
         match records::put(&*ctx.store, &layout::node_status(ctx.me()), &status).await {
             Ok(()) => {
@@ -240,6 +243,7 @@ async fn report(ctx: &Context, ready: &watch::Sender<bool>) {
             Ok(()) = connection.changed() => {}
             Ok(()) = domain_type.changed() => {}
             Ok(()) = drain.changed() => {}
+            Ok(()) = networks.changed() => {}
             () = ctx.clock.until(Some(latest)) => {}
         }
         ctx.clock.until(Some(earliest)).await;
@@ -281,6 +285,8 @@ async fn observe(ctx: &Context, daemon: DaemonState) -> NodeStatus {
         cpu_model: facts.cpu_model,
         bridges: facts.bridges,
         shared: ctx.options.shared.clone(),
+        network_problems: ctx.network_problems.borrow().clone(),
+        floating: ctx.options.primary.addresses.iter().map(|a| (a.network.clone(), a.address.to_string())).collect(),
         drain: ctx.drain.borrow().clone(),
         memory_total: total,
         memory_free: facts.memory_available.min(total.saturating_sub(HOST_RESERVE)),

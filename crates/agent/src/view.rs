@@ -1,6 +1,6 @@
 //! Keeps the decoded view of the cluster current and hands it out.
 
-use drover_model::{ClusterView, RecordPath};
+use drover_model::{ClusterView, RecordPath, layout};
 use drover_store::{Record, Store, mirror};
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -38,6 +38,8 @@ impl Keeper {
     pub(crate) fn new(store: Arc<dyn Store>) -> (Keeper, Views) {
         let (sender, views) = watch::channel(Arc::new(ClusterView::default()));
         let mirror = mirror::Mirror::new(store, RecordPath::root(), Decoder { sender });
+        // Rewritten all the time, and of interest to `crate::primary` only, which reads them itself.
+        let mirror = mirror.without(layout::leases());
         let freshness = mirror.freshness();
         (Keeper { mirror }, Views { views, freshness })
     }

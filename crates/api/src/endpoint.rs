@@ -4,7 +4,7 @@ use crate::{ApiState, answer::Answer, args::Args, openapi, routes};
 use axum::http::Method;
 use drover_agent::{DEADLINE_MAX_S, LIMIT_MAX};
 use drover_model::{
-    MigrationMethod, Selector, Stall, VmState,
+    CoordinatorState, MigrationMethod, Selector, Stall, VmState,
     meta::{MAX_DOWNTIME_MAX_MS, PRIORITY_MAX},
     wire,
 };
@@ -174,7 +174,7 @@ const LOG: &[Param] = &[
 const NODE_LIST: &[Param] = &[
     param("limit", LIMIT, "only nodes whose name matches"),
     param("daemon_state", Kind::Word(&["init", "run", "shutdown", "stop", "dead"]), "only nodes in this state"),
-    param("coordinator_state", Kind::Word(&["primary", "secondary", "client"]), "only nodes in this state"),
+    param("coordinator_state", Kind::Word(CoordinatorState::WORDS), "only nodes in this state"),
     param("domain_state", Kind::Word(&["ready", "flush", "flushed", "unflush"]), "only nodes in this state"),
 ];
 
@@ -187,6 +187,11 @@ const NODE_STATE: &[Param] = &[
     param("wait", Kind::Flag, "answer when it is done"),
     param("force", Kind::Flag, "for flush: also if no other node takes VMs, so that they are all shut down"),
 ];
+const COORDINATOR_STATE: &[Param] = &[required(
+    "state",
+    Kind::Word(&["primary", "secondary"]),
+    "primary: it takes the role over; secondary: another coordinator takes it over",
+)];
 const CONFIG: &[Param] = &[
     param("selector", Kind::Word(Selector::WORDS), "how the node of a VM is chosen that has no selector of its own"),
     param("moves_per_source", MOVES, "how many VMs move away from one node at once, at most"),
@@ -233,6 +238,7 @@ pub static ENDPOINTS: &[Endpoint] = &[
     row!(DELETE "/node/{node}", "Remove a node that is gone for good.", &[], wire::Message, routes::node::remove),
     row!(GET "/node/{node}/daemon-state", "What its daemon does.", &[], wire::StateOf, routes::node::daemon_state),
     row!(GET "/node/{node}/coordinator-state", "The part that it plays.", &[], wire::StateOf, routes::node::coordinator_state),
+    row!(POST "/node/{node}/coordinator-state", "Make it the primary, or have it hand that role over.", COORDINATOR_STATE, wire::NodeChanged, routes::node::set_coordinator_state),
     row!(GET "/node/{node}/domain-state", "Whether it takes VMs.", &[], wire::StateOf, routes::node::domain_state),
     row!(POST "/node/{node}/domain-state", "Take it out of service, or put it back.", NODE_STATE, wire::NodeChanged, routes::node::set_domain_state),
     row!(GET "/node/{node}/flush-plan", "What a flush would do with each of its VMs.", &[], Vec<wire::Fate>, routes::node::flush_plan),

@@ -54,7 +54,7 @@ pub enum DaemonState {
 }
 
 /// The part that a node plays in holding the cluster's floating addresses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum CoordinatorState {
     /// Holds them.
@@ -66,6 +66,7 @@ pub enum CoordinatorState {
     /// May take them.
     Secondary,
     /// Never holds them.
+    #[default]
     Client,
 }
 
@@ -145,6 +146,12 @@ pub struct NodeStatus {
     /// Folders that other nodes have too, with the same content under the same name.
     #[serde(default)]
     pub shared: Vec<String>,
+    /// What ails the networks on which this node would have floating addresses; empty: nothing.
+    #[serde(default)]
+    pub network_problems: Vec<String>,
+    /// The floating addresses that its configuration has, each with its network's name.
+    #[serde(default)]
+    pub floating: Vec<(String, String)>,
     /// How far it is with being emptied or filled; `None`: neither.
     #[serde(default)]
     pub drain: Option<DrainReport>,

@@ -228,9 +228,9 @@ pub mod layout {
         locks().child("primary")
     }
 
-    /// The records that must exist before any other, parents first.
+    /// The records without content that must exist before any other, parents first. ([`primary`] has content, and exists before these.)
     pub fn skeleton() -> Vec<RecordPath> {
-        vec![nodes(), vms(), names(), vm_names(), tokens(), faults(), locks(), primary_lock()]
+        vec![nodes(), vms(), names(), vm_names(), tokens(), faults(), leases(), locks(), primary_lock()]
     }
 }
 

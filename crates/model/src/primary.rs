@@ -132,19 +132,21 @@ pub struct FloatingAddress {
     pub address: Cidr,
     /// The interface.
     pub interface: String,
+    /// What administrators call that network: `upstream`, `cluster`, `storage`.
+    pub network: String,
 }
 
 impl FloatingAddress {
     /// Where guests ask for their metadata; an address of the machine itself, which no network hears of.
     pub fn metadata() -> FloatingAddress {
         let address = Cidr { ip: IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)), prefix: 32 };
-        FloatingAddress { address, interface: "lo".to_owned() }
+        FloatingAddress { address, interface: "lo".to_owned(), network: "metadata".to_owned() }
     }
 }
 
 impl fmt::Display for FloatingAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} on {}", self.address, self.interface)
+        write!(f, "{} address {} on {}", self.network, self.address, self.interface)
     }
 }
 

@@ -10,6 +10,7 @@ use crate::{
     name::{NodeName, TokenName, VmName},
     node::{CoordinatorState, DaemonState, NodeRecord, NodeSession, NodeStatus, Role},
     path::RecordPath,
+    primary::{Phase, Primary},
     vm::{Arrival, Claim, Demand, VmRecord, VmStatus},
 };
 use serde::de::DeserializeOwned;
@@ -64,12 +65,19 @@ impl NodeView {
         }
     }
 
-    /// The part that it plays. A coordinator of a cluster that has no other node is its primary.
-    pub fn coordinator_state(&self, alone: bool) -> CoordinatorState {
-        match self.record.value.role {
-            Role::Hypervisor => CoordinatorState::Client,
-            Role::Coordinator if alone => CoordinatorState::Primary,
-            Role::Coordinator => CoordinatorState::Secondary,
+    /// The part that it plays.
+    pub fn coordinator_state(&self, primary: &Primary) -> CoordinatorState {
+        let me = &self.record.value.name;
+        let passing = primary.phase().is_some_and(|phase| !matches!(phase, Phase::Lock | Phase::Back));
+        if primary.is_held_by(me) {
+            if passing { CoordinatorState::Relinquish } else { CoordinatorState::Primary }
+        } else if primary.candidate() == Some(me) && primary.phase() != Some(Phase::Back) {
+            CoordinatorState::Takeover
+        } else {
+            match self.record.value.role {
+                Role::Hypervisor => CoordinatorState::Client,
+                Role::Coordinator => CoordinatorState::Secondary,
+            }
         }
     }
 }
@@ -89,6 +97,8 @@ struct Early {
 pub struct ClusterView {
     /// What holds for the whole cluster.
     pub config: ClusterConfig,
+    /// Who is the primary, and the version of that record; `None`: it has not been read.
+    pub primary: Option<Stored<Primary>>,
     /// Nodes by name.
     pub nodes: BTreeMap<NodeName, Arc<NodeView>>,
     /// VMs by UUID.
@@ -111,9 +121,23 @@ impl ClusterView {
         VmName::new(name_or_uuid).ok().and_then(|n| self.names.get(&n)).and_then(|u| self.vms.get(u)).or_else(by_uuid)
     }
 
-    /// Whether the cluster has one node only.
-    pub fn is_single_node(&self) -> bool {
-        self.nodes.len() == 1
+    /// The part that a node plays.
+    pub fn coordinator_state(&self, node: &NodeView) -> CoordinatorState {
+        match &self.primary {
+            Some(primary) => node.coordinator_state(&primary.value),
+            None => node.coordinator_state(&Primary::vacant()),
+        }
+    }
+
+    /// Why a node did not become the primary when that was asked for last.
+    pub fn takeover_problem(&self, node: &NodeName) -> Option<&str> {
+        let failed = self.primary.as_ref()?.value.failed.as_ref()?;
+        (failed.to == *node).then_some(&*failed.why)
+    }
+
+    /// The node that has the role of the primary.
+    pub fn primary_node(&self) -> Option<&NodeName> {
+        self.primary.as_ref().and_then(|primary| primary.value.holder.as_ref())
     }
 
     /// Folds in what a record is now; `None`: it does not exist.
@@ -122,6 +146,7 @@ impl ClusterView {
         let parts: Vec<&str> = path.parts().collect();
         match parts.as_slice() {
             ["config"] => self.config = self.decode(path, data).map(|s| s.value).unwrap_or_default(),
+            ["primary"] => self.primary = self.decode(path, data),
             ["nodes", name] => {
                 let record = self.decode(path, data);
                 if let Ok(name) = NodeName::new(name) {

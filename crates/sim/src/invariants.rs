@@ -2,7 +2,7 @@
 
 use crate::{Shape, Tally, world::MEMORY};
 use drover_model::{
-    Bytes, Claim, DomainState, NodeName, NodeRecord, NodeStatus, RecordPath, VmRecord, VmState,
+    Bytes, Claim, DomainState, NodeName, NodeRecord, NodeStatus, Phase, Primary, RecordPath, VmRecord, VmState,
     domain::{self, Mark},
     layout,
 };
@@ -46,6 +46,8 @@ pub(crate) struct Judge {
 #[derive(Default)]
 struct State {
     running: BTreeMap<Uuid, BTreeMap<NodeName, Mark>>,
+    /// Who has the floating address.
+    owners: BTreeSet<NodeName>,
     verdict: Option<Violation>,
     tally: Tally,
 }
@@ -117,6 +119,57 @@ impl Judge {
         let has = MEMORY.saturating_sub(HOST_RESERVE);
         if used > has {
             self.violated(format!("{node} has {has} for VMs, and {used} are in use"));
+        }
+    }
+
+    /// The floating address came up on a node, or went. Called by the kernels at that very moment.
+    pub(crate) fn address(&self, node: &NodeName, came: bool) {
+        let verb = if came { "has" } else { "lets go of" };
+        self.note(&format!("{node} {verb} the address"), |t| t.takeovers += u64::from(came));
+        {
+            let owners = &mut self.lock().owners;
+            if came {
+                owners.insert(node.clone())
+            } else {
+                owners.remove(node)
+            };
+        }
+        self.addresses_hold();
+    }
+
+    /// One node has the address, or two of whom one is handing it to the other; and whoever has it is among the record's suspects.
+    pub(crate) fn addresses_hold(&self) {
+        let owners = self.lock().owners.clone();
+        if owners.is_empty() {
+            return;
+        }
+        let record: Option<Primary> = self.read(&layout::primary());
+        let Some(record) = record else {
+            return self.violated(format!("{owners:?} have the address, and no record says so"));
+        };
+        if !owners.is_subset(&record.suspects) {
+            self.violated(format!("{owners:?} have the address, and the record suspects {:?} only", record.suspects));
+        }
+        let in_common = matches!(record.phase(), Some(Phase::Take | Phase::Drop | Phase::Back));
+        let sides: BTreeSet<&NodeName> = record.holder.iter().chain(record.candidate()).collect();
+        if owners.len() > 1 && !(in_common && owners.iter().collect::<BTreeSet<_>>() == sides) {
+            self.violated(format!("{owners:?} have the address at once, and the record says {record:?}"));
+        }
+    }
+
+    /// What is not as it should be with the primary when nothing is wrong any more.
+    pub(crate) fn unfinished_handoff(&self) -> Vec<String> {
+        if self.shape != Shape::Handoffs {
+            return Vec::new();
+        }
+        let owners = self.lock().owners.clone();
+        match self.read::<Primary>(&layout::primary()) {
+            Some(record)
+                if record.handoff.is_none() && owners.iter().eq(record.holder.iter()) && !owners.is_empty() =>
+            {
+                Vec::new()
+            }
+            record => vec![format!("{owners:?} have the address, and the record says {record:?}")],
         }
     }
 

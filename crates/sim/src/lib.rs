@@ -14,6 +14,7 @@
 pub mod invariants;
 mod lies;
 mod orders;
+mod stall;
 mod weather;
 mod world;
 
@@ -42,6 +43,8 @@ pub enum Shape {
     /// Three nodes and a handful of VMs, with every order that there is.
     #[default]
     Small,
+    /// Three coordinators without any VM: the role of the primary is passed around, and claimed.
+    Handoffs,
     /// Five nodes that are well filled by 60 VMs: nodes are flushed and made ready, VMs are sent around and called back.
     Drills,
 }
@@ -49,13 +52,14 @@ pub enum Shape {
 impl Shape {
     pub(crate) fn nodes(self) -> u64 {
         match self {
-            Shape::Small => 3,
+            Shape::Small | Shape::Handoffs => 3,
             Shape::Drills => 5,
         }
     }
     pub(crate) fn vms(self) -> u64 {
         match self {
             Shape::Small => 4,
+            Shape::Handoffs => 0,
             Shape::Drills => 60,
         }
     }
@@ -83,6 +87,10 @@ pub struct Tally {
     pub power_cuts: u64,
     /// Sessions with the store that were cut.
     pub partitions: u64,
+    /// Processes that were stopped for a while.
+    pub stalls: u64,
+    /// Times that a floating address came up somewhere.
+    pub takeovers: u64,
     /// A hash over everything that was observed, in order: equal for equal runs.
     pub trace: u64,
 }

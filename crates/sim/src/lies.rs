@@ -1,11 +1,17 @@
 //! Defects that are planted between the agents and what they stand on, to see that the simulation would find such a thing in the agents.
 
 use async_trait::async_trait;
-use drover_drivers::hypervisor::{self, Connection, Domain, Event, Host, Hypervisor, Sending, Usage};
-use drover_model::{Claim, Obs, Progress, RecordPath};
-use drover_store::{CreateMode, Op, Record, Session, Store, Version, Watch};
-use std::sync::Arc;
-use tokio::sync::{broadcast, watch};
+use drover_drivers::{
+    hypervisor::{self, Connection, Domain, Event, Host, Hypervisor, Sending, Usage},
+    network::{Link, Network, NetworkError},
+};
+use drover_model::{Claim, FloatingAddress, Obs, Progress, RecordPath, layout};
+use drover_store::{CreateMode, Op, Record, Session, Store, StoreError, Version, Watch};
+use std::{net::IpAddr, sync::Arc, time::Duration};
+use tokio::{
+    sync::{broadcast, watch},
+    time::Instant,
+};
 use uuid::Uuid;
 
 /// A planted defect.
@@ -20,20 +26,31 @@ pub enum Lie {
     UnknownIsAbsent,
     /// Nobody writes down that a guest is being sent.
     UnwrittenSends,
+    /// The kernel keeps an address until it is told to let it go.
+    EndlessAddresses,
+    /// A lease counts as rewritten though no answer came.
+    UnansweredBeats,
 }
 
 impl Lie {
     pub(crate) fn store(self, truth: Arc<dyn Store>) -> Arc<dyn Store> {
         match self {
-            Lie::BlindWrites | Lie::UnwrittenSends => Arc::new(LyingStore { truth, lie: self }),
-            Lie::None | Lie::UnknownIsAbsent => truth,
+            Lie::BlindWrites | Lie::UnwrittenSends | Lie::UnansweredBeats => Arc::new(LyingStore { truth, lie: self }),
+            Lie::None | Lie::UnknownIsAbsent | Lie::EndlessAddresses => truth,
+        }
+    }
+
+    pub(crate) fn network(self, truth: Arc<dyn Network>) -> Arc<dyn Network> {
+        match self {
+            Lie::EndlessAddresses => Arc::new(LyingNetwork { truth }),
+            _ => truth,
         }
     }
 
     pub(crate) fn hypervisor(self, truth: Arc<dyn Hypervisor>) -> Arc<dyn Hypervisor> {
         match self {
             Lie::UnknownIsAbsent => Arc::new(LyingHypervisor { truth }),
-            Lie::None | Lie::BlindWrites | Lie::UnwrittenSends => truth,
+            _ => truth,
         }
     }
 }
@@ -69,7 +86,14 @@ impl Store for LyingStore {
     }
     async fn set(&self, path: &RecordPath, data: Vec<u8>, expected: Version) -> drover_store::Result<Version> {
         let expected = self.blind(path, expected).await;
-        self.truth.set(path, data, expected).await
+        match self.truth.set(path, data, expected).await {
+            Err(StoreError::Unknown { .. })
+                if self.lie == Lie::UnansweredBeats && path.is_within(&layout::leases()) =>
+            {
+                Ok(Version(expected.0 + 1))
+            }
+            answer => answer,
+        }
     }
     async fn delete(&self, path: &RecordPath, expected: Option<Version>) -> drover_store::Result<()> {
         self.truth.delete(path, expected).await
@@ -110,6 +134,40 @@ impl Store for LyingStore {
     }
     async fn rename(&self, from: &RecordPath, to: &RecordPath) -> drover_store::Result<()> {
         self.truth.rename(from, to).await
+    }
+}
+
+struct LyingNetwork {
+    truth: Arc<dyn Network>,
+}
+
+type Said<T> = Result<T, NetworkError>;
+
+#[async_trait]
+impl Network for LyingNetwork {
+    async fn hold(&self, address: &FloatingAddress, _until: Option<Instant>) -> Said<()> {
+        self.truth.hold(address, None).await
+    }
+    async fn release(&self, address: &FloatingAddress) -> Said<()> {
+        self.truth.release(address).await
+    }
+    async fn holds(&self, address: &FloatingAddress) -> Said<bool> {
+        self.truth.holds(address).await
+    }
+    async fn announce(&self, address: &FloatingAddress) -> Said<()> {
+        self.truth.announce(address).await
+    }
+    async fn probe(&self, address: &FloatingAddress, patience: Duration) -> Said<Option<String>> {
+        self.truth.probe(address, patience).await
+    }
+    async fn reaches(&self, interface: &str, neighbour: IpAddr, patience: Duration) -> Said<bool> {
+        self.truth.reaches(interface, neighbour, patience).await
+    }
+    async fn link(&self, interface: &str) -> Said<Option<Link>> {
+        self.truth.link(interface).await
+    }
+    fn changes(&self) -> watch::Receiver<()> {
+        self.truth.changes()
     }
 }
 

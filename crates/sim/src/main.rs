@@ -81,8 +81,15 @@ fn one(options: Options, level: tracing::Level) -> ExitCode {
 
 fn describe(tally: &Tally) -> String {
     format!(
-        "{} orders done, {} not; {} starts, {} daemon crashes, {} power cuts, {} partitions",
-        tally.orders, tally.refused, tally.starts, tally.crashes, tally.power_cuts, tally.partitions
+        "{} orders done, {} not; {} starts, {} takeovers, {} daemon crashes, {} power cuts, {} partitions, {} stalls",
+        tally.orders,
+        tally.refused,
+        tally.starts,
+        tally.takeovers,
+        tally.crashes,
+        tally.power_cuts,
+        tally.partitions,
+        tally.stalls
     )
 }
 
@@ -122,9 +129,9 @@ fn many(seeds: Range<u64>, options: impl Fn(u64) -> Options + Sync, lie: Lie, sh
             clap::ValueEnum::to_possible_value(&lie).map(|v| v.get_name().to_owned()).unwrap_or_default()
         )
     };
-    let shape = if shape == Shape::Small { "" } else { " --shape drills" };
+    let shape = clap::ValueEnum::to_possible_value(&shape).map(|v| v.get_name().to_owned()).unwrap_or_default();
     println!(
-        "{} failed; to see the first of them: cargo run -p drover-sim -- --seed {first}{shape}{lie}",
+        "{} failed; to see the first of them: cargo run -p drover-sim -- --shape {shape} --seed {first}{lie}",
         failed.len()
     );
     ExitCode::FAILURE
@@ -137,4 +144,6 @@ fn add(total: &mut Tally, one: &Tally) {
     total.crashes += one.crashes;
     total.power_cuts += one.power_cuts;
     total.partitions += one.partitions;
+    total.stalls += one.stalls;
+    total.takeovers += one.takeovers;
 }

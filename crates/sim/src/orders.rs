@@ -43,6 +43,10 @@ enum Order {
         force: bool,
     },
     Ready(NodeName),
+    Primary {
+        node: NodeName,
+        primary: bool,
+    },
     /// Takes a move back, if one is under way.
     Cancel,
     Delete {
@@ -73,13 +77,16 @@ impl Administrator {
         let handles: Vec<_> = world.machines.iter().filter_map(|m| Some(m.daemon.as_ref()?.handle.clone())).collect();
         let names: Vec<NodeName> = world.machines.iter().map(|m| m.name.clone()).collect();
         let Some(handle) = self.dice.pick(&handles).cloned() else { return };
-        let uuid = Uuid::from_u128(u128::from(1 + self.dice.roll(world.shape.vms())));
+        let uuid = Uuid::from_u128(u128::from(1 + self.dice.roll(world.shape.vms().max(1))));
         let order = match world.shape {
             Shape::Small => self.any_order(uuid, &names),
             Shape::Drills => self.drill(&names),
+            Shape::Handoffs => self.pass_on(&names),
         };
         let Some(order) = order else { return };
-        self.vms.insert(uuid);
+        if world.shape.vms() > 0 {
+            self.vms.insert(uuid);
+        }
         let store = self.store.get_or_insert_with(|| world.cluster.session(SESSION_TIMEOUT)).clone();
         let (judge, memory) = (world.judge.clone(), 64 + self.dice.roll(1000));
         self.under_way.spawn(async move {
@@ -124,6 +131,15 @@ impl Administrator {
             55..70 => Order::Cancel,
             70..75 => Order::Meta(self.meta()),
             75..77 => Order::Config(self.config()),
+            _ => return None,
+        })
+    }
+
+    /// The role of the primary is to pass on.
+    fn pass_on(&mut self, names: &[NodeName]) -> Option<Order> {
+        Some(match self.dice.roll(100) {
+            0..35 => Order::Primary { node: self.dice.pick(names)?.clone(), primary: true },
+            35..45 => Order::Primary { node: self.dice.pick(names)?.clone(), primary: false },
             _ => return None,
         })
     }
@@ -201,6 +217,7 @@ async fn give(
         Order::Relocate(request) => commands.relocate(uuid, &request).await.map(|_| ()),
         Order::Flush { node, force } => commands.set_domain_state(node, false, force).await.map(|_| ()),
         Order::Ready(node) => commands.set_domain_state(node, true, false).await.map(|_| ()),
+        Order::Primary { node, primary } => commands.set_coordinator_state(&node, primary).await.map(|_| ()),
         Order::Cancel => commands.set_state(uuid, Command::CancelMove).await.map(|_| ()),
         Order::State(command) => commands.set_state(uuid, command).await.map(|_| ()),
         Order::Modify { restart } => {

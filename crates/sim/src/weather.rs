@@ -1,7 +1,7 @@
 //! What goes wrong, and how it is mended.
 
-use crate::world::World;
-use drover_drivers::hypervisor::fake;
+use crate::{Shape, world::World};
+use drover_drivers::{hypervisor::fake, network::fake as network};
 use drover_model::OffReason;
 use drover_store::memory;
 use std::time::Duration;
@@ -16,6 +16,10 @@ enum Repair {
     Store,
     /// Connect the daemon with the hypervisor again.
     Hypervisor,
+    /// Have the stopped process go on.
+    Process,
+    /// Put the cable back.
+    Cable,
 }
 
 /// What is broken now, and when it is mended.
@@ -43,7 +47,13 @@ impl Weather {
         }
         let index = usize::try_from(world.dice.roll(world.machines.len() as u64)).unwrap_or(0);
         let later = |world: &mut World, range| now + world.dice.millis(&range);
-        let event = world.dice.roll(100);
+        let event = match world.shape {
+            // What VMs suffer from is of no interest; what the role does is.
+            Shape::Handoffs => {
+                [0, 6, 8, 10, 14, 40, 100, 103, 106, 99, 99, 99][usize::try_from(world.dice.roll(12)).unwrap_or(0)]
+            }
+            Shape::Small | Shape::Drills => world.dice.roll(100),
+        };
         match event {
             0..6 => {
                 let at = later(world, 0..8000);
@@ -94,6 +104,29 @@ impl Weather {
                     }
                 }
             }
+            100..103 => {
+                // Around the lease's term.
+                let at = later(world, 0..12_000);
+                if let Some(daemon) = world.machines.get(index).and_then(|m| m.daemon.as_ref()) {
+                    world.judge.note(&format!("node {index}: its process is stopped"), |t| t.stalls += 1);
+                    daemon.switch.stop();
+                    self.repairs.push((at, index, Repair::Process));
+                }
+            }
+            103..106 => {
+                let mood =
+                    network::Weather { latency_ms: 0..world.dice.roll(600), fail_per_mille: world.dice.roll(200) };
+                if let Some(machine) = world.machines.get(index) {
+                    machine.kernel.set_weather(mood);
+                }
+            }
+            106..109 => {
+                let at = later(world, 0..20_000);
+                if let Some(machine) = world.machines.get(index) {
+                    machine.kernel.set_carrier(false);
+                    self.repairs.push((at, index, Repair::Cable));
+                }
+            }
             34..40 => self.hypervisors(world),
             40..44 => {
                 let latency_ms = 0..world.dice.roll(400);
@@ -135,6 +168,9 @@ impl Weather {
                 ..Default::default()
             });
         }
+        for machine in &world.machines {
+            machine.kernel.set_weather(network::Weather { latency_ms: 0..20, ..Default::default() });
+        }
         for (_, index, repair) in std::mem::take(&mut self.repairs) {
             mend(world, index, repair);
         }
@@ -148,8 +184,14 @@ fn mend(world: &mut World, index: usize, repair: Repair) {
         (Repair::Daemon, _) => world.start_daemon(index),
         (Repair::Store, Some(daemon)) => daemon.store.heal(),
         (Repair::Hypervisor, Some(daemon)) => daemon.hypervisor.set_connected(true),
+        (Repair::Process, Some(daemon)) => daemon.switch.go_on(),
+        (Repair::Cable, _) => {
+            if let Some(machine) = world.machines.get(index) {
+                machine.kernel.set_carrier(true);
+            }
+        }
         // A later daemon has connections of its own.
-        (Repair::Store | Repair::Hypervisor, None) => {}
+        (Repair::Store | Repair::Hypervisor | Repair::Process, None) => {}
     }
 }
 

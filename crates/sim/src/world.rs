@@ -4,17 +4,19 @@ use crate::{
     Lie, Options, Shape, Tally,
     invariants::{Judge, Violation},
     orders::Administrator,
+    stall::Switch,
     weather,
 };
-use drover_agent::{Agent, Drivers, HostFacts, NodeHandle};
+use drover_agent::{Agent, Drivers, HostFacts, NodeHandle, PrimaryOptions, WatchedNetwork};
 use drover_drivers::{
     hypervisor::{
         Hypervisor,
         fake::{FakeHypervisor, FakeMachine, FakeNetwork},
     },
+    network::{Network, fake::FakeKernel},
     storage::fake::FakeDisks,
 };
-use drover_model::{Bytes, Dice, DomainType, NodeName, Role, WallTime};
+use drover_model::{Bytes, Dice, DomainType, FloatingAddress, NodeName, Role, WallTime};
 use drover_store::{
     Store,
     memory::{MemoryCluster, MemoryStore},
@@ -37,15 +39,31 @@ const CALM: Duration = Duration::from_secs(900);
 /// A daemon that runs.
 pub(crate) struct Daemon {
     task: JoinHandle<()>,
+    /// The loop of the primary's role, if the run is about that.
+    primary: Option<JoinHandle<()>>,
+    pub(crate) switch: Switch,
     pub(crate) store: MemoryStore,
     pub(crate) hypervisor: Arc<FakeHypervisor>,
     pub(crate) handle: NodeHandle,
+}
+
+impl Daemon {
+    fn end_primary(&self) {
+        self.primary.as_ref().inspect(|task| task.abort());
+    }
+}
+
+/// The address that the primary has.
+fn floating_address() -> Option<FloatingAddress> {
+    let address = "203.0.113.50/24".parse().ok()?;
+    Some(FloatingAddress { address, interface: "eth1".to_owned(), network: "upstream".to_owned() })
 }
 
 /// A machine, on or off.
 pub(crate) struct Machine {
     pub(crate) name: NodeName,
     pub(crate) hardware: FakeMachine,
+    pub(crate) kernel: FakeKernel,
     pub(crate) daemon: Option<Daemon>,
     /// Counts boots; the boot's id.
     boots: u32,
@@ -65,7 +83,7 @@ pub(crate) struct World {
 
 impl Machine {
     /// Starts the daemon, if it does not run.
-    pub(crate) fn start_daemon(&mut self, cluster: &MemoryCluster, judge: &Judge, lie: Lie) {
+    pub(crate) fn start_daemon(&mut self, cluster: &MemoryCluster, judge: &Judge, lie: Lie, shape: Shape) {
         if self.daemon.is_some() {
             return;
         }
@@ -90,27 +108,45 @@ impl Machine {
             domain_type: always(DomainType::Qemu),
             console_dir: "/nowhere/consoles".into(),
             log_file: "/nowhere/log".into(),
+            primary: PrimaryOptions {
+                addresses: floating_address().into_iter().collect(),
+                networks: vec![WatchedNetwork {
+                    name: "upstream".to_owned(),
+                    interface: "eth1".to_owned(),
+                    gateway: None,
+                }],
+                term: Some(SESSION_TIMEOUT),
+            },
             token: "drover_simulated".to_owned(),
             wall: Arc::new(move || WallTime(u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX))),
         };
         let to_store: Arc<dyn Store> = Arc::new(store.clone());
         let to_hypervisor: Arc<dyn Hypervisor> = hypervisor.clone();
-        let drivers = Drivers { hypervisor: lie.hypervisor(to_hypervisor), disks: Arc::new(FakeDisks) };
+        let network: Arc<dyn Network> = Arc::new(self.kernel.clone());
+        let drivers = Drivers {
+            hypervisor: lie.hypervisor(to_hypervisor),
+            disks: Arc::new(FakeDisks),
+            network: lie.network(network),
+            services: vec![],
+        };
         let agent = Agent::new(options, lie.store(to_store), drivers);
         let handle = agent.handle();
+        let switch = Switch::default();
+        let primary = (shape == Shape::Handoffs).then(|| tokio::spawn(switch.wrap(agent.primary().run())));
         let (name, judge) = (self.name.clone(), judge.clone());
         let task = tokio::spawn(async move {
             if let Err(error) = agent.run().await {
                 judge.note(&format!("{name}: the daemon ends: {error}"), |_| ());
             }
         });
-        self.daemon = Some(Daemon { task, store, hypervisor, handle });
+        self.daemon = Some(Daemon { task, primary, switch, store, hypervisor, handle });
     }
 
     /// The daemon dies wherever it is.
     pub(crate) fn crash_daemon(&mut self, judge: &Judge) {
         if let Some(daemon) = self.daemon.take() {
             judge.note(&format!("{}: daemon crashes", self.name), |t| t.crashes += 1);
+            daemon.end_primary();
             daemon.hypervisor.crash();
             daemon.task.abort();
             daemon.store.abandon();
@@ -124,10 +160,12 @@ impl Machine {
             daemon.handle.stop();
             // As the real one: a store that does not answer keeps it for so long at most.
             let mut task = daemon.task;
-            if timeout(Duration::from_secs(10), &mut task).await.is_err() {
+            let primary = daemon.primary;
+            if timeout(Duration::from_secs(20), &mut task).await.is_err() {
                 task.abort();
                 daemon.store.abandon();
             }
+            primary.inspect(JoinHandle::abort);
             daemon.hypervisor.crash();
         }
     }
@@ -137,6 +175,7 @@ impl Machine {
         judge.note(&format!("{}: power is cut", self.name), |t| t.power_cuts += 1);
         self.crash_daemon(judge);
         self.hardware.power_off();
+        self.kernel.power_off();
         self.boots += 1;
     }
 }
@@ -157,9 +196,12 @@ impl World {
         let machines = (1..=options.shape.nodes()).filter_map(|i| {
             let name = NodeName::new(&format!("hv{i}")).ok()?;
             let hardware = network.plug(&format!("fake://{name}"), &FakeMachine::new(dice.any()));
+            let kernel = FakeKernel::new(dice.any());
+            let (observer, node) = (judge.clone(), name.clone());
+            kernel.observe(Box::new(move |_, came| observer.address(&node, came)));
             let (observer, node) = (judge.clone(), name.clone());
             hardware.observe(Box::new(move |uuid, mark, started| observer.domain(&node, uuid, mark, started)));
-            Some(Machine { name, hardware, daemon: None, boots: 1, daemons: 0 })
+            Some(Machine { name, hardware, kernel, daemon: None, boots: 1, daemons: 0 })
         });
         let machines = machines.collect();
         World { dice, cluster, machines, judge, shape: options.shape, lie: options.lie }
@@ -168,13 +210,13 @@ impl World {
     /// Starts whatever daemon does not run.
     pub(crate) fn start_daemons(&mut self) {
         for machine in &mut self.machines {
-            machine.start_daemon(&self.cluster, &self.judge, self.lie);
+            machine.start_daemon(&self.cluster, &self.judge, self.lie, self.shape);
         }
     }
 
     pub(crate) fn start_daemon(&mut self, index: usize) {
         if let Some(machine) = self.machines.get_mut(index) {
-            machine.start_daemon(&self.cluster, &self.judge, self.lie);
+            machine.start_daemon(&self.cluster, &self.judge, self.lie, self.shape);
         }
     }
 }
@@ -199,6 +241,7 @@ pub(crate) async fn play(options: Options) -> Result<Tally, Violation> {
         weather.change(&mut world).await;
         administrator.act(&mut world);
         world.judge.claims_hold();
+        world.judge.addresses_hold();
         world.judge.verdict()?;
     }
     weather.calm(&mut world);
@@ -209,6 +252,8 @@ pub(crate) async fn play(options: Options) -> Result<Tally, Violation> {
         world.judge.verdict()?;
         let mut unfinished = world.judge.unfinished(administrator.vms());
         unfinished.extend(world.judge.unfinished_nodes(world.machines.iter().map(|m| &m.name)));
+        world.judge.addresses_hold();
+        unfinished.extend(world.judge.unfinished_handoff());
         if unfinished.is_empty() {
             break;
         }

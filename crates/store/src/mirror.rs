@@ -41,6 +41,8 @@ pub struct Mirror<S> {
     sink: S,
     /// The revision of each record that the sink has: an older read never replaces a newer one.
     have: BTreeMap<RecordPath, i64>,
+    /// What is below this is left out.
+    without: Option<RecordPath>,
     freshness: watch::Sender<Freshness>,
 }
 
@@ -59,7 +61,17 @@ impl<S: Sink> Mirror<S> {
     /// Of everything at `root` and below.
     pub fn new(store: Arc<dyn Store>, root: RecordPath, sink: S) -> Mirror<S> {
         let freshness = watch::channel(Freshness::default()).0;
-        Mirror { store, root, sink, have: BTreeMap::new(), freshness }
+        Mirror { store, root, sink, have: BTreeMap::new(), without: None, freshness }
+    }
+
+    /// Leaves out a subtree: it is neither read, nor does a change in it wake anybody.
+    #[must_use]
+    pub fn without(self, subtree: RecordPath) -> Mirror<S> {
+        Mirror { without: Some(subtree), ..self }
+    }
+
+    fn is_left_out(&self, path: &RecordPath) -> bool {
+        self.without.as_ref().is_some_and(|subtree| path.is_within(subtree))
     }
 
     /// Tells when the first load is done.
@@ -111,7 +123,7 @@ impl<S: Sink> Mirror<S> {
             Wakeup::Paths(paths) => {
                 let mut reads = FuturesOrdered::new();
                 let mut changes = Vec::with_capacity(paths.len());
-                let mut paths = paths.iter();
+                let mut paths = paths.iter().filter(|path| !self.is_left_out(path));
                 loop {
                     while reads.len() < IN_FLIGHT
                         && let Some(path) = paths.next()
@@ -160,7 +172,10 @@ impl<S: Sink> Mirror<S> {
             match children {
                 Ok(names) => {
                     for name in names {
-                        todo.push(path.join(&name).map_err(|e| StoreError::Broken(e.to_string()))?);
+                        let child = path.join(&name).map_err(|e| StoreError::Broken(e.to_string()))?;
+                        if !self.is_left_out(&child) {
+                            todo.push(child);
+                        }
                     }
                 }
                 Err(StoreError::NotFound(_)) => {}

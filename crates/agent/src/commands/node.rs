@@ -2,13 +2,19 @@
 
 use super::{CommandError, Commands, Result};
 use crate::records;
-use drover_model::{ClusterView, DomainState, NodeName, NodeRecord, NodeView, Stored, layout};
-use drover_plan::{drain, node};
+use drover_model::{ClusterView, DomainState, NodeName, NodeRecord, NodeView, Primary, Stored, layout};
+use drover_plan::{drain, node, primary};
 use drover_store::{Op, StoreError, Version};
 use std::sync::Arc;
 
 impl From<drain::Refusal> for CommandError {
     fn from(refusal: drain::Refusal) -> CommandError {
+        CommandError::Refused(refusal.to_string())
+    }
+}
+
+impl From<primary::admit::Refusal> for CommandError {
+    fn from(refusal: primary::admit::Refusal) -> CommandError {
         CommandError::Refused(refusal.to_string())
     }
 }
@@ -42,6 +48,33 @@ impl Commands {
             }
         }
         Err(CommandError::Conflict(format!("node {name} is being changed by others all the time; try again")))
+    }
+
+    /// Has a node become the primary, or hand that role over. Returns whether that changes anything.
+    pub async fn set_coordinator_state(&self, name: &NodeName, primary: bool) -> Result<bool> {
+        let path = layout::primary();
+        for _ in 0..super::TRIES {
+            let old: Option<Stored<Primary>> = records::read(&*self.ctx.store, &path).await?;
+            let view = self.view()?;
+            known(&view, name)?;
+            let Some(old) = old else { return Err(primary::admit::Refusal::Vacant.into()) };
+            let next = if primary {
+                primary::admit::make_primary(&old.value, &view, name)?
+            } else {
+                primary::admit::make_secondary(&old.value, &view, name)?
+            };
+            let Some(next) = next else { return Ok(false) };
+            match self.ctx.store.set(&path, records::encode(&next)?, Version(old.version)).await {
+                Ok(version) => {
+                    tracing::info!(node = %name, primary, handoff = ?next.handoff, "the role of the primary is to pass on");
+                    self.shown(|view| view.primary.as_ref().is_some_and(|shown| shown.version >= version.0)).await;
+                    return Ok(true);
+                }
+                Err(error) if error.is_conflict() => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(CommandError::Conflict("who is the primary is being changed all the time; try again".to_owned()))
     }
 
     /// What a flush of a node would do now.

@@ -20,16 +20,17 @@ pub(crate) async fn root(_call: Call) -> Answer {
     answer::message(format!("Drover API version 1, Drover {VERSION}"))
 }
 
-fn primary(view: &ClusterView) -> Option<String> {
-    let alone = view.is_single_node();
-    let is_primary =
-        |n: &&std::sync::Arc<drover_model::NodeView>| n.coordinator_state(alone) == CoordinatorState::Primary;
-    view.nodes.values().find(is_primary).map(|n| n.record.value.name.to_string())
+/// The floating address on the upstream network, by the primary's own word.
+fn upstream(view: &ClusterView) -> Option<String> {
+    let status = view.nodes.get(view.primary_node()?)?.status.as_ref()?;
+    status.floating.iter().find(|(network, _)| network == "upstream").map(|(_, address)| address.clone())
 }
 
 pub(crate) async fn primary_node(call: Call) -> Answer {
-    match primary(&call.state.node.view()) {
-        Some(name) => answer::json(&StateOf { name, state: CoordinatorState::Primary.word().to_owned() }),
+    match call.state.node.view().primary_node() {
+        Some(name) => {
+            answer::json(&StateOf { name: name.to_string(), state: CoordinatorState::Primary.word().to_owned() })
+        }
         None => Ok(StatusCode::NO_CONTENT.into_response()),
     }
 }
@@ -88,7 +89,8 @@ pub(crate) async fn status(call: Call) -> Answer {
         cluster_health: health::cluster(&view),
         node_health: view.nodes.iter().map(|(name, node)| (name.to_string(), health::node(node))).collect(),
         maintenance: view.config.maintenance.to_string(),
-        primary_node: primary(&view).unwrap_or_default(),
+        primary_node: view.primary_node().map(ToString::to_string).unwrap_or_default(),
+        upstream_ip: upstream(&view).unwrap_or_default(),
         pvc_version: VERSION.to_owned(),
         nodes,
         vms,

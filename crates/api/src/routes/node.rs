@@ -25,8 +25,7 @@ const AWAY: Duration = Duration::from_secs(120);
 
 fn shown(view: &ClusterView, ledger: &Ledger, name: &NodeName, node: &NodeView) -> Node {
     let Usage { allocated, provisioned, .. } = ledger.usage(name);
-    let (health, alone) = (health::node(node).health, view.is_single_node());
-    Node::of(node, NodeNumbers { allocated, provisioned, health, alone })
+    Node::of(view, node, NodeNumbers { allocated, provisioned, health: health::node(node).health })
 }
 
 pub(crate) async fn list(call: Call) -> Answer {
@@ -75,6 +74,21 @@ pub(crate) async fn daemon_state(call: Call) -> Answer {
 
 pub(crate) async fn coordinator_state(call: Call) -> Answer {
     state_of(&call, |n| &n.coordinator_state)
+}
+
+pub(crate) async fn set_coordinator_state(call: Call) -> Answer {
+    let (name, _) = subject(&call.state.node.view(), &call)?;
+    let primary = call.args.required("state") == "primary";
+    let changed = call.state.node.commands().set_coordinator_state(&name, primary).await?;
+    let view = call.state.node.view();
+    let state = view.nodes.get(&name).map(|node| view.coordinator_state(node)).unwrap_or_default();
+    let version = view.primary.as_ref().map_or(0, |primary| primary.version);
+    let message = match (primary, changed) {
+        (true, true) => format!("Node {name} is becoming the primary."),
+        (false, true) => format!("Node {name} is handing over the role of the primary."),
+        (_, false) => format!("Node {name} is {state} already."),
+    };
+    answer::json(&NodeChanged { message, name: name.to_string(), state: state.word().to_owned(), version })
 }
 
 pub(crate) async fn domain_state(call: Call) -> Answer {

@@ -5,10 +5,11 @@ use axum::{
     body::{Body, to_bytes},
     http::{Request, StatusCode},
 };
-use drover_agent::{Agent, Drivers, HostFacts, NodeHandle, Options};
+use drover_agent::{Agent, Drivers, HostFacts, NodeHandle, Options, PrimaryOptions};
 use drover_api::{ApiState, router};
 use drover_drivers::{
     hypervisor::fake::{FakeMachine, FakeNetwork},
+    network::fake::FakeKernel,
     storage::fake::FakeDisks,
 };
 use drover_model::{Bytes, ClusterView, DaemonState, DomainType, NodeName, Role, TokenName, TokenRole, WallTime};
@@ -49,7 +50,10 @@ impl TestNode {
         let mut node = TestNode::run(cluster, network, "hv1", 8192).await;
         let token = TokenName::new("test").unwrap();
         node.token = node.handle.commands().create_token(token, TokenRole::Admin).await.unwrap();
-        node.handle.views().wait_for(|view| !view.tokens.is_empty() && !view.nodes.is_empty()).await.unwrap();
+        let up = |view: &Arc<ClusterView>| {
+            !view.tokens.is_empty() && !view.nodes.is_empty() && view.primary_node().is_some()
+        };
+        node.handle.views().wait_for(up).await.unwrap();
         node
     }
 
@@ -93,13 +97,20 @@ impl TestNode {
             domain_type,
             console_dir: folder.path().to_owned(),
             log_file: folder.path().join("log"),
+            primary: PrimaryOptions { term: Some(Duration::from_secs(4)), ..PrimaryOptions::default() },
             token: format!("drover_of_{name}"),
             wall: Arc::new(|| WallTime(1_700_000_000_000)),
         };
         let store = Arc::new(cluster.session(Duration::from_secs(4)));
-        let drivers = Drivers { hypervisor: Arc::new(machine.connect()), disks: Arc::new(FakeDisks) };
+        let drivers = Drivers {
+            hypervisor: Arc::new(machine.connect()),
+            disks: Arc::new(FakeDisks),
+            network: Arc::new(FakeKernel::new(seed)),
+            services: vec![],
+        };
         let agent = Agent::new(options, store, drivers);
         let mut handle = agent.handle();
+        tokio::spawn(agent.primary().run());
         tokio::spawn(agent.run());
         handle.wait_ready().await.unwrap();
         let router = router(ApiState { node: handle.clone() });

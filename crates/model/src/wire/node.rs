@@ -3,7 +3,7 @@
 use super::VERSION;
 use crate::{
     node::{DomainState, DrainReport},
-    view::NodeView,
+    view::{ClusterView, NodeView},
     vm::Demand,
 };
 use serde::{Deserialize, Serialize};
@@ -72,7 +72,7 @@ pub struct NodeChanged {
     pub message: String,
     /// The node's name.
     pub name: String,
-    /// Its domain state now.
+    /// Its state now, of the kind that was asked for.
     pub state: String,
     /// The version of its record now.
     pub version: i64,
@@ -86,8 +86,12 @@ pub struct Node {
     pub name: String,
     /// `init`, `run`, `shutdown`, `stop`, `dead`.
     pub daemon_state: String,
-    /// `primary`, `secondary`, `client`.
+    /// `primary`, `takeover`, `relinquish`, `secondary`, `client`.
     pub coordinator_state: String,
+    /// Why it did not become the primary when that was asked for last; empty: it did, or nobody asked.
+    pub takeover_problem: String,
+    /// What ails the networks on which it would have floating addresses.
+    pub network_problems: Vec<String>,
     /// `ready`, `flush`, `flushed`, `unflush`.
     pub domain_state: String,
     /// Drover's version on it, under the name that clients know.
@@ -144,13 +148,11 @@ pub struct NodeNumbers {
     pub provisioned: Demand,
     /// In percent.
     pub health: u8,
-    /// Whether it is the only node.
-    pub alone: bool,
 }
 
 impl Node {
     /// A node out of the view.
-    pub fn of(node: &NodeView, numbers: NodeNumbers) -> Node {
+    pub fn of(view: &ClusterView, node: &NodeView, numbers: NodeNumbers) -> Node {
         let (record, status) = (&node.record.value, node.status.as_ref());
         let text = |read: fn(&crate::NodeStatus) -> &String| status.map(read).cloned().unwrap_or_default();
         let draining = matches!(record.domain_state, DomainState::Flush | DomainState::Unflush);
@@ -158,7 +160,9 @@ impl Node {
         Node {
             name: record.name.to_string(),
             daemon_state: node.daemon_state().word().to_owned(),
-            coordinator_state: node.coordinator_state(numbers.alone).word().to_owned(),
+            coordinator_state: view.coordinator_state(node).word().to_owned(),
+            takeover_problem: view.takeover_problem(&record.name).unwrap_or_default().to_owned(),
+            network_problems: status.map(|s| s.network_problems.clone()).unwrap_or_default(),
             domain_state: record.domain_state.word().to_owned(),
             pvc_version: status.map_or_else(|| VERSION.to_owned(), |s| s.version.clone()),
             cpu_count: status.map_or(0, |s| s.cpus),
@@ -193,7 +197,7 @@ impl Node {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{name::NodeName, view::ClusterView};
+    use crate::name::NodeName;
     use serde_json::json;
 
     /// A report of an earlier flush that has not been replaced yet says nothing of a node that is ready.
@@ -210,7 +214,7 @@ mod tests {
                 view.apply(&path.parse().unwrap(), Some((value.to_string().as_bytes(), 7)));
             }
             assert!(view.broken.is_empty(), "{:?}", view.broken);
-            Node::of(&view.nodes[&NodeName::new("a").unwrap()], NodeNumbers::default())
+            Node::of(&view, &view.nodes[&NodeName::new("a").unwrap()], NodeNumbers::default())
         };
         let blocked = vec![Blocked { vm: "db".to_owned(), reason: "no room".to_owned() }];
         let drain = Some(Drain { left: 2, moving: 1, blocked });

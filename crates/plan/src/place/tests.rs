@@ -48,6 +48,8 @@ pub(crate) fn node(n: &str, gib: u64) -> NodeView {
             domains: vec![],
             cpu_model: String::new(),
             bridges: vec![],
+            network_problems: vec![],
+            floating: vec![],
             shared: vec![],
             drain: None,
             updated: WallTime(0),

@@ -1,0 +1,66 @@
+//! A floating address as a primary service.
+
+use super::service::{Grant, Handover, PrimaryService};
+use async_trait::async_trait;
+use drover_drivers::network::Network;
+use drover_model::FloatingAddress;
+use std::{sync::Arc, time::Duration};
+
+/// How long it is listened for somebody who has an address already, before it is taken. RFC 5227 would have it take six seconds; but an address whose
+/// holder has died is waited for by everybody.
+const PROBE: Duration = Duration::from_millis(300);
+
+/// An address on an interface of this node.
+pub(super) struct Address {
+    network: Arc<dyn Network>,
+    address: FloatingAddress,
+}
+
+impl Address {
+    pub(super) fn new(network: Arc<dyn Network>, address: FloatingAddress) -> Address {
+        Address { network, address }
+    }
+}
+
+#[async_trait]
+impl PrimaryService for Address {
+    fn name(&self) -> String {
+        self.address.to_string()
+    }
+
+    fn handover(&self) -> Handover {
+        Handover::Overlapping
+    }
+
+    fn is_essential(&self) -> bool {
+        true
+    }
+
+    async fn start(&self, grant: &Grant) -> Result<(), String> {
+        let (network, address) = (&self.network, &self.address);
+        // One that nobody of the cluster should have: is there a stranger?
+        if !grant.contested
+            && !network.holds(address).await.map_err(|e| e.to_string())?
+            && let Some(other) = network.probe(address, PROBE).await.map_err(|e| e.to_string())?
+        {
+            return Err(format!(
+                "{other}, which is no node of this cluster, has this address; it is not taken as long as that is so"
+            ));
+        }
+        network.hold(address, grant.until).await.map_err(|e| e.to_string())
+    }
+
+    async fn announce(&self) {
+        if let Err(error) = self.network.announce(&self.address).await {
+            tracing::warn!(%error, "an address was not announced");
+        }
+    }
+
+    async fn stop(&self) -> Result<(), String> {
+        self.network.release(&self.address).await.map_err(|e| e.to_string())
+    }
+
+    async fn check(&self) -> Result<bool, String> {
+        self.network.holds(&self.address).await.map_err(|e| e.to_string())
+    }
+}

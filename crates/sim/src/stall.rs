@@ -1,0 +1,66 @@
+//! A process that is stopped for a while (SIGSTOP, a hypervisor that is overcommitted, a disk that hangs): it does nothing, and its machine goes on.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, Waker},
+};
+
+/// Stops and continues what is wrapped with it. Clones are the same switch.
+#[derive(Clone, Default)]
+pub(crate) struct Switch {
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    stopped: bool,
+    waker: Option<Waker>,
+}
+
+impl Switch {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn stop(&self) {
+        self.lock().stopped = true;
+    }
+
+    pub(crate) fn go_on(&self) {
+        let waker = {
+            let mut state = self.lock();
+            state.stopped = false;
+            state.waker.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// The same work, which stands still while this is stopped, wherever it is at that moment.
+    pub(crate) fn wrap<F: Future + Send + 'static>(&self, work: F) -> impl Future<Output = F::Output> + Send + use<F> {
+        Stoppable { switch: self.clone(), work: Box::pin(work) }
+    }
+}
+
+struct Stoppable<F> {
+    switch: Switch,
+    work: Pin<Box<F>>,
+}
+
+impl<F: Future> Future for Stoppable<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        {
+            let mut state = self.switch.lock();
+            if state.stopped {
+                state.waker = Some(context.waker().clone());
+                return Poll::Pending;
+            }
+        }
+        self.work.as_mut().poll(context)
+    }
+}
