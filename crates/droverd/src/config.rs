@@ -1,7 +1,11 @@
 //! The daemon's one configuration file. Everything has a default: with no file at all, the node is a complete cluster of one.
 
+mod network;
+
+use drover_agent::PrimaryOptions;
 use drover_drivers::hypervisor::probe::Setting;
 use drover_model::{Bytes, NodeName, RecordPath, Role};
+use network::Networks;
 use serde::{Deserialize, Deserializer, de::Error as _};
 use std::{
     net::{IpAddr, SocketAddr},
@@ -18,7 +22,9 @@ pub(crate) const API_PORT: u16 = 7370;
 const KNOWN: &[(&str, &[&str])] = &[
     ("node", &["name", "role", "address", "memory"]),
     ("store", &["zookeeper", "session_timeout", "root"]),
-    ("api", &["listen"]),
+    ("api", &["listen", "follow_primary"]),
+    ("primary", &["lease"]),
+    ("network", &["upstream", "cluster", "storage", "metadata"]),
     ("hypervisor", &["uri", "domain_type", "probe_kernel", "migration_uri"]),
     ("paths", &["state", "logs", "disks", "shared"]),
 ];
@@ -38,6 +44,8 @@ pub(crate) struct Config {
     pub(crate) node: Node,
     pub(crate) store: Store,
     pub(crate) api: Api,
+    pub(crate) primary: Primary,
+    pub(crate) network: Networks,
     pub(crate) hypervisor: Hypervisor,
     pub(crate) paths: Paths,
 }
@@ -84,11 +92,34 @@ impl Default for Store {
 }
 
 /// `[api]`
-#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Api {
     /// Where it listens. None: on this machine's own address, and in a cluster on the node's address too.
     pub(crate) listen: Vec<SocketAddr>,
+    /// Whether the primary also listens on the floating addresses.
+    pub(crate) follow_primary: bool,
+}
+
+impl Default for Api {
+    fn default() -> Api {
+        Api { listen: Vec::new(), follow_primary: true }
+    }
+}
+
+/// `[primary]`
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Primary {
+    /// So long after its last sign of life a primary has let go of everything, and another may take its place. The same on all coordinators.
+    #[serde(deserialize_with = "lease")]
+    pub(crate) lease: Duration,
+}
+
+impl Default for Primary {
+    fn default() -> Primary {
+        Primary { lease: Duration::from_secs(4) }
+    }
 }
 
 /// `[hypervisor]`
@@ -142,6 +173,15 @@ impl Default for Paths {
     }
 }
 
+/// As a time, within what the kernel's whole seconds leave of it and what an outage may last.
+fn lease<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let lease = time(deserializer)?;
+    if (Duration::from_secs(3)..=Duration::from_secs(60)).contains(&lease) {
+        return Ok(lease);
+    }
+    Err(D::Error::custom(format!("{} s is no length of a lease; accepted are \"3s\" to \"60s\"", lease.as_secs_f32())))
+}
+
 /// `500ms`, `8s`.
 fn time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(deserializer)?;
@@ -184,8 +224,11 @@ impl Config {
                 return Err(unknown("section", section, &sections));
             };
             let Some(value) = value.as_table() else { return Err(format!("{section} must be a section: [{section}]")) };
-            if let Some(key) = value.keys().find(|key| !keys.contains(&key.as_str())) {
-                return Err(unknown(&format!("key in [{section}]"), key, keys));
+            known(section, value, keys)?;
+            if section == "network" {
+                for (name, value) in value {
+                    value.as_table().map_or(Ok(()), |table| known(&format!("network.{name}"), table, network::KEYS))?;
+                }
             }
         }
         let config: Config = toml::from_str(text).map_err(|e| e.to_string().trim().to_owned())?;
@@ -200,7 +243,14 @@ impl Config {
         {
             return Err(format!("paths.shared has {}: accepted are absolute paths without '..'", folder.display()));
         }
+        config.network.check(address)?;
         Ok(config)
+    }
+
+    /// What this node has up as the primary.
+    pub(crate) fn primary_options(&self) -> PrimaryOptions {
+        let term = self.is_clustered().then_some(self.primary.lease);
+        PrimaryOptions { addresses: self.network.floating(), networks: self.network.watched(), term }
     }
 
     /// Whether this node shares a store with others.
@@ -235,6 +285,13 @@ impl Config {
     }
 }
 
+fn known(section: &str, table: &toml::Table, keys: &[&str]) -> Result<(), String> {
+    match table.keys().find(|key| !keys.contains(&key.as_str())) {
+        Some(key) => Err(unknown(&format!("key in [{section}]"), key, keys)),
+        None => Ok(()),
+    }
+}
+
 fn unknown(what: &str, given: &str, known: &[&str]) -> String {
     let nearest = known.iter().map(|k| (strsim::osa_distance(given, k), *k)).min();
     let hint = nearest.filter(|(d, _)| *d <= 3).map(|(_, k)| format!(" (did you mean {k}?)")).unwrap_or_default();
@@ -257,6 +314,20 @@ mod tests {
         root = '/other'
         [api]
         listen = ['10.0.0.1:7371']
+        follow_primary = false
+        [primary]
+        lease = '5s'
+        [network]
+        metadata = false
+        [network.upstream]
+        interface = 'eth1'
+        floating = ['203.0.113.50/24', '2001:db8::50/64']
+        gateway = '203.0.113.1'
+        [network.cluster]
+        interface = 'eth0'
+        floating = ['10.0.0.50/24']
+        [network.storage]
+        interface = 'eth2'
         [hypervisor]
         uri = 'test:///default'
         domain_type = 'kvm'
@@ -305,6 +376,30 @@ mod tests {
             ),
             ("[store]\nsession_timeout='soon'", "\"soon\" is no time"),
             ("[store]\nsession_timeout='1h'", "no time"),
+            ("[primary]\nlease='2s'", "2 s is no length of a lease; accepted are \"3s\" to \"60s\""),
+            ("[network.upsteam]\n", "unknown key in [network]: \"upsteam\" (did you mean upstream?)"),
+            ("[network.upstream]\nfloat=[]", "unknown key in [network.upstream]: \"float\""),
+            (
+                "[network.upstream]\nfloating=['192.0.2.1/24']",
+                "network.upstream has floating addresses, but no interface",
+            ),
+            ("[network.upstream]\ninterface='a/b'", "\"a/b\" is no name of an interface"),
+            (
+                "[network.upstream]\ninterface='e'\nfloating=['192.0.2.1']",
+                "\"192.0.2.1\" is no address with a prefix length",
+            ),
+            (
+                "[network.upstream]\ninterface='e'\nfloating=['192.0.2.1/24']\n[network.cluster]\ninterface='f'\nfloating=['192.0.2.1/24']",
+                "network.cluster.floating has 192.0.2.1, which is a floating address already",
+            ),
+            (
+                "[node]\naddress='192.0.2.1'\n[network.cluster]\ninterface='f'\nfloating=['192.0.2.1/24']",
+                "network.cluster.floating has 192.0.2.1, which is this node's own address",
+            ),
+            (
+                "[network.upstream]\ninterface='e'\nfloating=['192.0.2.1/24']\ngateway='192.0.2.1'",
+                "network.upstream.gateway is 192.0.2.1, which is a floating address",
+            ),
             ("[node]\nname='a/b'", "node name \"a/b\" is not accepted"),
             ("[node]\nmemory='lots'", "no size"),
             ("[node]\nrole='boss'", "boss"),

@@ -5,6 +5,7 @@
 mod config;
 mod files;
 mod log;
+mod primary;
 
 use clap::Parser;
 use config::Config;
@@ -13,6 +14,7 @@ use drover_api::ApiState;
 use drover_drivers::{
     host,
     hypervisor::{Hypervisor, libvirt, probe},
+    network::KernelNetwork,
     storage::files::DiskFolder,
 };
 use drover_model::{DomainType, NodeName, TokenName, TokenRole, WallTime};
@@ -72,7 +74,8 @@ fn start(config: Config) -> Result<(), Failure> {
     log::start(&log_file).map_err(|e| format!("cannot write the log {}: {e}", log_file.display()))?;
     // Two threads do: everything that blocks has threads of its own.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let outcome = runtime.block_on(run(config, own, log_file));
+    let (role, network) = primary::RoleThread::prepare().map_err(|e| format!("the network: {e}"))?;
+    let outcome = runtime.block_on(run(config, own, log_file, role, network));
     if let Err(error) = &outcome {
         tracing::error!(%error, "the daemon cannot go on");
     }
@@ -109,7 +112,13 @@ fn wall() -> WallTime {
     WallTime(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
-async fn run(config: Config, own: files::Own, log_file: PathBuf) -> Result<(), Failure> {
+async fn run(
+    config: Config,
+    own: files::Own,
+    log_file: PathBuf,
+    role: primary::RoleThread,
+    network: KernelNetwork,
+) -> Result<(), Failure> {
     let name = node_name(&config)?;
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let mut listeners = Vec::new();
@@ -147,17 +156,24 @@ async fn run(config: Config, own: files::Own, log_file: PathBuf) -> Result<(), F
             domain_type: known_domain_type,
             console_dir: own.consoles.clone(),
             log_file,
+            primary: config.primary_options(),
             token: own.token.clone(),
             wall: Arc::new(wall),
         },
         store,
-        Drivers { hypervisor, disks: Arc::new(DiskFolder::new(config.paths.disks.clone())) },
+        Drivers {
+            hypervisor,
+            disks: Arc::new(DiskFolder::new(config.paths.disks.clone())),
+            network: Arc::new(network),
+            services: Vec::new(),
+        },
     );
     let handle = agent.handle();
     tracing::info!(node = %name, version = env!("CARGO_PKG_VERSION"), clustered = config.is_clustered(), "starting");
     let (stop_api, api_stops) = watch::channel(false);
     let api = tokio::spawn(drover_api::serve(listeners, ApiState { node: handle.clone() }, api_stops));
     let readiness = tokio::spawn(announce(handle.clone(), own.token.clone(), name.clone()));
+    let _role = role.run(agent.primary())?;
     let mut running = tokio::spawn(agent.run());
 
     let outcome = tokio::select! {

@@ -2,6 +2,12 @@
 //! whether somebody else has one. A small trait, the kernel behind it, and a fake with latency and faults.
 
 pub mod fake;
+mod kernel;
+mod netlink;
+mod packet;
+mod raw;
+
+pub use kernel::KernelNetwork;
 
 use async_trait::async_trait;
 use drover_model::FloatingAddress;

@@ -1,0 +1,121 @@
+//! `[network]`: the networks on which the primary has floating addresses.
+
+use drover_agent::WatchedNetwork;
+use drover_model::{Cidr, FloatingAddress};
+use serde::{Deserialize, Deserializer, de::Error as _};
+use std::{collections::BTreeSet, net::IpAddr};
+
+/// The keys of one network.
+pub(super) const KEYS: &[&str] = &["interface", "floating", "gateway"];
+
+/// The longest name that the kernel gives an interface (IFNAMSIZ, less the final zero).
+const INTERFACE_MAX: usize = 15;
+
+/// `[network]`
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Networks {
+    /// To the outside.
+    pub(crate) upstream: Network,
+    /// Between the nodes.
+    pub(crate) cluster: Network,
+    /// Of the storage.
+    pub(crate) storage: Network,
+    /// Whether the primary has 169.254.169.254, where guests ask for their metadata; if not given: when it has a floating address at all.
+    pub(crate) metadata: Option<bool>,
+}
+
+/// `[network.upstream]` and its kin.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Network {
+    /// This node's interface to it.
+    #[serde(deserialize_with = "interface")]
+    pub(crate) interface: Option<String>,
+    /// The addresses that the primary has on it. The same on all coordinators.
+    #[serde(deserialize_with = "cidrs")]
+    pub(crate) floating: Vec<Cidr>,
+    /// Who must answer on it. A primary that cannot reach it hands its role to a coordinator that can.
+    pub(crate) gateway: Option<IpAddr>,
+}
+
+fn interface<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let name = String::deserialize(deserializer)?;
+    let good = |c: char| c.is_ascii_graphic() && c != '/' && c != ':';
+    if (1..=INTERFACE_MAX).contains(&name.len()) && name.chars().all(good) && name != "." && name != ".." {
+        return Ok(Some(name));
+    }
+    Err(D::Error::custom(format!("{name:?} is no name of an interface, such as \"eth1\" or \"bond0.100\"")))
+}
+
+fn cidrs<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Cidr>, D::Error> {
+    let texts = Vec::<String>::deserialize(deserializer)?;
+    texts.iter().map(|text| text.parse().map_err(D::Error::custom)).collect()
+}
+
+impl Networks {
+    fn all(&self) -> [(&'static str, &Network); 3] {
+        [("upstream", &self.upstream), ("cluster", &self.cluster), ("storage", &self.storage)]
+    }
+
+    /// Says what does not fit together.
+    pub(super) fn check(&self, own: IpAddr) -> Result<(), String> {
+        let mut seen = BTreeSet::new();
+        for (name, network) in self.all() {
+            if network.interface.is_none() && (!network.floating.is_empty() || network.gateway.is_some()) {
+                let what = if network.floating.is_empty() { "a gateway" } else { "floating addresses" };
+                return Err(format!("network.{name} has {what}, but no interface; add interface = \"...\""));
+            }
+            for Cidr { ip, .. } in &network.floating {
+                if *ip == own {
+                    return Err(format!("network.{name}.floating has {ip}, which is this node's own address"));
+                }
+                if !seen.insert(*ip) {
+                    return Err(format!("network.{name}.floating has {ip}, which is a floating address already"));
+                }
+            }
+        }
+        match self.all().into_iter().find_map(|(name, n)| Some((name, n.gateway.filter(|g| seen.contains(g))?))) {
+            Some((name, gateway)) => Err(format!("network.{name}.gateway is {gateway}, which is a floating address")),
+            None => Ok(()),
+        }
+    }
+
+    /// The addresses that move with the role, in the order in which they are brought up.
+    pub(super) fn floating(&self) -> Vec<FloatingAddress> {
+        let mut all: Vec<FloatingAddress> = self.on_networks().collect();
+        if self.metadata.unwrap_or(!all.is_empty()) {
+            all.push(FloatingAddress::metadata());
+        }
+        all
+    }
+
+    fn on_networks(&self) -> impl Iterator<Item = FloatingAddress> + '_ {
+        self.all().into_iter().flat_map(|(name, network)| {
+            let interface = network.interface.clone().unwrap_or_default();
+            network.floating.iter().map(move |address| FloatingAddress {
+                address: *address,
+                interface: interface.clone(),
+                network: name.to_owned(),
+            })
+        })
+    }
+
+    /// The addresses at which others reach the primary.
+    pub(crate) fn reachable(&self) -> Vec<IpAddr> {
+        self.on_networks().map(|floating| floating.address.ip).collect()
+    }
+
+    /// The networks that must work for that.
+    pub(super) fn watched(&self) -> Vec<WatchedNetwork> {
+        let with = self.all().into_iter().filter(|(_, network)| !network.floating.is_empty());
+        let watched = with.filter_map(|(name, network)| {
+            Some(WatchedNetwork {
+                name: name.to_owned(),
+                interface: network.interface.clone()?,
+                gateway: network.gateway,
+            })
+        });
+        watched.collect()
+    }
+}

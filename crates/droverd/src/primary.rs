@@ -1,0 +1,38 @@
+//! The thread of the primary's role. Its heartbeat shares neither a thread nor a queue with anything that may be slow: only this loop and the
+//! kernel's network driver are on it.
+
+use drover_agent::PrimaryLoop;
+use drover_drivers::network::KernelNetwork;
+use std::io;
+use tokio::{
+    runtime::{Builder, Runtime},
+    sync::oneshot,
+};
+
+/// The thread's runtime, and what lives on it.
+pub(crate) struct RoleThread {
+    runtime: Runtime,
+}
+
+impl RoleThread {
+    /// Makes the runtime, and connects with the kernel on it.
+    pub(crate) fn prepare() -> Result<(RoleThread, KernelNetwork), Box<dyn std::error::Error + Send + Sync>> {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let network = runtime.block_on(KernelNetwork::connect())?;
+        Ok((RoleThread { runtime }, network))
+    }
+
+    /// Runs the loop until the returned value is dropped.
+    pub(crate) fn run(self, role: PrimaryLoop) -> io::Result<oneshot::Sender<()>> {
+        let (running, ended) = oneshot::channel::<()>();
+        std::thread::Builder::new().name("primary".to_owned()).spawn(move || {
+            self.runtime.block_on(async {
+                tokio::select! {
+                    () = role.run() => tracing::error!("the loop of the primary's role has ended"),
+                    _ = ended => {}
+                }
+            });
+        })?;
+        Ok(running)
+    }
+}
