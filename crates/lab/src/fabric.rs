@@ -35,6 +35,15 @@ impl Net {
         }
     }
 
+    /// The addresses that the primary has in it.
+    pub fn floating(self) -> &'static [&'static str] {
+        match self {
+            Net::Cluster => &["10.0.0.200/24"],
+            Net::Upstream => &["203.0.113.200/24", "2001:db8:5::200/64"],
+            Net::Storage => &["10.0.1.200/24"],
+        }
+    }
+
     /// The address of the `index`th node in it.
     pub fn address(self, index: usize) -> String {
         match self {
@@ -139,6 +148,7 @@ impl Fabric {
             run(&["ip", "-n", &client, "link", "set", "lo", "up"])?;
             self.plug(&client, "client-upstream", "eth0", Net::Upstream)?;
             run(&["ip", "-n", &client, "address", "add", "203.0.113.100/24", "dev", "eth0"])?;
+            run(&["ip", "-n", &client, "address", "add", "2001:db8:5::100/64", "dev", "eth0", "nodad"])?;
         }
         Ok(())
     }
@@ -165,6 +175,10 @@ impl Fabric {
             let address = format!("{}/24", net.address(index));
             run(&["ip", "-n", &netns, "address", "add", &address, "dev", &interface])?;
         }
+        let second = format!("2001:db8:5::{}/64", 10 + index);
+        run(&["ip", "-n", &netns, "address", "add", &second, "dev", "eth1", "nodad"])?;
+        // A node that forwards passes on what comes for an address that it has given away, and hides that nobody was told.
+        run(&["ip", "netns", "exec", &netns, "sysctl", "-qw", "net.ipv4.ip_forward=0"])?;
         run(&["ip", "-n", &netns, "route", "add", "default", "via", "203.0.113.254"]).map(|_| ())
     }
 

@@ -61,11 +61,20 @@ impl Spec {
         }
         let address = Net::Cluster.address(index);
         let members: Vec<String> = self.members().map(|(_, a)| format!("\"{a}:2181\"")).collect();
-        Some(format!(
+        let networks: Vec<String> = Net::ALL.iter().enumerate().map(|(i, net)| section(*net, i)).collect();
+        let common = format!(
             "# All nodes of the lab share one machine, so each offers a part of its memory.\n[node]\nname = \"hv{index}\"\nrole = \"coordinator\"\naddress = \"{address}\"\nmemory = \"4096MiB\"\n\n[store]\nzookeeper = [{}]\nsession_timeout = \"4s\"\n\n[paths]\nshared = [\"/srv/shared\"]\n",
             members.join(", ")
-        ))
+        );
+        Some(common + &networks.concat())
     }
+}
+
+/// What the configuration says of a network.
+fn section(net: Net, interface: usize) -> String {
+    let floating: Vec<String> = net.floating().iter().map(|address| format!("\"{address}\"")).collect();
+    let gateway = if net == Net::Upstream { "gateway = \"203.0.113.254\"\n" } else { "" };
+    format!("\n[network.{net}]\ninterface = \"eth{interface}\"\nfloating = [{}]\n{gateway}", floating.join(", "))
 }
 
 /// Hears what a lab is doing, a line at a time.

@@ -2,7 +2,7 @@
 
 use super::service::{Grant, Handover, PrimaryService};
 use async_trait::async_trait;
-use drover_drivers::network::Network;
+use drover_drivers::network::{Network, NetworkError};
 use drover_model::FloatingAddress;
 use std::{sync::Arc, time::Duration};
 
@@ -38,16 +38,22 @@ impl PrimaryService for Address {
 
     async fn start(&self, grant: &Grant) -> Result<(), String> {
         let (network, address) = (&self.network, &self.address);
+        let text = |e: NetworkError| e.to_string();
+        let there = network.holds(address).await.map_err(text)?;
         // One that nobody of the cluster should have: is there a stranger?
         if !grant.contested
-            && !network.holds(address).await.map_err(|e| e.to_string())?
-            && let Some(other) = network.probe(address, PROBE).await.map_err(|e| e.to_string())?
+            && !there
+            && let Some(other) = network.probe(address, PROBE).await.map_err(text)?
         {
             return Err(format!(
                 "{other}, which is no node of this cluster, has this address; it is not taken as long as that is so"
             ));
         }
-        network.hold(address, grant.until).await.map_err(|e| e.to_string())
+        match network.hold(address, grant.until).await {
+            // It could not be prolonged, for an answer of the store came late, say; but it is there as long as it was to be before.
+            Err(_) if there => Ok(()),
+            other => other.map_err(text),
+        }
     }
 
     async fn announce(&self) {

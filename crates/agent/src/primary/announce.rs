@@ -28,6 +28,11 @@ impl Announcer {
         }
     }
 
+    /// Begins anew: something came up that was not there before.
+    pub(super) fn again(&mut self) {
+        (self.since, self.done) = (self.cause.map(|_| Instant::now()), 0);
+    }
+
     fn due(&self) -> Option<Instant> {
         Some(self.since? + Duration::from_millis(*SCHEDULE_MS.get(self.done)?))
     }

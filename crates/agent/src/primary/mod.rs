@@ -329,8 +329,11 @@ impl PrimaryLoop {
 
     /// Begins what is to be done with the services. Going down does not wait for what is coming up.
     fn serve(&mut self, decision: &Decision) {
-        let announce =
-            if self.shared != Level::Up && decision.announce.is_some() { Announce::Yes } else { Announce::No };
+        let announce = match (decision.announce, self.shared) {
+            (None, _) => Announce::Never,
+            (Some(_), Level::Up) => Announce::WhatIsNew,
+            (Some(_), _) => Announce::Always,
+        };
         let job = match (decision.shared, decision.exclusive) {
             (Want::Down, Want::Down) => {
                 (self.shared != Level::Down || self.exclusive != Level::Down).then_some(Job::Lower)
@@ -342,7 +345,7 @@ impl PrimaryLoop {
             (Want::Keep, exclusive) if self.shared == Level::Up && self.is_older() => {
                 let all = exclusive != Want::Down && self.exclusive == Level::Up;
                 let grant = self.grant(decision);
-                Some(if all { Job::Raise(grant, Announce::No) } else { Job::Share(grant, Announce::No) })
+                Some(if all { Job::Raise(grant, Announce::Never) } else { Job::Share(grant, Announce::Never) })
             }
             _ => None,
         };
@@ -487,6 +490,9 @@ impl PrimaryLoop {
         let job = self.working.take();
         self.shared = outcome.shared.unwrap_or(self.shared);
         self.exclusive = outcome.exclusive.unwrap_or(self.exclusive);
+        if outcome.appeared {
+            self.announcer.again();
+        }
         self.trouble = outcome.trouble;
         if !outcome.problems.is_empty() {
             self.work_at = Some((self.now().after(RETRY), job.is_some_and(|job| job.is_up())));

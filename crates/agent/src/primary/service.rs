@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 use drover_model::vm::Epoch;
 use drover_plan::primary::Level;
+use futures_util::future::join_all;
 use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, timeout};
 
@@ -65,11 +66,13 @@ pub(super) struct Services {
     all: Arc<Vec<Arc<dyn PrimaryService>>>,
 }
 
-/// Whether what is brought up is announced as a part of that: what is up without anybody knowing is of no use.
+/// Whether what comes up is announced as a part of that: what is up without anybody knowing is of no use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Announce {
-    Yes,
-    No,
+    Always,
+    /// If something came up that was not there before.
+    WhatIsNew,
+    Never,
 }
 
 /// One thing that is done with a node's services; never two at a time.
@@ -103,6 +106,8 @@ pub(super) struct Outcome {
     pub(super) problems: Vec<(String, String)>,
     /// Why an essential one did not.
     pub(super) trouble: Option<String>,
+    /// Something came up that was not there before.
+    pub(super) appeared: bool,
 }
 
 impl Services {
@@ -146,20 +151,31 @@ impl Services {
 
     async fn share(&self, grant: &Grant, announce: Announce, outcome: &mut Outcome) {
         self.raise(Handover::Overlapping, grant, outcome).await;
-        if announce == Announce::Yes {
+        if announce == Announce::Always || (announce == Announce::WhatIsNew && outcome.appeared) {
             self.clone().announce().await;
         }
     }
 
     async fn raise(&self, how: Handover, grant: &Grant, outcome: &mut Outcome) {
         let mut level = Level::Up;
-        for service in self.of(how) {
-            if let Err(why) = raise(&**service, grant).await {
-                if service.is_essential() {
-                    level = Level::Unknown;
-                    outcome.trouble.get_or_insert(format!("{}: {why}", service.name()));
+        // What the others may stand on first, all of it at once.
+        let (essential, others): (Vec<_>, Vec<_>) = self.of(how).partition(|service| service.is_essential());
+        let mut done = Vec::new();
+        for part in [essential, others] {
+            let each = part.into_iter().map(|service| async move { (service, raise(&**service, grant).await) });
+            done.extend(join_all(each).await);
+        }
+        for (service, outcome_of_it) in done {
+            match outcome_of_it {
+                Ok(Raised::New) => outcome.appeared = true,
+                Ok(Raised::Already) => {}
+                Err(why) => {
+                    if service.is_essential() {
+                        level = Level::Unknown;
+                        outcome.trouble.get_or_insert(format!("{}: {why}", service.name()));
+                    }
+                    outcome.problems.push((service.name(), why));
                 }
-                outcome.problems.push((service.name(), why));
             }
         }
         match how {
@@ -184,11 +200,19 @@ fn late<T>(_: T) -> String {
     format!("it took longer than {} s", STEP.as_secs())
 }
 
+/// What a start has done.
+enum Raised {
+    New,
+    Already,
+}
+
 /// Starts a service, and sees that it is up.
-async fn raise(service: &dyn PrimaryService, grant: &Grant) -> Result<(), String> {
+async fn raise(service: &dyn PrimaryService, grant: &Grant) -> Result<Raised, String> {
+    let before = timeout(STEP, service.check()).await.map_err(late)??;
     timeout(STEP, service.start(grant)).await.map_err(late)??;
     match timeout(STEP, service.check()).await.map_err(late)?? {
-        true => Ok(()),
+        true if before => Ok(Raised::Already),
+        true => Ok(Raised::New),
         false => Err("it was started and is not there".to_owned()),
     }
 }

@@ -54,6 +54,8 @@ pub struct KernelNetwork {
     netlink: Arc<Netlink>,
     /// What this process has put up. Whoever changes an address has it locked, until the kernel has answered.
     held: Arc<Mutex<Holdings>>,
+    /// Where announcements are sent, by interface.
+    senders: std::sync::Mutex<BTreeMap<u32, Arc<Raw>>>,
     bell: watch::Sender<()>,
     watcher: JoinHandle<()>,
 }
@@ -65,6 +67,19 @@ impl Drop for KernelNetwork {
 }
 
 impl KernelNetwork {
+    fn senders(&self) -> std::sync::MutexGuard<'_, BTreeMap<u32, Arc<Raw>>> {
+        self.senders.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn sender(&self, index: u32) -> io::Result<Arc<Raw>> {
+        if let Some(sender) = self.senders().get(&index) {
+            return Ok(sender.clone());
+        }
+        let sender = Arc::new(Raw::sender(index)?);
+        self.senders().insert(index, sender.clone());
+        Ok(sender)
+    }
+
     /// Connects to the kernel, in the network namespace of the calling thread, and watches its links with a task on the current runtime.
     pub async fn connect() -> Result<KernelNetwork, NetworkError> {
         let fail = |error: io::Error| NetworkError {
@@ -75,6 +90,7 @@ impl KernelNetwork {
         Ok(KernelNetwork {
             netlink: Arc::new(Netlink::new().map_err(fail)?),
             held: Arc::default(),
+            senders: Default::default(),
             watcher: watch_links(bell.clone()).map_err(fail)?,
             bell,
         })
@@ -285,19 +301,23 @@ impl Network for KernelNetwork {
         let attempt = Attempt::new("announce", address);
         let interface = self.interface(&attempt).await?;
         let Some(mac) = interface.mac else { return Ok(()) };
-        let (ethertype, frames) = match address.address.ip {
-            IpAddr::V4(ip) => (ETHERTYPE_ARP, packet::arp_announcements(mac, ip).to_vec()),
-            IpAddr::V6(ip) => (ETHERTYPE_IPV6, vec![packet::advertisement(mac, ip)]),
+        let frames = match address.address.ip {
+            IpAddr::V4(ip) => packet::arp_announcements(mac, ip).to_vec(),
+            IpAddr::V6(ip) => vec![packet::advertisement(mac, ip)],
         };
         let send = async {
-            let raw = Raw::open(interface.index, ethertype)?;
+            let raw = self.sender(interface.index)?;
             for frame in &frames {
                 raw.send(frame).await?;
             }
             Ok(())
         };
         let sent = timeout(SENDING, send).await.unwrap_or(Err(Errno::ENOBUFS.into()));
-        sent.map_err(|error: io::Error| attempt.broken(&error))
+        sent.map_err(|error: io::Error| {
+            // It may have been of an interface that is not there any more.
+            self.senders().remove(&interface.index);
+            attempt.broken(&error)
+        })
     }
 
     async fn probe(&self, address: &FloatingAddress, patience: Duration) -> Result<Option<String>, NetworkError> {
@@ -370,7 +390,7 @@ async fn ask<T: Send>(
     patience: Duration,
     heard: impl Fn(&[u8]) -> Option<T> + Send,
 ) -> io::Result<Option<T>> {
-    let mut raw = Raw::open(interface.index, if ip.is_ipv4() { ETHERTYPE_ARP } else { ETHERTYPE_IPV6 })?;
+    let mut raw = Raw::open(interface.index, if ip.is_ipv4() { ETHERTYPE_ARP } else { ETHERTYPE_IPV6 }).await?;
     if let IpAddr::V6(ip) = ip {
         raw.join(packet::solicited_node(ip));
     }

@@ -33,6 +33,8 @@ use tokio::{
 
 /// How long the kernel may take to answer. It does so in microseconds, unless something else holds its lock for all of networking.
 const ANSWER: Duration = Duration::from_secs(5);
+/// How soon a list is asked for again when the kernel is busy with another.
+const BUSY: Duration = Duration::from_millis(2);
 /// How often a list is asked for that changes while the kernel tells it.
 const TRIES: usize = 10;
 /// The pause before links are watched again, when that has ended.
@@ -92,6 +94,8 @@ impl Present {
 /// A connection to the kernel, made anew when it was lost.
 pub(super) struct Netlink {
     connection: Mutex<(Handle, JoinHandle<()>)>,
+    /// The kernel makes one list at a time for a connection.
+    listing: tokio::sync::Mutex<()>,
 }
 
 fn connect() -> io::Result<(Handle, JoinHandle<()>)> {
@@ -105,7 +109,7 @@ fn connect() -> io::Result<(Handle, JoinHandle<()>)> {
 
 impl Netlink {
     pub(super) fn new() -> io::Result<Netlink> {
-        Ok(Netlink { connection: Mutex::new(connect()?) })
+        Ok(Netlink { connection: Mutex::new(connect()?), listing: tokio::sync::Mutex::new(()) })
     }
 
     fn handle(&self) -> Result<Handle, Failure> {
@@ -179,12 +183,15 @@ impl Netlink {
         let mut question = AddressMessage::default();
         question.header.family = family(like);
         question.header.index = index;
+        let _one_at_a_time = self.listing.lock().await;
         for _ in 0..TRIES {
             let question = RouteNetlinkMessage::GetAddress(question.clone());
             match self.ask(question, NLM_F_DUMP).await {
                 Ok((_, true)) => {}
                 Ok((told, false)) => return Ok(told.iter().filter_map(|message| present(message, index)).collect()),
                 Err(Failure::Refused(Errno::ENODEV)) => return Ok(Vec::new()),
+                // One that nobody waits for any more is being read out; no event tells when that is done.
+                Err(Failure::Refused(Errno::EBUSY)) => sleep(BUSY).await,
                 Err(failure) => return Err(failure),
             }
         }

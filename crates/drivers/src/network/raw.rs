@@ -15,6 +15,8 @@ use std::{
 };
 use tokio::{
     io::unix::AsyncFd,
+    runtime::Handle,
+    task::spawn_blocking,
     time::{Instant, sleep, timeout_at},
 };
 
@@ -28,9 +30,34 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// of VLANs that this machine has no interface for: their addresses are another network's.
 const FOR_US: [u8; 3] = [0, 1, 2];
 
-/// A socket bound to one protocol of one interface.
+/// A packet socket. The kernel waits for all of its processors when one is bound to a protocol or closed (`synchronize_net`), which takes tens of
+/// milliseconds; so that is done on a thread that may wait.
+struct Packets(Option<AsyncFd<Socket>>);
+
+impl Packets {
+    fn new(socket: Socket) -> io::Result<Packets> {
+        // What is to replace it, `register`, is unsafe: a type might hand out another descriptor each time. This one owns its only one.
+        #[allow(deprecated)]
+        let socket = AsyncFd::new(socket)?;
+        Ok(Packets(Some(socket)))
+    }
+
+    fn get(&self) -> io::Result<&AsyncFd<Socket>> {
+        self.0.as_ref().ok_or_else(|| Errno::EBADF.into())
+    }
+}
+
+impl Drop for Packets {
+    fn drop(&mut self) {
+        if let (Some(socket), Ok(runtime)) = (self.0.take().map(AsyncFd::into_inner), Handle::try_current()) {
+            runtime.spawn_blocking(move || drop(socket));
+        }
+    }
+}
+
+/// A socket of one interface: bound to one protocol, or for sending only.
 pub(super) struct Raw {
-    socket: AsyncFd<Socket>,
+    socket: Packets,
     index: u32,
     /// Keeps this machine in a multicast group.
     _member: Option<UdpSocket>,
@@ -38,23 +65,14 @@ pub(super) struct Raw {
 
 impl Raw {
     /// Frames of this protocol that come in on the interface, from now on. Those that we send are not among them.
-    pub(super) fn open(index: u32, ethertype: u16) -> io::Result<Raw> {
-        // The only way to the address of an interface that needs no unsafe code.
-        let of_interface = |address: LinkAddr| (u32::try_from(address.ifindex()) == Ok(index)).then_some(address);
-        let link = getifaddrs()?
-            .find_map(|entry| entry.address.as_ref().and_then(|a| a.as_link_addr()).copied().and_then(of_interface))
-            .ok_or(Errno::ENODEV)?;
-        // The kernel takes the protocol in network byte order.
-        let protocol = Protocol::from(i32::from(ethertype.to_be()));
-        let socket = Socket::new(Domain::PACKET, Type::RAW.nonblocking().cloexec(), Some(protocol))?;
-        if ethertype == ETHERTYPE_IPV6 {
-            socket.attach_filter(&discovery_only())?;
-        }
-        bind(socket.as_raw_fd(), &link)?;
-        // What is to replace it, `register`, is unsafe: a type might hand out another descriptor each time. This one owns its only one.
-        #[allow(deprecated)]
-        let socket = AsyncFd::new(socket)?;
-        Ok(Raw { socket, index, _member: None })
+    pub(super) async fn open(index: u32, ethertype: u16) -> io::Result<Raw> {
+        let socket = spawn_blocking(move || bound(index, Some(ethertype))).await.map_err(io::Error::other)??;
+        Ok(Raw { socket: Packets::new(socket)?, index, _member: None })
+    }
+
+    /// Hears nothing. To be kept for the next time: it is made at once, but closed slowly.
+    pub(super) fn sender(index: u32) -> io::Result<Raw> {
+        Ok(Raw { socket: Packets::new(bound(index, None)?)?, index, _member: None })
     }
 
     /// Hears what is said to a multicast group, too: network cards and switches keep it from those who are not members.
@@ -76,7 +94,7 @@ impl Raw {
     pub(super) async fn send(&self, frame: &[u8]) -> io::Result<()> {
         let mut tries = 0;
         loop {
-            let mut ready = self.socket.writable().await?;
+            let mut ready = self.socket.get()?.writable().await?;
             match ready.try_io(|socket| socket.get_ref().send(frame)) {
                 Ok(Ok(_)) => return Ok(()),
                 Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -92,7 +110,7 @@ impl Raw {
 
     async fn receive<'a>(&self, buffer: &'a mut [u8; FRAME]) -> io::Result<&'a [u8]> {
         loop {
-            let mut ready = self.socket.readable().await?;
+            let mut ready = self.socket.get()?.readable().await?;
             let got = ready.try_io(|socket| Ok(recvfrom::<LinkAddr>(socket.get_ref().as_raw_fd(), buffer)?));
             match got {
                 Ok(Ok((length, from))) => {
@@ -147,6 +165,23 @@ impl Raw {
             }
         }
     }
+}
+
+/// A socket that is bound to an interface; without a protocol, nothing comes in.
+fn bound(index: u32, ethertype: Option<u16>) -> io::Result<Socket> {
+    // The only way to the address of an interface that needs no unsafe code.
+    let of_interface = |address: LinkAddr| (u32::try_from(address.ifindex()) == Ok(index)).then_some(address);
+    let link = getifaddrs()?
+        .find_map(|entry| entry.address.as_ref().and_then(|a| a.as_link_addr()).copied().and_then(of_interface))
+        .ok_or(Errno::ENODEV)?;
+    // The kernel takes the protocol in network byte order.
+    let protocol = ethertype.map(|ethertype| Protocol::from(i32::from(ethertype.to_be())));
+    let socket = Socket::new(Domain::PACKET, Type::RAW.nonblocking().cloexec(), protocol)?;
+    if ethertype == Some(ETHERTYPE_IPV6) {
+        socket.attach_filter(&discovery_only())?;
+    }
+    bind(socket.as_raw_fd(), &link)?;
+    Ok(socket)
 }
 
 /// Lets only neighbour discovery through, for where much IPv6 flows the socket's queue would otherwise be full of it, and the answer be lost. In
