@@ -1,10 +1,6 @@
 //! What every loop of an agent shares.
 
-use crate::{
-    clock::Clock,
-    primary::{PrimaryOptions, PrimaryService},
-    view::Views,
-};
+use crate::{clock::Clock, primary::PrimaryOptions, view::Views};
 use drover_drivers::{hypervisor::Hypervisor, network::Network, storage::Disks};
 use drover_model::{Bytes, DomainType, DrainReport, NodeName, Role, WallTime};
 use drover_plan::vm::HostState;
@@ -85,8 +81,6 @@ pub struct Drivers {
     pub disks: Arc<dyn Disks>,
     /// This node's part of the networks.
     pub network: Arc<dyn Network>,
-    /// What moves with the role of the primary beside its addresses.
-    pub services: Vec<Arc<dyn PrimaryService>>,
 }
 
 /// Shared by the loops.
@@ -96,7 +90,6 @@ pub(crate) struct Context {
     pub(crate) hypervisor: Arc<dyn Hypervisor>,
     pub(crate) disks: Arc<dyn Disks>,
     pub(crate) network: Arc<dyn Network>,
-    pub(crate) services: Vec<Arc<dyn PrimaryService>>,
     pub(crate) views: Views,
     pub(crate) clock: Clock,
     /// How far the node is with being emptied or filled, for its report.
@@ -113,14 +106,13 @@ pub(crate) struct Context {
 
 impl Context {
     pub(crate) fn new(options: Options, store: Arc<dyn Store>, drivers: Drivers, views: Views) -> Context {
-        let Drivers { hypervisor, disks, network, services } = drivers;
+        let Drivers { hypervisor, disks, network } = drivers;
         Context {
             options,
             store,
             hypervisor,
             disks,
             network,
-            services,
             views,
             clock: Clock::new(),
             drain: watch::channel(None).0,

@@ -70,8 +70,9 @@ impl Agent {
     }
 
     /// The node's part in the role of the primary. To be run beside [`Agent::run`], and on a thread of its own, so that nothing else holds it up.
-    pub fn primary(&self) -> PrimaryLoop {
-        PrimaryLoop::new(self.context.clone())
+    /// `services`: what moves with it beside the addresses.
+    pub fn primary(&self, services: Vec<Arc<dyn PrimaryService>>) -> PrimaryLoop {
+        PrimaryLoop::new(self.context.clone(), services)
     }
 
     /// Runs the node until [`NodeHandle::stop`] is called (then guests keep running, and the others are told that this was on purpose),

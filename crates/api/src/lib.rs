@@ -15,11 +15,13 @@ mod answer;
 mod args;
 mod auth;
 pub mod endpoint;
+mod floating;
 mod openapi;
 mod peer;
 mod routes;
 mod serve;
 
+pub use floating::FloatingApi;
 pub use openapi::document as openapi_document;
 pub use serve::{router, serve};
 

@@ -276,6 +276,22 @@ impl Config {
         if self.is_clustered() && own != local { vec![own, local] } else { vec![local] }
     }
 
+    /// Where the API listens as long as this node is the primary: the floating addresses, but for those that are listened on anyway.
+    pub(crate) fn floating_listen(&self) -> Vec<SocketAddr> {
+        if !self.api.follow_primary {
+            return Vec::new();
+        }
+        let port = self.peer_address().port();
+        let anyway = self.listen();
+        let covers = |at: &SocketAddr, ip: &IpAddr| {
+            let wild = at.ip().is_unspecified() && (at.is_ipv6() || ip.is_ipv4());
+            at.port() == port && (wild || at.ip() == *ip)
+        };
+        let reachable = self.network.reachable().into_iter();
+        let own = reachable.filter(|ip| !anyway.iter().any(|at| covers(at, ip)));
+        own.map(|ip| SocketAddr::new(ip, port)).collect()
+    }
+
     /// Where the other daemons reach the API.
     pub(crate) fn peer_address(&self) -> SocketAddr {
         let listen = self.listen();
@@ -346,6 +362,18 @@ mod tests {
         assert_eq!(config.store.session_timeout, Duration::from_secs(4));
         assert_eq!(config.peer_address().to_string(), "10.0.0.1:7371");
         assert_eq!(config.migration_uri(), "qemu+ssh://10.0.0.1/system");
+        assert_eq!(config.floating_listen(), []);
+        let options = config.primary_options();
+        let shown: Vec<String> = options.addresses.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            shown,
+            [
+                "upstream address 203.0.113.50/24 on eth1",
+                "upstream address 2001:db8::50/64 on eth1",
+                "cluster address 10.0.0.50/24 on eth0"
+            ]
+        );
+        assert_eq!((options.networks.len(), options.term), (2, Some(Duration::from_secs(5))));
         let table: toml::Table = FULL.parse().unwrap();
         for (section, keys) in KNOWN {
             let given: Vec<&str> = table[*section].as_table().unwrap().keys().map(String::as_str).collect();
@@ -361,6 +389,22 @@ mod tests {
         let clustered = Config::parse("[node]\naddress='10.0.0.9'\n[store]\nzookeeper=['a:1']").unwrap();
         assert_eq!(clustered.listen().len(), 2);
         assert_eq!(clustered.migration_uri(), "qemu+tcp://10.0.0.9/system");
+    }
+
+    #[test]
+    fn the_api_follows_the_primary_to_where_it_does_not_listen_anyway() {
+        let floating = |listen: &str| {
+            let text = "[network.upstream]\ninterface='e'\nfloating=['192.0.2.7/24','2001:db8::7/64']\n[api]\nlisten=";
+            Config::parse(&format!("{text}[{listen}]"))
+                .unwrap()
+                .floating_listen()
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(floating("'127.0.0.1:7000'"), ["192.0.2.7:7000", "[2001:db8::7]:7000"]);
+        assert_eq!(floating("'0.0.0.0:7000'"), ["[2001:db8::7]:7000"]);
+        assert_eq!(floating("'[::]:7000'"), Vec::<String>::new());
     }
 
     #[test]

@@ -9,8 +9,8 @@ mod primary;
 
 use clap::Parser;
 use config::Config;
-use drover_agent::{Agent, Drivers, HostFacts, NodeHandle, Options};
-use drover_api::ApiState;
+use drover_agent::{Agent, Drivers, HostFacts, NodeHandle, Options, PrimaryService};
+use drover_api::{ApiState, FloatingApi};
 use drover_drivers::{
     host,
     hypervisor::{Hypervisor, libvirt, probe},
@@ -165,7 +165,6 @@ async fn run(
             hypervisor,
             disks: Arc::new(DiskFolder::new(config.paths.disks.clone())),
             network: Arc::new(network),
-            services: Vec::new(),
         },
     );
     let handle = agent.handle();
@@ -173,7 +172,12 @@ async fn run(
     let (stop_api, api_stops) = watch::channel(false);
     let api = tokio::spawn(drover_api::serve(listeners, ApiState { node: handle.clone() }, api_stops));
     let readiness = tokio::spawn(announce(handle.clone(), own.token.clone(), name.clone()));
-    let _role = role.run(agent.primary())?;
+    let mut services: Vec<Arc<dyn PrimaryService>> = Vec::new();
+    let floating = config.floating_listen();
+    if !floating.is_empty() {
+        services.push(Arc::new(FloatingApi::new(floating, ApiState { node: handle.clone() })));
+    }
+    let _role = role.run(agent.primary(services))?;
     let mut running = tokio::spawn(agent.run());
 
     let outcome = tokio::select! {

@@ -127,12 +127,11 @@ impl Machine {
             hypervisor: lie.hypervisor(to_hypervisor),
             disks: Arc::new(FakeDisks),
             network: lie.network(network),
-            services: vec![],
         };
         let agent = Agent::new(options, lie.store(to_store), drivers);
         let handle = agent.handle();
         let switch = Switch::default();
-        let primary = (shape == Shape::Handoffs).then(|| tokio::spawn(switch.wrap(agent.primary().run())));
+        let primary = (shape == Shape::Handoffs).then(|| tokio::spawn(switch.wrap(agent.primary(vec![]).run())));
         let (name, judge) = (self.name.clone(), judge.clone());
         let task = tokio::spawn(async move {
             if let Err(error) = agent.run().await {

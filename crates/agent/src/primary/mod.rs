@@ -89,6 +89,8 @@ pub struct PrimaryLoop {
     beating: Lane<(Mono, StoreResult<i64>)>,
     writing: Lane<(Mono, Write, StoreResult<()>)>,
     working: Option<Job>,
+    /// The services have prepared for the role's passing on.
+    quiesced: bool,
     work: Lane<Outcome>,
     /// Until when the services were started last.
     granted: Option<Mono>,
@@ -109,13 +111,13 @@ enum News {
 }
 
 impl PrimaryLoop {
-    pub(crate) fn new(ctx: Arc<Context>) -> PrimaryLoop {
+    pub(crate) fn new(ctx: Arc<Context>, services: Vec<Arc<dyn PrimaryService>>) -> PrimaryLoop {
         let options = &ctx.options.primary;
         let mut all: Vec<Arc<dyn PrimaryService>> = Vec::new();
         for address in &options.addresses {
             all.push(Arc::new(Address::new(ctx.network.clone(), address.clone())));
         }
-        all.extend(ctx.services.iter().cloned());
+        all.extend(services);
         let timing = options.term.map_or_else(Timing::alone, Timing::of);
         PrimaryLoop {
             timing,
@@ -142,6 +144,7 @@ impl PrimaryLoop {
             beating: None,
             writing: None,
             working: None,
+            quiesced: false,
             work: None,
             granted: None,
             locking: None,
@@ -340,12 +343,17 @@ impl PrimaryLoop {
             }
             (Want::Up, Want::Up) => self.raises(true).then(|| Job::Raise(self.grant(decision), announce)),
             (Want::Up | Want::Keep, Want::Down) if self.exclusive != Level::Down => Some(Job::Yield),
+            (Want::Up, _) if self.quiesced => self.raises(false).then(|| Job::Prolong(self.grant(decision))),
             (Want::Up, _) => self.raises(false).then(|| Job::Share(self.grant(decision), announce)),
             // Prolonged, but nothing new.
             (Want::Keep, exclusive) if self.shared == Level::Up && self.is_older() => {
                 let all = exclusive != Want::Down && self.exclusive == Level::Up;
                 let grant = self.grant(decision);
-                Some(if all { Job::Raise(grant, Announce::Never) } else { Job::Share(grant, Announce::Never) })
+                Some(match all {
+                    true => Job::Raise(grant, Announce::Never),
+                    false if self.quiesced => Job::Prolong(grant),
+                    false => Job::Share(grant, Announce::Never),
+                })
             }
             _ => None,
         };
@@ -362,13 +370,18 @@ impl PrimaryLoop {
             Job::Lower => (self.shared, self.exclusive) = (Level::Unknown, Level::Unknown),
             Job::Yield => self.exclusive = Level::Unknown,
             // What is up stays up while it is prolonged; anything else is not known from here on.
-            Job::Share(..) | Job::Raise(..) => {
+            Job::Share(..) | Job::Prolong(_) | Job::Raise(..) => {
                 let unless_up = |level| if level == Level::Up { Level::Up } else { Level::Unknown };
                 self.shared = unless_up(self.shared);
                 if matches!(job, Job::Raise(..)) {
                     self.exclusive = unless_up(self.exclusive);
                 }
             }
+        }
+        match job {
+            Job::Yield => self.quiesced = true,
+            Job::Raise(..) | Job::Lower => self.quiesced = false,
+            Job::Share(..) | Job::Prolong(_) => {}
         }
         self.granted = if job.is_up() { self.authority } else { None };
         self.working = Some(job);

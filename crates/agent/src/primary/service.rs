@@ -80,6 +80,8 @@ pub(super) enum Announce {
 pub(super) enum Job {
     /// Overlapping ones come up, or stay.
     Share(Grant, Announce),
+    /// Those that were made to prepare for the role's passing on stay as they are.
+    Prolong(Grant),
     /// All of them do.
     Raise(Grant, Announce),
     /// Exclusive ones are stopped, the others prepare for the role's passing on.
@@ -91,7 +93,7 @@ pub(super) enum Job {
 impl Job {
     /// Whether it brings something up.
     pub(super) fn is_up(&self) -> bool {
-        matches!(self, Job::Share(..) | Job::Raise(..))
+        matches!(self, Job::Share(..) | Job::Prolong(_) | Job::Raise(..))
     }
 }
 
@@ -131,6 +133,11 @@ impl Services {
         let mut outcome = Outcome::default();
         match job {
             Job::Share(grant, announce) => self.share(&grant, announce, &mut outcome).await,
+            Job::Prolong(grant) => {
+                let essential = self.of(Handover::Overlapping).filter(|service| service.is_essential()).collect();
+                let level = self.raise_all(vec![essential], &grant, &mut outcome).await;
+                outcome.shared = Some(level);
+            }
             Job::Raise(grant, announce) => {
                 self.share(&grant, announce, &mut outcome).await;
                 self.raise(Handover::Exclusive, &grant, &mut outcome).await;
@@ -157,11 +164,25 @@ impl Services {
     }
 
     async fn raise(&self, how: Handover, grant: &Grant, outcome: &mut Outcome) {
-        let mut level = Level::Up;
         // What the others may stand on first, all of it at once.
         let (essential, others): (Vec<_>, Vec<_>) = self.of(how).partition(|service| service.is_essential());
+        let level = self.raise_all(vec![essential, others], grant, outcome).await;
+        match how {
+            Handover::Overlapping => outcome.shared = Some(level),
+            Handover::Exclusive => outcome.exclusive = Some(level),
+        }
+    }
+
+    /// One part after the other, each at once; returns how far that came.
+    async fn raise_all(
+        &self,
+        parts: Vec<Vec<&Arc<dyn PrimaryService>>>,
+        grant: &Grant,
+        outcome: &mut Outcome,
+    ) -> Level {
+        let mut level = Level::Up;
         let mut done = Vec::new();
-        for part in [essential, others] {
+        for part in parts {
             let each = part.into_iter().map(|service| async move { (service, raise(&**service, grant).await) });
             done.extend(join_all(each).await);
         }
@@ -178,10 +199,7 @@ impl Services {
                 }
             }
         }
-        match how {
-            Handover::Overlapping => outcome.shared = Some(level),
-            Handover::Exclusive => outcome.exclusive = Some(level),
-        }
+        level
     }
 
     async fn lower(&self, how: Handover, outcome: &mut Outcome) -> Level {

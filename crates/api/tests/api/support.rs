@@ -106,11 +106,10 @@ impl TestNode {
             hypervisor: Arc::new(machine.connect()),
             disks: Arc::new(FakeDisks),
             network: Arc::new(FakeKernel::new(seed)),
-            services: vec![],
         };
         let agent = Agent::new(options, store, drivers);
         let mut handle = agent.handle();
-        tokio::spawn(agent.primary().run());
+        tokio::spawn(agent.primary(vec![]).run());
         tokio::spawn(agent.run());
         handle.wait_ready().await.unwrap();
         let router = router(ApiState { node: handle.clone() });
