@@ -181,6 +181,8 @@ mod tests {
     enum Part {
         /// Does it.
         Does,
+        /// Does it, and has nothing to say.
+        SaysNothing,
         /// Puts it off.
         PutsOff,
         /// Says that it cannot, in other words.
@@ -206,6 +208,7 @@ mod tests {
                 };
                 let text = match part {
                     Part::Does => answer("200 OK", r#"{"message": "done"}"#),
+                    Part::SaysNothing => "HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n".to_owned(),
                     Part::PutsOff => {
                         answer("503 Service Unavailable\r\nRetry-After: 1", r#"{"message": "the role is passing on"}"#)
                     }
@@ -272,6 +275,13 @@ mod tests {
             assert_eq!(ask(&client, Method::POST).await.unwrap_err().status(), Some(status));
             assert_eq!(asked.lock().unwrap().len(), 1);
         }
+    }
+
+    #[tokio::test]
+    async fn there_may_be_no_primary() {
+        let (client, asked) = server(&[Part::PutsOff, Part::SaysNothing]).await;
+        assert_eq!(client.primary_node().await, Ok(None));
+        assert_eq!(asked.lock().unwrap().len(), 2);
     }
 
     #[tokio::test]

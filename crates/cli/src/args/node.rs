@@ -68,8 +68,8 @@ pub(crate) enum Node {
     },
     /// Have a node hand the role of the primary over: the best other coordinator takes it
     ///
-    /// It passes as with 'drover node primary', which chooses the node that takes it; of a node that is not the primary nothing is changed. A node that
-    /// is about to become the primary stays secondary.
+    /// It passes in well below a second, and no packet is lost. To choose the node that takes it, use 'drover node primary' with that one. A node that
+    /// is about to become the primary stays secondary; of any other nothing is changed.
     ///
     /// Example: drover node secondary hv1 --wait
     Secondary {
@@ -81,7 +81,8 @@ pub(crate) enum Node {
     /// Tell by the exit code whether a node is the primary, for scripts
     ///
     /// 0: it is. 1: it is not, or is just handing the role over or taking it over. Anything else is an error, never a no: 2 wrong usage, 3 no such
-    /// node, 5 no answer (or another failure), 6 not authorised. A yes or a no prints nothing, but with --format json the node's state.
+    /// node, 5 no answer (or another failure), 6 not authorised. A yes or a no prints nothing, but with --format json the node's state. Whether there is
+    /// a primary, and which, 'drover status' shows.
     ///
     /// Examples: drover node is-primary hv1 && backup; drover node is-primary hv1 --wait
     IsPrimary {
