@@ -43,6 +43,7 @@ impl From<ClientError> for Failure {
                     "{message}\nIs droverd running there? 'drover connection list' shows the clusters that are known; choose one with -c NAME."
                 ),
             },
+            ClientError::Unsure { .. } => Failure { code: 5, message },
             ClientError::BadAnswer { .. } => Failure::new(message),
             ClientError::Refused { status, .. } => {
                 let code = match status {

@@ -55,7 +55,7 @@ impl Tone {
             "shutdown" | "restart" | "delete" | "init" | "flush" | "unflush" | "provision" | "paused" | "waits" => {
                 Tone::Busy
             }
-            "migrate" | "migrate-live" | "unmigrate" | "shutting-down" => Tone::Busy,
+            "migrate" | "migrate-live" | "unmigrate" | "shutting-down" | "takeover" | "relinquish" => Tone::Busy,
             "fail" | "dead" | "flushed" | "blocked" => Tone::Bad,
             "stop" | "disable" | "off" | "absent" | "-" | "client" | "rejected" => Tone::Faint,
             _ => Tone::Plain,

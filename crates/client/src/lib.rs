@@ -4,21 +4,18 @@
 //! `drover_model::wire`.
 
 mod node;
+mod send;
 mod vm;
 
 use bytes::Bytes;
-use drover_model::wire::{Config, FaultInfo, Message, NewToken, Refusal, Status, TokenInfo};
+use drover_model::wire::{Config, FaultInfo, Message, NewToken, Refusal, StateOf, Status, TokenInfo};
 use futures_util::{Stream, StreamExt};
 use reqwest::{Method, StatusCode};
 use serde::de::DeserializeOwned;
 use std::{fmt, time::Duration};
 
-/// How long a connection may take to be made.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long an answer may take that waits for nothing but the store.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
-/// How often a request that only reads is sent when no answer comes.
-const TRIES: usize = 3;
 /// The header of a request that a daemon passes on to another.
 pub const FORWARDED: &str = "X-Drover-Forwarded";
 /// Parameters of a request. A list is one text with commas, or a name that occurs several times.
@@ -27,9 +24,17 @@ pub type Params<'a> = &'a [(&'a str, String)];
 /// Why there is no answer, or none that was hoped for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ClientError {
-    /// No answer came.
+    /// No answer came, and nothing was changed.
     #[error("no answer from {url}: {why}")]
     Unreachable {
+        /// What was asked.
+        url: String,
+        /// What was seen instead.
+        why: String,
+    },
+    /// A request to change something was sent, and no answer came.
+    #[error("no answer from {url}: {why}\nIt is not known whether it was done; look before you try again.")]
+    Unsure {
         /// What was asked.
         url: String,
         /// What was seen instead.
@@ -107,12 +112,7 @@ impl Client {
         if !url.starts_with("http://") {
             return Err(bad("the URL must begin with http://".to_owned()));
         }
-        let http = reqwest::Client::builder()
-            .connect_timeout(CONNECT_TIMEOUT)
-            .user_agent(concat!("drover/", env!("CARGO_PKG_VERSION")))
-            .no_proxy()
-            .build()
-            .map_err(|e| bad(e.to_string()))?;
+        let http = send::http().map_err(|e| bad(e.to_string()))?;
         let base = format!("{}/api/v1", url.trim_end_matches('/').trim_end_matches("/api/v1"));
         Ok(Client { base, token, forwards: false, http })
     }
@@ -128,50 +128,6 @@ impl Client {
         &self.base
     }
 
-    async fn send(
-        &self,
-        method: Method,
-        path: &str,
-        params: Params<'_>,
-        timeout: Option<Duration>,
-    ) -> Result<reqwest::Response> {
-        let url = format!("{}{path}", self.base);
-        let reads = method == Method::GET;
-        let mut tries = if reads { TRIES } else { 1 };
-        loop {
-            let mut request = self.http.request(method.clone(), &url);
-            request = if reads || method == Method::DELETE { request.query(params) } else { request.form(params) };
-            if let Some(token) = &self.token {
-                request = request.header("X-Api-Key", token);
-            }
-            if self.forwards {
-                request = request.header(FORWARDED, "1");
-            }
-            if let Some(timeout) = timeout {
-                request = request.timeout(timeout);
-            }
-            tries -= 1;
-            match request.send().await {
-                Ok(answer) => return self.check(&url, answer).await,
-                // The connection was refused or broke before the answer: nothing can have happened to a request that only reads.
-                Err(error) if tries > 0 && !error.is_timeout() => {}
-                Err(error) => return Err(ClientError::Unreachable { url, why: reason(&error) }),
-            }
-        }
-    }
-
-    async fn check(&self, url: &str, answer: reqwest::Response) -> Result<reqwest::Response> {
-        let status = answer.status();
-        if status.is_success() {
-            return Ok(answer);
-        }
-        let text = answer.text().await.unwrap_or_default();
-        match serde_json::from_str::<Refusal>(&text) {
-            Ok(refusal) => Err(ClientError::Refused { status: status.as_u16(), refusal }),
-            Err(_) => Err(ClientError::BadAnswer { url: url.to_owned(), why: format!("it said {status}") }),
-        }
-    }
-
     /// One request, one answer.
     pub async fn request<T: DeserializeOwned>(
         &self,
@@ -180,12 +136,13 @@ impl Client {
         params: Params<'_>,
         timeout: Option<Duration>,
     ) -> Result<T> {
-        let answer = self.send(method, path, params, Some(timeout.unwrap_or(ANSWER_TIMEOUT))).await?;
+        let answer = self.send(&method, path, params, Some(timeout.unwrap_or(ANSWER_TIMEOUT))).await?;
+        self.decode(&method, path, answer).await
+    }
+
+    async fn decode<T: DeserializeOwned>(&self, method: &Method, path: &str, answer: reqwest::Response) -> Result<T> {
         let url = format!("{}{path}", self.base);
-        let bytes = match answer.bytes().await {
-            Ok(bytes) => bytes,
-            Err(error) => return Err(ClientError::Unreachable { url, why: reason(&error) }),
-        };
+        let bytes = answer.bytes().await.map_err(|error| send::unanswered(method, &url, &error))?;
         serde_json::from_slice(&bytes).map_err(|e| ClientError::BadAnswer { url, why: e.to_string() })
     }
 
@@ -203,7 +160,7 @@ impl Client {
         path: &str,
         params: Params<'_>,
     ) -> Result<impl Stream<Item = Result<Bytes>> + Send + use<>> {
-        let answer = self.send(Method::GET, path, params, None).await?;
+        let answer = self.send(&Method::GET, path, params, None).await?;
         let url = format!("{}{path}", self.base);
         Ok(answer.bytes_stream().map(move |piece| {
             piece.map_err(|error| ClientError::Unreachable { url: url.clone(), why: reason(&error) })
@@ -218,6 +175,16 @@ impl Client {
     /// The cluster.
     pub async fn status(&self) -> Result<Status> {
         self.get("/status", &[]).await
+    }
+
+    /// The primary coordinator, if there is one. Needs no token.
+    pub async fn primary_node(&self) -> Result<Option<StateOf>> {
+        let path = "/status/primary_node";
+        let answer = self.send(&Method::GET, path, &[], Some(ANSWER_TIMEOUT)).await?;
+        if answer.status() == StatusCode::NO_CONTENT {
+            return Ok(None);
+        }
+        self.decode(&Method::GET, path, answer).await.map(Some)
     }
 
     /// Faults.

@@ -2,7 +2,7 @@
 
 use crate::{Client, Params, Result, part, values};
 use bytes::Bytes;
-use drover_model::wire::{Fate, Log, Message, Node, NodeChanged};
+use drover_model::wire::{Fate, Log, Message, Node, NodeChanged, StateOf};
 use futures_util::Stream;
 use reqwest::Method;
 
@@ -28,6 +28,16 @@ impl Client {
         let mut params = vec![("state", state.to_owned())];
         params.extend_from_slice(extra);
         self.post(&format!("/node/{}/domain-state", part(name)), &params).await
+    }
+
+    /// The part that a node plays: whether it is the primary.
+    pub async fn coordinator_state(&self, name: &str) -> Result<StateOf> {
+        self.get(&format!("/node/{}/coordinator-state", part(name)), &[]).await
+    }
+
+    /// Makes a node the primary (`primary`), or has it hand that role over (`secondary`).
+    pub async fn set_coordinator_state(&self, name: &str, state: &str) -> Result<NodeChanged> {
+        self.post(&format!("/node/{}/coordinator-state", part(name)), &[("state", state.to_owned())]).await
     }
 
     /// What a flush would do with each VM of a node.

@@ -7,7 +7,12 @@ mod status;
 mod token;
 mod vm;
 
-use crate::{args::Command, connection::client, failure::Failure, output::Output};
+use crate::{
+    args::{Command, Node},
+    connection::client,
+    failure::Failure,
+    output::Output,
+};
 use bytes::Bytes;
 use drover_client::ClientError;
 use futures_util::{Stream, StreamExt};
@@ -30,6 +35,10 @@ pub(crate) async fn run(command: Command, named: Option<&str>, output: Output) -
         Command::Status => status::run(&client(named)?, output).await,
         Command::Fault(crate::args::Fault::List) => status::faults(&client(named)?, output).await,
         Command::Config(command) => config::run(command, &client(named)?, output).await,
+        Command::Node(command @ Node::IsPrimary { .. }) => {
+            let answer = async { node::run(command, &client(named)?, output).await };
+            answer.await.map_err(node::undecided)
+        }
         Command::Node(command) => node::run(command, &client(named)?, output).await,
         Command::Vm(command) => vm::run(command, &client(named)?, output).await,
         Command::Token(command) => token::run(command, &client(named)?, output).await,

@@ -9,6 +9,7 @@ use crate::{
 };
 use drover_client::Client;
 use drover_model::wire::{Fate, Node, NodeChanged};
+use std::io::{self, IsTerminal};
 
 fn table(nodes: &[Node]) -> Table {
     let mut table =
@@ -36,6 +37,10 @@ fn render(node: &Node, vms: &str, output: &Output) -> String {
     facts.fact("Name", &*node.name);
     facts.state("Daemon", &node.daemon_state);
     facts.state("Role", &node.coordinator_state);
+    facts.toned("Takeover failed", &*node.takeover_problem, Tone::Bad);
+    for problem in &node.network_problems {
+        facts.toned("Network problem", &**problem, Tone::Bad);
+    }
     facts.state("State", &node.domain_state);
     if let Some(drain) = &node.drain {
         facts.toned("Progress", wait::drain_figures(drain), Tone::Busy);
@@ -118,6 +123,19 @@ pub(crate) async fn run(command: args::Node, client: &Client, output: Output) ->
             let changed = client.set_domain_state(&node.node, "ready", &[]).await?;
             if wait { wait::ready(client, &changed, output).await } else { told(&changed, output) }
         }
+        args::Node::Primary { node, wait: Waiting { wait: true } } => {
+            let earlier = client.node(&node.node).await?.takeover_problem;
+            let changed = client.set_coordinator_state(&node.node, "primary").await?;
+            wait::primary(client, &changed, &earlier, output).await
+        }
+        args::Node::Primary { node, wait: Waiting { wait: false } } => {
+            told(&client.set_coordinator_state(&node.node, "primary").await?, output)
+        }
+        args::Node::Secondary { node, wait: Waiting { wait } } => {
+            let changed = client.set_coordinator_state(&node.node, "secondary").await?;
+            if wait { wait::secondary(client, &changed, output).await } else { told(&changed, output) }
+        }
+        args::Node::IsPrimary { node, wait } => is_primary(client, &node.node, wait, output).await,
         args::Node::Remove { node, confirm: sure } => {
             confirm(&format!("Remove node {} from the cluster?", node.node), sure.yes)?;
             output.note(&client.remove_node(&node.node).await?.message);
@@ -128,6 +146,31 @@ pub(crate) async fn run(command: args::Node, client: &Client, output: Output) ->
         }
         args::Node::Log { node, log } => output.print(&client.node_log(&node.node, log.lines).await?.data),
     }
+}
+
+/// A no has nothing to say, which tells it from an error (see [`undecided`]).
+async fn is_primary(client: &Client, name: &str, wait: bool, output: Output) -> Result<(), Failure> {
+    let state = if wait {
+        // A script's log is no place for it.
+        let quiet = output.quiet || !io::stderr().is_terminal();
+        wait::until_primary(client, name, Output { quiet, ..output }).await?
+    } else {
+        client.coordinator_state(name).await?
+    };
+    if output.format == Format::Json {
+        match output.json(&state) {
+            // A reader that went away changes nothing about the answer.
+            Err(failure) if failure.code == 0 => {}
+            printed => printed?,
+        }
+    }
+    if state.state == "primary" { Ok(()) } else { Err(Failure::new("")) }
+}
+
+/// A failure of a question whose exit code 1 is a no: an error has another one.
+pub(super) fn undecided(failure: Failure) -> Failure {
+    let code = if failure.code == 1 && !failure.message.is_empty() { 5 } else { failure.code };
+    Failure { code, ..failure }
 }
 
 fn told(changed: &NodeChanged, output: Output) -> Result<(), Failure> {
@@ -169,10 +212,44 @@ fn plan_table(plan: &[Fate]) -> Table {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     fn fate(vm: &str, fate: &str, to: &str, how: &str, reason: &str) -> Fate {
         let [vm, fate, to, how, reason] = [vm, fate, to, how, reason].map(str::to_owned);
         Fate { vm, uuid: String::new(), fate, to, how, reason }
+    }
+
+    #[test]
+    fn what_keeps_a_node_from_being_primary_is_shown() {
+        let output = Output { format: Format::Pretty, coloured: false, quiet: false };
+        let well = json!({"coordinator_state": "secondary"});
+        let shown = |fields: serde_json::Value| render(&wait::tests::node(fields), "none", &output);
+        assert!(!shown(well).contains("roblem") && !shown(json!({})).contains("Takeover"));
+        let ill =
+            json!({"takeover_problem": "no link", "network_problems": ["upstream: no link", "cluster: no route"]});
+        let text = shown(ill);
+        for line in
+            ["Takeover failed: no link", "Network problem: upstream: no link", "Network problem: cluster: no route"]
+        {
+            assert_eq!(text.lines().filter(|shown| *shown == line).count(), 1, "{line}: {text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_no_is_no_error() {
+        let output = Output { format: Format::Pretty, coloured: false, quiet: true };
+        let ask = async |state: Option<&str>| {
+            let answer = state.map(|state| ("/node/hv1/coordinator-state", state.to_owned()));
+            let client = wait::tests::routes(&Vec::from_iter(answer)).await;
+            is_primary(&client, "hv1", false, output).await.map_err(undecided)
+        };
+        let state = |state: &str| json!({"name": "hv1", "state": state}).to_string();
+        assert_eq!(ask(Some(&state("primary"))).await, Ok(()));
+        for other in ["secondary", "takeover", "relinquish", "client"] {
+            assert_eq!(ask(Some(&state(other))).await, Err(Failure { code: 1, message: String::new() }));
+        }
+        assert_eq!(ask(None).await.unwrap_err().code, 3, "there is no such node");
+        assert_eq!(ask(Some("something else")).await.unwrap_err().code, 5, "this is no answer");
     }
 
     #[test]

@@ -26,6 +26,7 @@ fn render(status: &Status, output: &Output) -> String {
     facts.fact("Cluster", &*status.cluster_name);
     facts.toned("Health", format!("{health} %"), tone);
     facts.fact("Primary", if status.primary_node.is_empty() { "none" } else { &*status.primary_node });
+    facts.fact("Upstream address", &*status.upstream_ip);
     facts.fact("Nodes", counts(&status.nodes));
     facts.fact("VMs", counts(&status.vms));
     let (memory, cpu) = (&status.resources.memory, &status.resources.cpu);
@@ -72,4 +73,23 @@ pub(crate) async fn faults(client: &Client, output: Output) -> Result<(), Failur
         table
     };
     output.list(&faults, |f| &f.id, table, "There are no faults.")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_primary_and_its_address_are_shown() {
+        let output = Output { format: Format::Pretty, coloured: false, quiet: false };
+        let shown = |primary: &str, address: &str| {
+            let status =
+                Status { primary_node: primary.to_owned(), upstream_ip: address.to_owned(), ..Status::default() };
+            render(&status, &output)
+        };
+        let text = shown("hv2", "192.0.2.7/24");
+        assert!(text.contains("\nPrimary:          hv2\nUpstream address: 192.0.2.7/24\n"), "{text}");
+        let text = shown("", "");
+        assert!(text.contains("\nPrimary: none\n") && !text.contains("address"), "{text}");
+    }
 }

@@ -5,10 +5,12 @@
 
 mod moves;
 mod node;
+mod primary;
 mod progress;
 
 pub(crate) use moves::moved;
 pub(crate) use node::{figures as drain_figures, flushed, ready};
+pub(crate) use primary::{primary, secondary, until_primary};
 pub(crate) use progress::figures as migration_figures;
 
 use crate::{failure::Failure, output::Output};
@@ -17,10 +19,10 @@ use drover_model::wire::Vm;
 use futures_util::{Stream, StreamExt};
 use progress::{Line, Progress};
 use std::{future::Future, ops::ControlFlow, pin::pin, time::Duration};
-use tokio::time::{Interval, MissedTickBehavior, interval};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
-/// How often in a row the cluster may give no answer, a second apart, before the wait is given up.
-const PATIENCE: u32 = 30;
+/// For how long the cluster may give no answer before the wait is given up.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Waits until a VM is settled, from the given version of its record on. Fails when it ends in state `fail`.
 pub(crate) async fn settled(
@@ -82,34 +84,35 @@ where
 {
     let mut tick = interval(Duration::from_secs(1));
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut lost = 0;
+    let mut lost = None;
     let outcome = loop {
-        match watch(progress, open(), &mut look, &mut tick, &mut lost).await {
+        let watched = watch(progress, open(), &mut look, &mut tick, &mut lost).await;
+        let since = *lost.get_or_insert_with(Instant::now);
+        match watched {
             Ok(done) => break Ok(Some(done)),
             Err(Some(error)) if drover_client::is_not_found(&error) => break Ok(None),
             // Asking again changes nothing about an answer that was no, or that was none of Drover's.
             Err(Some(error @ (ClientError::Refused { status: 400..500, .. } | ClientError::BadAnswer { .. }))) => {
                 break Err(error.into());
             }
-            Err(Some(error)) if lost >= PATIENCE => break Err(error.into()),
+            Err(Some(error)) if since.elapsed() >= PATIENCE => break Err(error.into()),
             Err(Some(_)) => progress.show(&Line::of("the cluster does not answer, trying again")),
             // The stream ended in order: what is followed is gone, or the daemon that answered is. Asking again tells.
             Err(None) => {}
         }
-        lost += 1;
         tick.tick().await;
     };
     progress.end();
     outcome
 }
 
-/// Follows one stream of changes to its end. `lost` counts the streams in a row that told nothing.
+/// Follows one stream of changes to its end. `lost`: since when no stream has told anything.
 async fn watch<T, R, S: Stream<Item = Result<T, ClientError>>>(
     progress: &mut Progress,
     open: impl Future<Output = Result<S, ClientError>>,
     look: &mut impl FnMut(&T) -> ControlFlow<R, Option<Line>>,
     tick: &mut Interval,
-    lost: &mut u32,
+    lost: &mut Option<Instant>,
 ) -> Result<R, Option<ClientError>> {
     let mut changes = pin!(open.await?);
     let mut newest: Option<T> = None;
@@ -118,7 +121,7 @@ async fn watch<T, R, S: Stream<Item = Result<T, ClientError>>>(
             biased;
             change = changes.next() => {
                 newest = Some(change.ok_or(None)??);
-                *lost = 0;
+                *lost = None;
             }
             _ = tick.tick() => {}
         }
@@ -131,19 +134,27 @@ async fn watch<T, R, S: Stream<Item = Result<T, ClientError>>>(
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::output::Format;
-    use axum::{Router, body::Body, extract::State};
-    use drover_model::{ClusterView, wire::Changed};
+    use axum::{
+        Router,
+        body::Body,
+        extract::State,
+        http::{StatusCode, Uri},
+    };
+    use drover_model::{
+        ClusterView,
+        wire::{Changed, Node},
+    };
     use serde_json::{Value, json};
     use std::{
-        collections::VecDeque,
+        collections::{BTreeMap, VecDeque},
         sync::{Arc, Mutex},
     };
 
     const UUID: &str = "11111111-2222-4333-8444-555555555555";
-    const QUIET: Output = Output { format: Format::Pretty, coloured: false, quiet: true };
+    pub(super) const QUIET: Output = Output { format: Format::Pretty, coloured: false, quiet: true };
 
     /// A VM as the API shows it: its record's version and state, where it is, how often in a row its moves failed.
     fn vm(version: i64, state: Value, node: &str, failures: u32) -> String {
@@ -182,16 +193,41 @@ mod tests {
     /// A server whose streams, one for each time that it is asked, are these; after the last one there is no such VM.
     async fn server(streams: Vec<Vec<String>>) -> Client {
         type Streams = Arc<Mutex<VecDeque<Vec<String>>>>;
-        async fn next(State(streams): State<Streams>) -> Result<Body, (axum::http::StatusCode, String)> {
+        async fn next(State(streams): State<Streams>) -> Result<Body, (StatusCode, String)> {
             let next = streams.lock().unwrap().pop_front();
-            let gone = || (axum::http::StatusCode::NOT_FOUND, json!({"message": "there is no VM"}).to_string());
+            let gone = || (StatusCode::NOT_FOUND, json!({"message": "there is no VM"}).to_string());
             next.map(|lines| Body::from(lines.concat())).ok_or_else(gone)
         }
+        serve(Router::new().fallback(next).with_state(Arc::new(Mutex::new(VecDeque::from(streams))))).await
+    }
+
+    async fn serve(router: Router) -> Client {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let router = Router::new().fallback(next).with_state(Arc::new(Mutex::new(VecDeque::from(streams))));
         tokio::spawn(async move { axum::serve(listener, router).await });
         Client::new(&url, None).unwrap()
+    }
+
+    /// A server with these answers, each under its path; there is nothing else.
+    pub(crate) async fn routes(answers: &[(&str, String)]) -> Client {
+        type Answers = Arc<BTreeMap<String, String>>;
+        async fn answer(uri: Uri, State(answers): State<Answers>) -> Result<String, (StatusCode, String)> {
+            let gone = || (StatusCode::NOT_FOUND, json!({"message": "there is no such thing"}).to_string());
+            answers.get(uri.path()).cloned().ok_or_else(gone)
+        }
+        let answers = answers.iter().map(|(path, text)| (format!("/api/v1{path}"), text.clone()));
+        serve(Router::new().fallback(answer).with_state(Answers::new(answers.collect()))).await
+    }
+
+    /// A node as the API shows it, with these fields.
+    pub(crate) fn node(fields: Value) -> Node {
+        let mut view = ClusterView::default();
+        let record = json!({"schema": 1, "name": "hv1", "role": "coordinator", "api": "", "domain_state": "ready"});
+        view.apply(&"/nodes/hv1".parse().unwrap(), Some((record.to_string().as_bytes(), 1)));
+        let node = view.nodes.values().next().unwrap();
+        let mut node = serde_json::to_value(Node::of(&view, node, Default::default())).unwrap();
+        node.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        serde_json::from_value(node).unwrap()
     }
 
     /// The VM was ordered to hv2 as of version 5, after one move that failed.

@@ -174,14 +174,8 @@ mod tests {
     use serde_json::json;
 
     fn node(version: i64, state: &str, daemon: &str, drain: serde_json::Value) -> Node {
-        serde_json::from_value(json!({
-            "name": "hv1", "daemon_state": daemon, "coordinator_state": "client", "domain_state": state, "pvc_version": "", "cpu_count": 1,
-            "kernel": "", "os": "", "arch": "", "health": 100, "health_plugins": [], "health_details": [], "load": 0.0, "domains_count": 0,
-            "running_domains": [], "vcpu": {"total": 1, "allocated": 0}, "interfaces": {}, "hypervisor": "", "hypervisor_problem": "",
-            "memory": {"total": 1, "allocated": 0, "provisioned": 0, "used": 0, "free": 1}, "domain_type": "", "updated": 0,
-            "version": version, "drain": drain,
-        }))
-        .unwrap()
+        let fields = json!({"version": version, "domain_state": state, "daemon_state": daemon, "drain": drain});
+        crate::wait::tests::node(fields)
     }
 
     #[tokio::test(start_paused = true)]
