@@ -89,8 +89,10 @@ pub struct Node {
     /// `primary`, `takeover`, `relinquish`, `secondary`, `client`.
     pub coordinator_state: String,
     /// Why it did not become the primary when that was asked for last; empty: it did, or nobody asked.
+    #[serde(default)]
     pub takeover_problem: String,
     /// What ails the networks on which it would have floating addresses.
+    #[serde(default)]
     pub network_problems: Vec<String>,
     /// `ready`, `flush`, `flushed`, `unflush`.
     pub domain_state: String,
