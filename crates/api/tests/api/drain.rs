@@ -45,6 +45,8 @@ async fn a_node_is_flushed_as_planned_and_filled_again() {
     let told = order(&second, "flush", WAIT).await;
     assert_eq!(told.status, 200, "{told:?}");
     assert_eq!((&told.json()["name"], &told.json()["state"]), (&json!("hv1"), &json!("flushed")), "{told:?}");
+    // One that is moved cold has left when the node is flushed, and may be starting still.
+    first.vm_until("web", |vm| vm["run_state"] == "running").await;
     assert_eq!([first.machine.running().len(), second.machine.running().len()], [0, 2]);
     assert_eq!(first.get("/vm/big").await.json()["node_autostart"], true);
     let node = first.get("/node/hv1").await.json();
