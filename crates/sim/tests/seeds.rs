@@ -25,9 +25,25 @@ fn no_drill_violates_anything() {
 }
 
 #[test]
+fn no_handoff_violates_anything() {
+    let mut takeovers = 0;
+    for seed in 0..150 {
+        match run(Options { shape: Shape::Handoffs, ..Options::of(seed) }) {
+            Ok(tally) => takeovers += tally.takeovers,
+            Err(violation) => {
+                panic!("{violation}\nTo see it: cargo run -p drover-sim -- --shape handoffs --seed {seed}")
+            }
+        }
+    }
+    assert!(takeovers > 1000, "in {takeovers} takeovers there is not much to see");
+}
+
+#[test]
 fn the_same_seed_is_the_same_run() {
     for seed in 0..10 {
         assert_eq!(run(Options::of(seed)), run(Options::of(seed)), "seed {seed}");
+        let handoffs = || run(Options { shape: Shape::Handoffs, ..Options::of(seed) });
+        assert_eq!(handoffs(), handoffs(), "seed {seed}, handoffs");
     }
     assert_ne!(run(Options::of(1)), run(Options::of(2)));
 }
@@ -38,5 +54,9 @@ fn planted_defects_are_found() {
     for lie in [Lie::UnknownIsAbsent, Lie::BlindWrites, Lie::UnwrittenSends] {
         let found = (0..400).any(|seed| run(Options { lie, ..Options::of(seed) }).is_err());
         assert!(found, "{lie:?} was not found");
+    }
+    for lie in [Lie::EndlessAddresses, Lie::UnansweredBeats, Lie::BlindWrites] {
+        let options = |seed| Options { lie, shape: Shape::Handoffs, ..Options::of(seed) };
+        assert!((0..800).any(|seed| run(options(seed)).is_err()), "{lie:?} was not found");
     }
 }

@@ -644,14 +644,11 @@ impl State {
     }
 
     pub(crate) fn handed_over(&self) -> bool {
-        self.rec.holder == Some(1)
-            && self.crashes > 0
-            && self.requests == 0
-            && self.rec.suspects == [false, true, false]
+        self.requests == 0 && matches!(self.rec.handoff, Some((_, Phase::Start)))
     }
 
-    pub(crate) fn claimed(&self) -> bool {
-        self.rec.holder == Some(1) && self.requests > 0
+    pub(crate) fn claimed(&self, world: &World) -> bool {
+        self.requests == world.requests && self.rec.holder == Some(1)
     }
 
     pub(crate) fn taken_back(&self) -> bool {
