@@ -8,6 +8,7 @@ use std::{
     io::Write,
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 use uuid::Uuid;
 
@@ -44,15 +45,25 @@ impl Own {
     }
 }
 
+/// How long a predecessor that was killed may take to be gone.
+const ENDING: Duration = Duration::from_secs(2);
+/// How often it is tried meanwhile.
+const AGAIN: Duration = Duration::from_millis(10);
+
 fn take_lock(path: &Path) -> Result<File, String> {
     let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path);
     let file = file.map_err(|e| format!("cannot open {}: {e}", path.display()))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => {
-            Err(format!("another droverd holds {}; is one running already?", path.display()))
+    let deadline = Instant::now() + ENDING;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            // One that was killed holds it until the last of its threads is gone, of which no event tells.
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => std::thread::sleep(AGAIN),
+            Err(TryLockError::WouldBlock) => {
+                return Err(format!("another droverd holds {}; is one running already?", path.display()));
+            }
+            Err(TryLockError::Error(e)) => return Err(format!("cannot lock {}: {e}", path.display())),
         }
-        Err(TryLockError::Error(e)) => Err(format!("cannot lock {}: {e}", path.display())),
     }
 }
 

@@ -24,13 +24,16 @@ pub(crate) struct Process {
 impl Process {
     /// The process that has this number now.
     pub(crate) fn of(pid: i32) -> Option<Process> {
+        Process::read(pid).filter(|(_, zombie)| !zombie).map(|(process, _)| process)
+    }
+
+    /// The process that has this number now, and whether its first thread has ended.
+    fn read(pid: i32) -> Option<(Process, bool)> {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        // The name, in parentheses, may have spaces. A zombie has ended.
+        // The name, in parentheses, may have spaces.
         let mut rest = stat.rsplit_once(')')?.1.split_whitespace();
-        if rest.next()? == "Z" {
-            return None;
-        }
-        Some(Process { pid, start: rest.nth(18)?.parse().ok()? })
+        let zombie = rest.next()? == "Z";
+        Some((Process { pid, start: rest.nth(18)?.parse().ok()? }, zombie))
     }
 
     /// Reads a file of [`Process::save`]; `None` if that process has ended.
@@ -76,7 +79,8 @@ impl Process {
         let what = || format!("process {} does not end", self.pid);
         let Some(pid) = Pid::from_raw(self.pid) else { return Ok(()) };
         let Ok(fd) = pidfd_open(pid, PidfdFlags::empty()) else { return Ok(()) };
-        if Process::of(self.pid) != Some(*self) {
+        // One whose first thread has ended may have others, with all its files open.
+        if Process::read(self.pid).is_none_or(|(process, _)| process != *self) {
             return Ok(());
         }
         let deadline = Instant::now() + patience;

@@ -166,6 +166,8 @@ pub struct Situation<'a> {
     pub writing: bool,
     /// It has the handoff's lock.
     pub locked: bool,
+    /// This process has not done anything to its services yet. What its predecessor had up is in the kernel, for its time.
+    pub new: bool,
     /// Services that two nodes may have for a moment: addresses.
     pub shared: Level,
     /// Services that only one node may have.
@@ -253,7 +255,8 @@ impl Situation<'_> {
     fn wants(&self, record: &Primary) -> (Want, Want) {
         use Want::{Down, Up};
         if !self.is_live(record) {
-            return (Down, Down);
+            // A daemon that was started again goes on where its predecessor was, if it gets its lease rewritten in time.
+            return if self.new && self.is_suspect(record) { (Want::Keep, Want::Keep) } else { (Down, Down) };
         }
         match (self.part(record), record.phase()) {
             (Part::Holder, None) if self.quits() => (Down, Down),
@@ -497,9 +500,10 @@ impl Situation<'_> {
 /// What to do now. The same situation gives the same decision, and what was done already is asked for again without harm.
 pub fn decide(s: &Situation<'_>) -> Decision {
     let Some(record) = s.record else {
+        let want = if s.new { Want::Keep } else { Want::Down };
         return Decision {
-            shared: Want::Down,
-            exclusive: Want::Down,
+            shared: want,
+            exclusive: want,
             contested: false,
             announce: None,
             beat: false,

@@ -91,6 +91,8 @@ pub struct PrimaryLoop {
     working: Option<Job>,
     /// The services have prepared for the role's passing on.
     quiesced: bool,
+    /// Nothing was done to them yet.
+    new: bool,
     work: Lane<Outcome>,
     /// Until when the services were started last.
     granted: Option<Mono>,
@@ -145,6 +147,7 @@ impl PrimaryLoop {
             writing: None,
             working: None,
             quiesced: false,
+            new: true,
             work: None,
             granted: None,
             locking: None,
@@ -229,7 +232,7 @@ impl PrimaryLoop {
     fn decide(&mut self) -> Decision {
         // What was read once is worth nothing when there is neither a lease nor a connection any more.
         if self.connected.is_none() && !self.is_live() && self.record.take().is_some() {
-            tracing::info!(
+            tracing::debug!(
                 "cut off from the store, and the lease is over: what the primary's record says is not known"
             );
             self.unread = true;
@@ -252,6 +255,7 @@ impl PrimaryLoop {
             connected: self.connected,
             writing: self.writing.is_some() || self.change_unknown,
             locked: self.locked.is_some(),
+            new: self.new,
             shared: self.shared,
             exclusive: self.exclusive,
             trouble: self.trouble.as_deref(),
@@ -384,6 +388,7 @@ impl PrimaryLoop {
             Job::Share(..) | Job::Prolong(_) => {}
         }
         self.granted = if job.is_up() { self.authority } else { None };
+        self.new = false;
         self.working = Some(job);
         self.work = Some(Box::pin(self.services.clone().work(job)));
     }

@@ -7,4 +7,5 @@ mod guests;
 mod life;
 mod moves;
 mod nodes;
+mod primary;
 mod support;

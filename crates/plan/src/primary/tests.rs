@@ -37,6 +37,7 @@ struct Case {
     connected: Option<Mono>,
     writing: bool,
     locked: bool,
+    new: bool,
     shared: Level,
     exclusive: Level,
     trouble: Option<&'static str>,
@@ -57,6 +58,7 @@ fn case(me: &str, text: &str) -> Case {
         connected: Some(Mono(0)),
         writing: false,
         locked: false,
+        new: false,
         shared: Level::Down,
         exclusive: Level::Down,
         trouble: None,
@@ -92,6 +94,7 @@ impl Case {
             connected: self.connected,
             writing: self.writing,
             locked: self.locked,
+            new: self.new,
             shared: self.shared,
             exclusive: self.exclusive,
             trouble: self.trouble,
@@ -258,6 +261,16 @@ fn nothing_comes_up_while_it_is_not_known_what_became_of_a_change() {
     assert_eq!((decision.shared, decision.exclusive), (Want::Keep, Want::Keep));
     let decision = case("a", "a>b drop").with(|c| c.writing = true).decide();
     assert_eq!(decision.shared, Want::Down, "going down is always right");
+}
+
+#[test]
+fn a_new_daemon_leaves_what_its_predecessor_had_up_until_it_knows_whether_it_may_have_it() {
+    let new = |me: &str| {
+        let unknown = case(me, "a").levels(Level::Unknown, Level::Unknown);
+        unknown.with(|c| (c.new, c.authority, c.last_beat) = (true, None, None)).decide()
+    };
+    assert_eq!((new("a").shared, new("a").beat), (Want::Keep, true));
+    assert_eq!(new("c").shared, Want::Down, "it has no part in it");
 }
 
 #[test]

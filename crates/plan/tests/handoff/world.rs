@@ -143,6 +143,8 @@ struct Node {
     authority: Option<u8>,
     beat_age: Option<u8>,
     dirty: bool,
+    /// It has not done anything to its services yet.
+    new: bool,
     shared: Level,
     exclusive: Level,
     /// What it is doing with its addresses: whether they come up, and for how many ticks at most.
@@ -167,6 +169,7 @@ impl Node {
             authority: None,
             beat_age: None,
             dirty: false,
+            new: true,
             shared: Level::Unknown,
             exclusive: Level::Unknown,
             doing: None,
@@ -435,6 +438,7 @@ impl State {
             connected: Some(ago(OLD)),
             writing: node.write.is_some() || node.dirty,
             locked: true,
+            new: node.new,
             shared: node.shared,
             exclusive: node.exclusive,
             trouble: None,
@@ -446,6 +450,7 @@ impl State {
         let decision = self.decide(world, i);
         let node = &mut self.nodes[i];
         let left = node.authority.unwrap_or(0);
+        node.new &= decision.shared == Want::Keep && decision.exclusive == Want::Keep;
         match decision.shared {
             Want::Up if node.shared == Level::Up => node.addresses = Some(node.addresses.unwrap_or(0).max(left)),
             Want::Up if node.doing.is_none() => (node.doing, node.shared) = (Some((true, left)), Level::Unknown),
