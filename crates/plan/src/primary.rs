@@ -271,11 +271,11 @@ impl Situation<'_> {
 
     fn announce(&self, record: &Primary) -> Option<(Epoch, Option<Phase>)> {
         let phase = record.phase();
-        let rightful = match (self.part(record), phase) {
-            (Part::Holder, None | Some(Phase::Lock | Phase::Back)) => true,
-            (Part::Candidate, Some(Phase::Take | Phase::Drop | Phase::Start)) => true,
-            _ => false,
-        };
+        let rightful = matches!(
+            (self.part(record), phase),
+            (Part::Holder, None | Some(Phase::Lock | Phase::Back))
+                | (Part::Candidate, Some(Phase::Take | Phase::Drop | Phase::Start))
+        );
         // What the handoff's beginning changes for the holder is nothing.
         rightful.then_some((record.epoch, phase.filter(|p| *p != Phase::Lock)))
     }

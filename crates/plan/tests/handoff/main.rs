@@ -15,6 +15,8 @@
 //!
 //! And each planted defect ([`Flaw`]) must be found: a search that finds nothing anywhere proves nothing.
 
+#![allow(clippy::unwrap_used, reason = "a search ends by panicking when its own words are wrong")]
+
 mod world;
 
 use stateright::{Checker, DiscoveryClassification, HasDiscoveries, Model, Property};
