@@ -208,6 +208,11 @@ async fn connection(stream: TcpStream, router: Router, mut mode: watch::Receiver
     let service = TowerToHyperService::new(router);
     let connection = builder.serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
+    // One that is opened too late is not idle: its request is about to come, and is told to try again.
+    if *mode.borrow() == Mode::Draining {
+        let _broken_off = connection.await;
+        return;
+    }
     let told: Result<(), hyper::Error> = tokio::select! {
         ended = connection.as_mut() => ended,
         () = drained(&mut mode) => {

@@ -1,4 +1,4 @@
-//! What is measured: times, memory, shares of a processor, ratios; and how times scatter.
+//! What is measured: times, memory, shares of a processor, ratios, numbers; and how times scatter.
 
 use drover_lab::{LabError, Result};
 use std::{fmt, time::Duration};
@@ -14,6 +14,8 @@ pub(crate) enum Figure {
     Share(f64),
     /// How many times as much one thing is as another.
     Ratio(f64),
+    /// How many.
+    Count(u64),
 }
 
 impl Figure {
@@ -32,6 +34,7 @@ impl fmt::Display for Figure {
     /// With three digits, which is more than any of them is worth.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (value, unit) = match self {
+            Figure::Count(count) => return write!(f, "{count}"),
             Figure::Time(time) => (time.as_secs_f64() * 1e3, "ms"),
             Figure::Memory(bytes) if *bytes < 1 << 20 => (*bytes as f64 / f64::from(1 << 10), "KiB"),
             Figure::Memory(bytes) => (*bytes as f64 / f64::from(1 << 20), "MiB"),
@@ -114,6 +117,7 @@ mod tests {
             (Figure::Memory(1 << 19), "512 KiB"),
             (Figure::Share(0.034), "0.03 %"),
             (Figure::Ratio(1.732), "1.73 ×"),
+            (Figure::Count(0), "0"),
         ] {
             assert_eq!(figure.to_string(), text);
         }

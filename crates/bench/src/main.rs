@@ -9,6 +9,7 @@ mod definitions;
 mod figures;
 mod log;
 mod machine;
+mod pings;
 mod probe;
 mod report;
 mod runner;

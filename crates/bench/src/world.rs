@@ -86,6 +86,11 @@ impl<'a> World<'a> {
         self.vms
     }
 
+    /// The lab itself, to break something of it.
+    pub(crate) fn lab(&self) -> &Lab {
+        &self.lab
+    }
+
     /// A command on the client of the network where users are.
     pub(crate) fn client(&self, argv: &[&str]) -> Command {
         self.lab.client(argv)

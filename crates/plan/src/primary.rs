@@ -256,7 +256,8 @@ impl Situation<'_> {
         use Want::{Down, Up};
         if !self.is_live(record) {
             // A daemon that was started again goes on where its predecessor was, if it gets its lease rewritten in time.
-            return if self.new && self.is_suspect(record) { (Want::Keep, Want::Keep) } else { (Down, Down) };
+            let may_yet = self.new && self.is_suspect(record) && self.leases.contains_key(self.me);
+            return if may_yet { (Want::Keep, Want::Keep) } else { (Down, Down) };
         }
         match (self.part(record), record.phase()) {
             (Part::Holder, None) if self.quits() => (Down, Down),

@@ -27,6 +27,9 @@ use tokio::{
 };
 use zookeeper_client as zk;
 
+/// A member of the ensemble has an eighth of the session's timeout to take a connection, but so long at least. One that has no power answers nothing,
+/// and the next is tried only then.
+const CONNECT_LEAST: Duration = Duration::from_millis(500);
 /// The first pause between attempts to make a session; doubles up to [`CONNECT_PAUSE_MAX`].
 const CONNECT_PAUSE: Duration = Duration::from_millis(100);
 /// The longest pause between attempts.
@@ -152,7 +155,7 @@ impl Shared {
         let timeout = self.options.session_timeout;
         let client = zk::Client::connector()
             .with_session_timeout(timeout)
-            .with_connection_timeout(timeout / 4)
+            .with_connection_timeout((timeout / 8).max(CONNECT_LEAST))
             .with_server_version(3, 8, 0)
             .connect(&self.options.servers.join(","))
             .await?;

@@ -6,5 +6,6 @@ mod drain;
 mod meta;
 mod moves;
 mod openapi;
+mod primary;
 mod requests;
 mod support;

@@ -3,6 +3,7 @@
 mod api;
 mod cli;
 mod flush;
+mod handoff;
 mod idle;
 mod migration;
 mod pause;
@@ -93,6 +94,7 @@ pub(crate) const BENCHMARKS: &[Benchmark] = &[
     migration::BENCHMARK,
     pause::BENCHMARK,
     flush::BENCHMARK,
+    handoff::BENCHMARK,
     planning::BENCHMARK,
     idle::BENCHMARK,
     ready::BENCHMARK,

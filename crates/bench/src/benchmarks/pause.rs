@@ -4,17 +4,12 @@ use super::{Benchmark, Measure, Row, THREE_EMPTY};
 use crate::{
     definitions,
     figures::{Figure, Samples},
+    pings::{self, Pings, longest_gap},
     probe::{Bring, Move, Moves, Remove},
     world::World,
 };
-use drover_lab::{Domain, Lab, LabError, Result};
-use rustix::process::{Pid, Signal, kill_process};
-use std::{
-    io::Read,
-    process::{Child, Stdio},
-    thread::{self, JoinHandle},
-    time::Duration,
-};
+use drover_lab::{Domain, Result};
+use std::{thread, time::Duration};
 
 /// How often the VM goes there and back.
 const ROUNDS: usize = 10;
@@ -22,8 +17,6 @@ const ROUNDS: usize = 10;
 const REST: Duration = Duration::from_secs(1);
 /// How long it is watched before the first.
 const UNDISTURBED: Duration = Duration::from_secs(10);
-/// How often it is pinged, in seconds.
-const INTERVAL: &str = "0.025";
 /// The VM's name, its address, and the nodes that it is sent between; a third one is asked.
 const VM: &str = "bench";
 const ADDRESS: &str = "203.0.113.50";
@@ -49,10 +42,9 @@ fn run(world: &World<'_>) -> Result<Vec<Row>> {
         &asked,
         Bring { vms: vec![(VM.to_owned(), xml())], node: HOME.to_owned(), fits: vec![AWAY.to_owned()] },
     )?;
-    let answers = || world.client(&["ping", "-n", "-c1", "-W1", ADDRESS]).output().ok().filter(|o| o.status.success());
-    Lab::until(&format!("{ADDRESS} does not answer"), Duration::from_secs(30), answers)?;
+    pings::answers(world, ADDRESS)?;
 
-    let pings = Pings::start(world)?;
+    let pings = Pings::start(world, ADDRESS)?;
     thread::sleep(UNDISTURBED);
     let (vm, home, away) = (VM.to_owned(), HOME.to_owned(), AWAY.to_owned());
     let moves = world.probe(&asked, Moves { vm, home, away, rounds: ROUNDS, rest: REST })?;
@@ -90,86 +82,10 @@ fn xml() -> String {
     domain.xml(&definitions::guest()).replacen("  </devices>", &interface, 1)
 }
 
-/// Pings of the guest, which go on until they are ended.
-struct Pings {
-    child: Child,
-    said: JoinHandle<std::io::Result<String>>,
-}
-
-impl Pings {
-    fn start(world: &World<'_>) -> Result<Pings> {
-        let failed = |e: std::io::Error| LabError::new("cannot run ping", e);
-        let mut command = world.client(&["ping", "-n", "-D", "-i", INTERVAL, ADDRESS]);
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().map_err(failed)?;
-        let pipe = child.stdout.take();
-        let said = thread::spawn(move || {
-            let mut said = String::new();
-            pipe.map_or(Ok(0), |mut pipe| pipe.read_to_string(&mut said)).map(|_| said)
-        });
-        Ok(Pings { child, said })
-    }
-
-    /// Ends them, and gives when each answer came, in microseconds since 1970.
-    fn end(mut self) -> Result<Vec<u64>> {
-        let failed = |e: std::io::Error| LabError::new("cannot end ping", e);
-        if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
-            kill_process(pid, Signal::INT).map_err(|e| failed(e.into()))?;
-        }
-        self.child.wait().map_err(failed)?;
-        let said = self.said.join().map_err(|_| LabError::new("cannot read what ping says", "its reader ended"))?;
-        Ok(said.map_err(failed)?.lines().filter_map(answer).collect())
-    }
-}
-
-/// When an answer came, by ping's line: `[1700000000.123456] 64 bytes from ADDRESS: icmp_seq=1 ttl=64 time=0.5 ms`.
-fn answer(line: &str) -> Option<u64> {
-    let (seconds, rest) = line.strip_prefix('[')?.split_once(']')?;
-    let (seconds, fraction) = seconds.split_once('.')?;
-    let fraction = format!("{fraction:0<6}").get(..6)?.parse::<u64>().ok()?;
-    rest.contains(" bytes from ").then_some(seconds.parse::<u64>().ok()? * 1_000_000 + fraction)
-}
-
-/// The longest time between two answers, some of which is in this span.
-fn longest_gap(answered: &[u64], from: u64, to: u64) -> Result<Duration> {
-    let gaps = answered.windows(2).filter_map(|pair| match pair {
-        [before, after] if *after > from && *before < to => Some(after.saturating_sub(*before)),
-        _ => None,
-    });
-    // An answer beyond it must have come, or the longest is not over.
-    let last = answered.last().copied().unwrap_or(0);
-    let missing = || {
-        let why =
-            format!("{} answers, the last of them {} ms too early", answered.len(), to.saturating_sub(last) / 1000);
-        LabError::new(format!("{ADDRESS} does not answer any more"), why)
-    };
-    gaps.max().filter(|_| last >= to).map(Duration::from_micros).ok_or_else(missing)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use drover_model::domain::devices::Devices;
-
-    #[test]
-    fn the_longest_gap_of_a_span_is_found() {
-        let answered = [100, 125, 150, 900, 925, 2000, 2025];
-        let gap = |from, to| longest_gap(&answered, from, to).map(|gap| gap.as_micros());
-        assert_eq!(gap(0, 140).unwrap(), 25);
-        assert_eq!(gap(140, 800).unwrap(), 750);
-        assert_eq!(gap(160, 170).unwrap(), 750, "it is all inside");
-        assert_eq!(gap(0, 2025).unwrap(), 1075);
-        assert!(gap(0, 2026).is_err() && longest_gap(&[], 0, 0).is_err());
-    }
-
-    #[test]
-    fn answers_are_read() {
-        assert_eq!(
-            answer("[1700000000.012345] 64 bytes from 203.0.113.50: icmp_seq=1 ttl=64 time=0.5 ms"),
-            Some(1_700_000_000_012_345)
-        );
-        assert_eq!(answer("[1700000000.012345] From 203.0.113.100 icmp_seq=1 Destination Host Unreachable"), None);
-        assert_eq!(answer("PING 203.0.113.50 (203.0.113.50) 56(84) bytes of data."), None);
-    }
 
     #[test]
     fn the_guest_has_an_interface() {

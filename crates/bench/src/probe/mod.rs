@@ -3,6 +3,7 @@
 
 mod flushes;
 mod guests;
+mod handoffs;
 mod http;
 mod many;
 mod moves;
@@ -12,6 +13,7 @@ mod subject;
 
 pub(crate) use flushes::{Flushed, Flushes, Limits};
 pub(crate) use guests::{Bring, Remove};
+pub(crate) use handoffs::{HandedOver, Handoffs};
 pub(crate) use http::Requests;
 pub(crate) use many::Define;
 pub(crate) use moves::{Move, Moves};
@@ -49,6 +51,7 @@ pub(crate) fn answer(name: &str, question: &str) -> Result<String> {
         Remove::NAME => run::<Remove>(question),
         Moves::NAME => run::<Moves>(question),
         Flushes::NAME => run::<Flushes>(question),
+        Handoffs::NAME => run::<Handoffs>(question),
         _ => Err(LabError::new(format!("there is no probe {name:?}"), "these are not for use by hand")),
     }
 }

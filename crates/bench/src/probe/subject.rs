@@ -1,24 +1,15 @@
 //! A VM that something is done with, as the node shows it that is asked.
 
+pub(super) use crate::pings::now;
 use drover_client::{Client, ClientError};
 use drover_lab::{LabError, Result};
 use drover_model::wire::{Changed, Vm};
 use futures_util::{Stream, StreamExt};
-use std::{
-    future::Future,
-    pin::Pin,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{future::Future, pin::Pin, time::Duration};
 use tokio::time::{sleep, timeout};
 
 /// What is waited for comes sooner, or has failed.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Now, in microseconds since 1970, UTC, as in the daemons' logs.
-pub(super) fn now() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
-}
 
 /// A VM.
 pub(super) struct Subject<'a> {
