@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long it is tried to open one.
 const OPENING: Duration = Duration::from_secs(2);
-/// The pause before that is tried again.
+/// The pause before that is tried again, and before a request that only reads is when its connection broke.
 const OPENING_PAUSE: Duration = Duration::from_millis(100);
 /// How often a request that only reads is sent when its connection breaks before the answer.
 const TRIES: u32 = 3;
@@ -85,7 +85,7 @@ impl Patience {
             return (self.begin.elapsed() < PUT_OFF).then_some(pause);
         }
         self.broken += 1;
-        (reads && self.broken < TRIES).then_some(Duration::ZERO)
+        (reads && self.broken < TRIES).then_some(OPENING_PAUSE)
     }
 }
 

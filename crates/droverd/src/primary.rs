@@ -28,7 +28,8 @@ impl RoleThread {
         std::thread::Builder::new().name("primary".to_owned()).spawn(move || {
             self.runtime.block_on(async {
                 tokio::select! {
-                    () = role.run() => tracing::error!("the loop of the primary's role has ended"),
+                    // It ends with the store, when the daemon does.
+                    () = role.run() => {}
                     _ = ended => {}
                 }
             });

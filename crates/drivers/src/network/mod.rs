@@ -37,7 +37,8 @@ pub struct Link {
 #[async_trait]
 pub trait Network: Send + Sync + 'static {
     /// Puts an address on its interface, or has it stay there. With `until`, the kernel itself takes it away at that moment at the latest, whatever
-    /// becomes of this process; and the call fails if the moment is too near for that. An earlier call's later moment stays.
+    /// becomes of this process; and the call fails if the moment is too near for that. An earlier call's later moment stays. The address goes up alone
+    /// (/32, /128), without routes, whatever the length of its network's prefix.
     async fn hold(&self, address: &FloatingAddress, until: Option<Instant>) -> Result<(), NetworkError>;
 
     /// Takes an address away. It is fine if it is not there.
@@ -51,6 +52,7 @@ pub trait Network: Send + Sync + 'static {
     async fn announce(&self, address: &FloatingAddress) -> Result<(), NetworkError>;
 
     /// Whether somebody else on the link has the address, and at which link-layer address. Asks several times, and listens for `patience` at most.
+    /// Fails where nobody can be heard: without a carrier, say.
     async fn probe(&self, address: &FloatingAddress, patience: Duration) -> Result<Option<String>, NetworkError>;
 
     /// Whether `neighbour` answers on this interface within `patience` (ARP, neighbour solicitation).
