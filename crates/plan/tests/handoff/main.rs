@@ -104,7 +104,7 @@ fn the_role_is_handed_over() {
     holds(World { requests: 1, ..TWO }, "the role is handed over");
 }
 
-/// About four minutes, and 3 GiB.
+/// About ten minutes each on two processors.
 #[test]
 #[ignore = "large"]
 fn the_role_is_handed_over_and_a_coordinator_crashes_or_a_message_is_lost() {
