@@ -1,9 +1,9 @@
 //! Answers the VMs that are to come to this node: whether there is room for them, and what they need.
 
 use crate::{context::Context, records};
-use drover_model::{Arrival, ClusterView, Stored, layout, vm::VM_SCHEMA};
+use drover_model::{Arrival, ClusterView, RecordKind, VmRecord, vm::VM_SCHEMA};
 use drover_plan::arrivals::{self, Answer};
-use drover_store::{CreateMode, Op, Store, StoreError, Version};
+use drover_store::StoreError;
 use std::collections::BTreeSet;
 use uuid::Uuid;
 
@@ -34,7 +34,7 @@ pub(crate) async fn pass(ctx: &Context, view: &ClusterView, granted: &mut Grante
         }
     }
     for uuid in arrivals::outdated(view, me) {
-        if let Err(error) = ctx.store.delete(&layout::vm_arrival(&uuid), None).await
+        if let Err(error) = ctx.store.delete(&Arrival::path(&uuid), None).await
             && !error.is_conflict()
         {
             tracing::debug!(vm = %uuid, %error, "an old answer stays");
@@ -45,22 +45,14 @@ pub(crate) async fn pass(ctx: &Context, view: &ClusterView, granted: &mut Grante
 }
 
 async fn write(ctx: &Context, answer: &Answer) -> Result<(), StoreError> {
-    let path = layout::vm_arrival(&answer.uuid);
+    let uuid = &answer.uuid;
     let arrival = Arrival { schema: VM_SCHEMA, node: ctx.me().clone(), of: answer.of, refused: answer.refused.clone() };
-    let data = records::encode(&arrival)?;
-    let old: Option<Stored<Arrival>> = records::read(&*ctx.store, &path).await?;
-    let vm = Op::Check(layout::vm(&answer.uuid), Version(answer.of));
-    let set = match old {
-        Some(old) => Op::Set(path, data, Version(old.version)),
-        None => Op::Create(path, data, CreateMode::Persistent),
+    let vm = records::check_op::<VmRecord>(uuid, answer.of);
+    let set = match records::read::<Arrival>(&*ctx.store, uuid).await? {
+        Some(old) => records::set_op(uuid, &old, &arrival)?,
+        None => records::create_op(uuid, &arrival)?,
     };
     ctx.store.multi(vec![vm, set]).await?;
     tracing::debug!(node = %ctx.me(), vm = %answer.uuid, refused = ?answer.refused, "answered a VM that is to come");
     Ok(())
-}
-
-/// The step that takes an answer away together with its VM, if there is one.
-pub(crate) async fn removal(store: &dyn Store, uuid: &Uuid) -> Result<Option<Op>, StoreError> {
-    let path = layout::vm_arrival(uuid);
-    Ok(store.get(&path).await?.map(|answer| Op::Delete(path, Some(answer.version))))
 }

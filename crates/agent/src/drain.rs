@@ -4,10 +4,10 @@
 //! remembers nothing: another request on the node is seen in the next pass, which then follows that one; what is on its way by then arrives and is
 //! planned anew. The moves themselves are the VMs' own tasks.
 
-use crate::{arrivals, context::Context, records};
-use drover_model::{ClusterView, DomainState, MoveKind, NodeRecord, Obs, RunState, layout};
+use crate::{arrivals, context::Context, records, view::differs};
+use drover_model::{Claim, ClusterView, DomainState, MoveKind, NodeName, NodeRecord, Obs, RunState};
 use drover_plan::drain::{self, Order, Plan};
-use drover_store::{Op, StoreError, Version};
+use drover_store::StoreError;
 use futures_util::future::join_all;
 use std::{sync::Arc, time::Duration};
 use tokio::time::timeout;
@@ -42,10 +42,21 @@ pub(crate) async fn run(ctx: Arc<Context>) {
         let again = (busy || !answered).then(|| ctx.clock.now().after(LOOK_AGAIN));
         tokio::select! {
             biased;
-            changed = views.changed() => if changed.is_err() { return },
+            changed = differs(&mut views, &view, |old, new| of_interest(old, new, ctx.me())) => {
+                if changed.is_err() { return }
+            }
             () = ctx.clock.until(again) => {}
         }
     }
+}
+
+/// Whether two views differ in what a plan for this node is made from: the nodes, the limits, and the VMs that concern it. (What a plan waits for
+/// elsewhere is looked at again after [`LOOK_AGAIN`].)
+fn of_interest(old: &ClusterView, new: &ClusterView, me: &NodeName) -> bool {
+    let concerns = |view: &ClusterView, uuid| view.vms.get(uuid).is_some_and(|vm| vm.matters_to(me));
+    old.nodes.get(me) != new.nodes.get(me)
+        || old.config != new.config
+        || new.vms.changes(&old.vms).any(|uuid| concerns(old, uuid) || concerns(new, uuid))
 }
 
 /// Which way VMs go.
@@ -69,7 +80,7 @@ async fn pass(ctx: &Context, view: &ClusterView, way: Way) -> bool {
         changed
     });
     let orders = plan.orders(view, me, kind);
-    let written = join_all(orders.iter().map(|order| write(ctx, order))).await;
+    let written = join_all(orders.iter().map(|order| write(ctx, view, order))).await;
     for error in written.into_iter().filter_map(Result::err) {
         tracing::debug!(%error, "an order of the plan was not taken; the next plan is made on what is so then");
     }
@@ -120,10 +131,10 @@ async fn shown(ctx: &Context, orders: &[Order]) {
     }
 }
 
-async fn write(ctx: &Context, order: &Order) -> Result<(), StoreError> {
-    let data = records::encode(&order.record)?;
-    let mut ops = vec![Op::Set(layout::vm(&order.uuid), data, Version(order.version))];
-    ops.extend(order.claim.map(|version| Op::Check(layout::vm_claim(&order.uuid), Version(version))));
+async fn write(ctx: &Context, view: &ClusterView, order: &Order) -> Result<(), StoreError> {
+    let Some(vm) = view.vms.get(&order.uuid) else { return Ok(()) };
+    let mut ops = vec![records::set_op(&order.uuid, &vm.record, &order.record)?];
+    ops.extend(order.claim.map(|version| records::check_op::<Claim>(&order.uuid, version)));
     ctx.store.multi(ops).await?;
     tracing::info!(vm = %order.record.name, to = %order.record.state, target = ?order.record.state.destination(), "ordered by the plan");
     Ok(())
@@ -133,8 +144,7 @@ async fn write(ctx: &Context, order: &Order) -> Result<(), StoreError> {
 async fn complete(ctx: &Context, view: &ClusterView, done: DomainState) -> Result<(), StoreError> {
     let Some(node) = view.nodes.get(ctx.me()) else { return Ok(()) };
     let record = NodeRecord { domain_state: done, ..node.record.value.clone() };
-    let data = records::encode(&record)?;
-    ctx.store.set(&layout::node(ctx.me()), data, Version(node.record.version)).await?;
+    records::set(&*ctx.store, ctx.me(), &node.record, &record).await?;
     tracing::info!(node = %ctx.me(), state = %done, "the node's state is complete");
     Ok(())
 }

@@ -3,11 +3,11 @@
 //! Level-triggered, as everything here: each pass of a VM's task compares what is so with what is reported, so that a daemon that died in
 //! between leaves no fault out and none behind.
 
-use crate::{context::Context, records};
+use crate::{context::Context, records, view::differs};
 use drover_model::{
-    ClusterView, Fault, NodeName, NodeView, Role, RunState, Stored, VmRecord, VmState, cluster::CLUSTER_SCHEMA, layout,
+    ClusterView, Fault, NodeName, NodeView, RecordKind, Role, RunState, VmRecord, VmState, cluster::CLUSTER_SCHEMA,
 };
-use drover_store::{CreateMode, Op, Store, StoreError, Version};
+use drover_store::StoreError;
 use std::{sync::Arc, time::Duration};
 use uuid::Uuid;
 
@@ -24,14 +24,14 @@ const ADDRESSES: &str = "primary-addresses-differ";
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// The fault of a VM that was given up.
-fn vm_failed_id(uuid: &Uuid) -> String {
+pub(crate) fn vm_failed_id(uuid: &Uuid) -> String {
     format!("vm-failed-{uuid}")
 }
 
 /// Reports a VM that was given up, and takes the report back when it runs again.
 pub(crate) async fn of_vm(ctx: &Context, vm: &VmRecord, run: Option<RunState>) -> Result<(), StoreError> {
     let view = ctx.views.latest();
-    let reported = view.faults.get(&vm_failed_id(&vm.uuid));
+    let reported = view.faults().get(&vm_failed_id(&vm.uuid));
     match (&vm.state, reported) {
         (VmState::Fail { reason }, reported) => {
             let message = failed_message(vm, reason);
@@ -54,30 +54,28 @@ fn failed_message(vm: &VmRecord, reason: &str) -> String {
 
 /// A fault that somebody acknowledged stays acknowledged until its cause is gone.
 async fn report(ctx: &Context, id: String, message: String, health_delta: u8) -> Result<(), StoreError> {
-    let path = layout::fault(&id);
     let now = ctx.wall();
-    let old: Option<Stored<Fault>> = records::read(&*ctx.store, &path).await?;
+    let old = records::read::<Fault>(&*ctx.store, &id).await?;
     if old.as_ref().is_some_and(|old| old.value.message == message) {
         return Ok(());
     }
     let fault = Fault {
         schema: CLUSTER_SCHEMA,
-        id,
+        id: id.clone(),
         message,
         health_delta,
         first_reported: old.as_ref().map_or(now, |f| f.value.first_reported),
         last_reported: now,
         acknowledged_at: old.as_ref().and_then(|f| f.value.acknowledged_at),
     };
-    let data = records::encode(&fault)?;
     match old {
-        Some(old) => ctx.store.set(&path, data, Version(old.version)).await.map(|_| ()),
-        None => ctx.store.create(&path, data, CreateMode::Persistent).await.map(|_| ()),
+        Some(old) => records::set(&*ctx.store, &id, &old, &fault).await.map(|_| ()),
+        None => records::create(&*ctx.store, &id, &fault).await,
     }
 }
 
-async fn take_back(ctx: &Context, id: &str) -> Result<(), StoreError> {
-    match ctx.store.delete(&layout::fault(id), None).await {
+async fn take_back(ctx: &Context, id: &String) -> Result<(), StoreError> {
+    match ctx.store.delete(&Fault::path(id), None).await {
         Ok(()) | Err(StoreError::NotFound(_)) => Ok(()),
         Err(error) => Err(error),
     }
@@ -95,12 +93,12 @@ pub(crate) async fn of_primary(ctx: Arc<Context>) {
             for (id, wanted) in
                 [(SERVICES, services_message(ctx.me(), &ailing)), (ADDRESSES, differing(&view, ctx.me()))]
             {
-                let is = view.faults.get(id).map(|fault| fault.message.as_str());
+                let is = view.faults().get(&id.to_owned()).map(|fault| fault.message.as_str());
                 let outcome = match wanted {
                     Some(wanted) if is != Some(&wanted) => {
                         report(&ctx, id.to_owned(), wanted, PRIMARY_HEALTH_DELTA).await
                     }
-                    None if is.is_some() => take_back(&ctx, id).await,
+                    None if is.is_some() => take_back(&ctx, &id.to_owned()).await,
                     _ => Ok(()),
                 };
                 if let Err(error) = outcome {
@@ -112,11 +110,19 @@ pub(crate) async fn of_primary(ctx: Arc<Context>) {
         let again = (!done).then(|| ctx.clock.now().after(AGAIN));
         tokio::select! {
             biased;
-            changed = views.changed() => if changed.is_err() { return },
+            changed = differs(&mut views, &view, of_interest) => if changed.is_err() { return },
             Ok(()) = problems.changed() => {}
             () = ctx.clock.until(again) => {}
         }
     }
+}
+
+/// Whether two views differ in what these faults are made from.
+fn of_interest(old: &ClusterView, new: &ClusterView) -> bool {
+    let faults = |view: &ClusterView, id: &str| view.faults().get(&id.to_owned()).cloned();
+    !old.nodes.ptr_eq(&new.nodes)
+        || old.primary != new.primary
+        || [SERVICES, ADDRESSES].into_iter().any(|id| faults(old, id) != faults(new, id))
 }
 
 fn services_message(me: &NodeName, ailing: &[(String, String)]) -> Option<String> {
@@ -137,10 +143,4 @@ fn differing(view: &ClusterView, me: &NodeName) -> Option<String> {
             others.join(", ")
         )
     })
-}
-
-/// The step that takes a VM's fault away together with the VM, if it has one.
-pub(crate) async fn removal(store: &dyn Store, uuid: &Uuid) -> Result<Option<Op>, StoreError> {
-    let path = layout::fault(&vm_failed_id(uuid));
-    Ok(store.get(&path).await?.map(|fault| Op::Delete(path, Some(fault.version))))
 }

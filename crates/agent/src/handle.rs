@@ -2,7 +2,7 @@
 
 use crate::{commands::Commands, context::Context, records};
 use drover_drivers::hypervisor::Hypervisor;
-use drover_model::{ClusterView, NodeName, VmName, VmView, layout};
+use drover_model::{ClusterView, NameEntry, NodeName, RecordKind, VmName, VmRecord, VmView};
 use drover_store::SessionState;
 use std::{
     path::{Path, PathBuf},
@@ -78,8 +78,8 @@ impl NodeHandle {
         let store = &*self.context.store;
         store.sync().await.ok()?;
         match (Uuid::parse_str(which), VmName::new(which)) {
-            (Ok(uuid), _) => store.get(&layout::vm(&uuid)).await.ok()?.map(|_| uuid),
-            (Err(_), Ok(name)) => records::read(store, &layout::vm_name(&name)).await.ok()?.map(|found| found.value),
+            (Ok(uuid), _) => store.get(&VmRecord::path(&uuid)).await.ok()?.map(|_| uuid),
+            (Err(_), Ok(name)) => records::read::<NameEntry>(store, &name).await.ok()?.map(|found| found.value.0),
             (Err(_), Err(_)) => None,
         }
     }

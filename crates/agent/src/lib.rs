@@ -20,6 +20,7 @@
 //! needs to run to its end to be right: a new agent looks at the store and at the hypervisor and goes on from there.
 
 mod arrivals;
+mod belongings;
 mod clock;
 mod commands;
 mod context;

@@ -8,11 +8,13 @@
 use crate::{context::Context, records};
 use drover_drivers::hypervisor::Connection;
 use drover_model::{
-    ClusterConfig, DaemonState, DomainState, NodeName, NodeRecord, NodeSession, NodeStatus, Obs, Primary, RunState,
-    Stored, cluster::CLUSTER_SCHEMA, layout, node::NODE_SCHEMA,
+    ClusterConfig, DaemonState, DomainState, NodeName, NodeRecord, NodeSession, NodeStatus, Obs, Only, Primary,
+    RecordKind, RunState,
+    cluster::{CLUSTER_SCHEMA, Layout},
+    node::NODE_SCHEMA,
 };
 use drover_plan::capacity::HOST_RESERVE;
-use drover_store::{CreateMode, SessionState, StoreError, Version};
+use drover_store::{CreateMode, SessionState, StoreError};
 use std::{sync::Arc, time::Duration};
 use tokio::sync::watch;
 
@@ -120,27 +122,25 @@ async fn retrying(ctx: &Context, step: Step) -> Result<(), JoinError> {
 /// The records that everything else stands on, and this node's own.
 async fn prepare(ctx: &Context) -> Result<(), Trouble> {
     let store = &*ctx.store;
-    let schema: Option<Stored<u32>> = records::read(store, &layout::schema()).await?;
-    match schema {
-        Some(found) if found.value > CLUSTER_SCHEMA => {
-            return Err(Trouble::Join(JoinError::TooOld { found: found.value, known: CLUSTER_SCHEMA }));
+    match records::read::<Layout>(store, &Only).await? {
+        Some(found) if found.value.0 > CLUSTER_SCHEMA => {
+            return Err(Trouble::Join(JoinError::TooOld { found: found.value.0, known: CLUSTER_SCHEMA }));
         }
         Some(_) => {}
-        None => records::ensure(store, &layout::schema(), records::encode(&CLUSTER_SCHEMA)?).await?,
+        None => records::ensure(store, &Layout::path(&Only), records::encode(&Layout(CLUSTER_SCHEMA))?).await?,
     }
-    records::ensure(store, &layout::config(), records::encode(&ClusterConfig::default())?).await?;
-    records::ensure(store, &layout::primary(), records::encode(&Primary::vacant())?).await?;
-    for path in layout::skeleton() {
+    records::ensure(store, &ClusterConfig::path(&Only), records::encode(&ClusterConfig::default())?).await?;
+    records::ensure(store, &Primary::path(&Only), records::encode(&Primary::vacant())?).await?;
+    for path in drover_model::shelf::skeleton() {
         records::ensure(store, &path, Vec::new()).await?;
     }
-    let path = layout::node(ctx.me());
-    let old: Option<Stored<NodeRecord>> = records::read(store, &path).await?;
+    let old = records::read::<NodeRecord>(store, ctx.me()).await?;
     let machine = &ctx.options.machine;
     if let Some(other) = old.as_ref().map(|r| &r.value.machine).filter(|m| !m.is_empty() && *m != machine) {
         return Err(Trouble::Join(JoinError::NameTaken { name: ctx.me().clone(), machine: other.clone() }));
     }
     let record = NodeRecord {
-        schema: NODE_SCHEMA,
+        schema: old.as_ref().map_or(NODE_SCHEMA, |old| old.value.schema),
         name: ctx.me().clone(),
         machine: machine.clone(),
         role: ctx.options.role,
@@ -148,22 +148,19 @@ async fn prepare(ctx: &Context) -> Result<(), Trouble> {
         migration: ctx.options.migration.clone(),
         domain_state: old.as_ref().map_or(DomainState::Ready, |r| r.value.domain_state),
     };
-    let data = records::encode(&record)?;
     match old {
         Some(old) if old.value == record => {}
         Some(old) => {
-            store.set(&path, data, Version(old.version)).await?;
+            records::set(store, ctx.me(), &old, &record).await?;
         }
-        None => {
-            store.create(&path, data, CreateMode::Persistent).await?;
-        }
+        None => records::create(store, ctx.me(), &record).await?,
     }
     Ok(())
 }
 
 /// Makes this session's sign of life, in place of a dead predecessor's.
 async fn enter(ctx: &Context) -> Result<(), Trouble> {
-    let path = layout::node_session(ctx.me());
+    let path = NodeSession::path(ctx.me());
     let mine = NodeSession {
         schema: NODE_SCHEMA,
         instance: ctx.options.instance,
@@ -171,12 +168,12 @@ async fn enter(ctx: &Context) -> Result<(), Trouble> {
         boot: ctx.options.boot.clone(),
         started: ctx.wall(),
     };
-    if let Some(old) = records::read::<NodeSession>(&*ctx.store, &path).await? {
+    if let Some(old) = records::read::<NodeSession>(&*ctx.store, ctx.me()).await? {
         if old.value.machine != mine.machine {
             let (name, machine) = (ctx.me().clone(), old.value.machine);
             return Err(Trouble::Join(JoinError::NameTaken { name, machine }));
         }
-        match ctx.store.delete(&path, Some(Version(old.version))).await {
+        match ctx.store.delete(&path, Some(old.version)).await {
             Ok(()) | Err(StoreError::NotFound(_)) => {}
             Err(error) => return Err(error.into()),
         }
@@ -227,7 +224,7 @@ async fn report(ctx: &Context, ready: &watch::Sender<bool>) {
         drain.mark_unchanged();
         networks.mark_unchanged();
         let status = observe(ctx, DaemonState::Run).await;
-        match records::put(&*ctx.store, &layout::node_status(ctx.me()), &status).await {
+        match records::put(&*ctx.store, ctx.me(), &status).await {
             Ok(()) => {
                 if !ready.send_replace(true) {
                     tracing::info!(node = %ctx.me(), "ready for work");
@@ -299,7 +296,7 @@ async fn observe(ctx: &Context, daemon: DaemonState) -> NodeStatus {
 /// Tells the others that this daemon stops on purpose. Guests keep running.
 pub(crate) async fn leave(ctx: &Context) {
     let status = observe(ctx, DaemonState::Stop).await;
-    if let Err(error) = records::put(&*ctx.store, &layout::node_status(ctx.me()), &status).await {
+    if let Err(error) = records::put(&*ctx.store, ctx.me(), &status).await {
         tracing::warn!(%error, "could not tell the cluster that this node's daemon stops on purpose");
     }
 }

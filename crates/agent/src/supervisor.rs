@@ -22,8 +22,10 @@ struct Supervisor {
     tasks: JoinSet<(Uuid, u64)>,
     ids: BTreeMap<Id, Uuid>,
     bells: BTreeMap<Uuid, watch::Sender<u64>>,
-    /// What each VM looked like when its bell was last rung for it.
-    shown: BTreeMap<Uuid, Arc<VmView>>,
+    /// The view that was looked at last.
+    seen: Arc<ClusterView>,
+    /// VMs whose task failed: they get another at the next rescan, not at once, lest it fail all the time.
+    failed: BTreeSet<Uuid>,
 }
 
 /// Runs until dropped; the VMs' tasks are dropped with it.
@@ -37,7 +39,8 @@ pub(crate) async fn run(ctx: Arc<Context>) {
         tasks: JoinSet::new(),
         ids: BTreeMap::new(),
         bells: BTreeMap::new(),
-        shown: BTreeMap::new(),
+        seen: Arc::default(),
+        failed: BTreeSet::new(),
     };
     // Nothing is decided before the first whole view is there.
     let mut freshness = ctx.views.freshness();
@@ -54,7 +57,7 @@ pub(crate) async fn run(ctx: Arc<Context>) {
             changed = views.changed() => {
                 if changed.is_err() { return }
                 let view = views.borrow_and_update().clone();
-                supervisor.look_at(&view);
+                supervisor.look_at(view);
             }
             event = events.recv() => match event {
                 Ok(Event::Domain(uuid)) => supervisor.ring(uuid),
@@ -67,6 +70,7 @@ pub(crate) async fn run(ctx: Arc<Context>) {
             () = ctx.clock.until(rescan) => {
                 rescan = Some(ctx.clock.now().after(RESCAN));
                 supervisor.ring_all();
+                std::mem::take(&mut supervisor.failed).into_iter().for_each(|uuid| supervisor.ring(uuid));
                 if listing.is_empty() {
                     let hypervisor = ctx.hypervisor.clone();
                     listing.spawn(async move { hypervisor.domains().await });
@@ -83,27 +87,14 @@ pub(crate) async fn run(ctx: Arc<Context>) {
 }
 
 impl Supervisor {
-    /// Rings for every VM of this node that changed in the view.
-    fn look_at(&mut self, view: &ClusterView) {
-        let me = self.ctx.me().clone();
-        let concerns = |vm: &VmView| {
-            let (record, claim) = (&vm.record.value, vm.claim.as_ref().map(|c| &c.value));
-            let comes = record.state.destination() == Some(&me) || claim.is_some_and(|c| c.to.as_ref() == Some(&me));
-            record.node.as_ref() == Some(&me) || claim.is_some_and(|c| c.is_held_by(&me)) || comes
-        };
-        let mut ring = BTreeSet::new();
-        for (uuid, vm) in &view.vms {
-            let has_task = self.bells.contains_key(uuid);
-            if (has_task || concerns(vm)) && self.shown.get(uuid).is_none_or(|old| !Arc::ptr_eq(old, vm)) {
-                self.shown.insert(*uuid, vm.clone());
-                ring.insert(*uuid);
+    /// Rings for every VM of this node that changed in the view since the last look.
+    fn look_at(&mut self, view: Arc<ClusterView>) {
+        let seen = std::mem::replace(&mut self.seen, view.clone());
+        for uuid in view.vms.changes(&seen.vms) {
+            let concerns = |vm: &Arc<VmView>| vm.concerns(self.ctx.me());
+            if self.bells.contains_key(uuid) || view.vms.get(uuid).is_some_and(concerns) {
+                self.ring(*uuid);
             }
-        }
-        let gone = self.shown.keys().filter(|uuid| !view.vms.contains_key(uuid)).copied();
-        ring.extend(gone.collect::<Vec<_>>());
-        self.shown.retain(|uuid, _| view.vms.contains_key(uuid));
-        for uuid in ring {
-            self.ring(uuid);
         }
     }
 
@@ -140,9 +131,9 @@ impl Supervisor {
             }
             Err(error) => {
                 let Some(uuid) = self.ids.remove(&error.id()) else { return };
-                tracing::error!(vm = %uuid, %error, "a VM's task failed; the next look at it starts another");
+                tracing::error!(vm = %uuid, %error, "a VM's task failed; the next rescan starts another");
                 self.bells.remove(&uuid);
-                self.shown.remove(&uuid);
+                self.failed.insert(uuid);
                 return;
             }
         };
@@ -153,7 +144,6 @@ impl Supervisor {
             }
             _ => {
                 self.bells.remove(&uuid);
-                self.shown.remove(&uuid);
             }
         }
     }

@@ -1,4 +1,6 @@
 //! Keeps the decoded view of the cluster current and hands it out.
+//!
+//! Whoever waits for a change of one thing keeps the view that it saw last and asks what differs ([`drover_model::view::Table::changes`]).
 
 use drover_model::{ClusterView, RecordPath, layout};
 use drover_store::{Record, Store, mirror};
@@ -26,6 +28,20 @@ impl Views {
     /// How far the view can be trusted to be the present state.
     pub(crate) fn freshness(&self) -> watch::Receiver<mirror::Freshness> {
         self.freshness.clone()
+    }
+}
+
+/// Waits until the view differs from the one that was seen last in what is of interest. Safe to cancel: nothing is lost.
+pub(crate) async fn differs(
+    views: &mut watch::Receiver<Arc<ClusterView>>,
+    seen: &ClusterView,
+    of_interest: impl Fn(&ClusterView, &ClusterView) -> bool,
+) -> Result<(), watch::error::RecvError> {
+    loop {
+        if of_interest(seen, &views.borrow_and_update()) {
+            return Ok(());
+        }
+        views.changed().await?;
     }
 }
 
@@ -58,7 +74,7 @@ impl mirror::Sink for Decoder {
     fn replace_all(&mut self, records: Vec<(RecordPath, Record)>) {
         let mut view = ClusterView::default();
         for (path, record) in &records {
-            view.apply(path, Some((&record.data, record.version.0)));
+            view.apply(path, Some((&record.data, record.version)));
         }
         self.sender.send_replace(Arc::new(view));
     }
@@ -66,7 +82,7 @@ impl mirror::Sink for Decoder {
     fn apply(&mut self, changes: Vec<(RecordPath, Option<Record>)>) {
         let mut view = ClusterView::clone(&self.sender.borrow());
         for (path, record) in &changes {
-            view.apply(path, record.as_ref().map(|r| (r.data.as_slice(), r.version.0)));
+            view.apply(path, record.as_ref().map(|r| (r.data.as_slice(), r.version)));
         }
         self.sender.send_replace(Arc::new(view));
     }

@@ -19,6 +19,6 @@ pub(crate) fn check(view: &ClusterView, headers: &HeaderMap) -> Result<(), ApiEr
     let Some(given) = given.map(str::trim).filter(|g| !g.is_empty()) else { return refused("a token is needed") };
     let hash = tokens::hash(given);
     let known =
-        view.tokens.values().fold(Choice::from(0), |found, t| found | t.sha256.as_bytes().ct_eq(hash.as_bytes()));
+        view.tokens().values().fold(Choice::from(0), |found, t| found | t.sha256.as_bytes().ct_eq(hash.as_bytes()));
     if bool::from(known) { Ok(()) } else { refused("the token is not known to this cluster") }
 }

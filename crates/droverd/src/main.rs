@@ -232,7 +232,7 @@ async fn announce(mut handle: NodeHandle, token: String, name: NodeName) {
         tracing::warn!(%error, "this node's token is not known to the cluster yet");
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
-    let known = |view: &Arc<drover_model::ClusterView>| view.tokens.contains_key(&token_name);
+    let known = |view: &Arc<drover_model::ClusterView>| view.tokens().contains_key(&token_name);
     if handle.views().wait_for(known).await.is_err() {
         return;
     }

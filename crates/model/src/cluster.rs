@@ -1,6 +1,12 @@
 //! What is stored once for the whole cluster: its configuration, the API's tokens, and the faults that people should know of.
 
-use crate::{meta::Selector, name::TokenName, units::WallTime, words::words};
+use crate::{
+    meta::Selector,
+    name::TokenName,
+    record::{Only, RecordKind, Writer},
+    units::WallTime,
+    words::words,
+};
 use serde::{Deserialize, Serialize};
 
 /// The layout version of the whole tree (`/schema`) and of this module's records.
@@ -125,4 +131,48 @@ pub struct Fault {
     /// When somebody acknowledged it.
     #[serde(default)]
     pub acknowledged_at: Option<WallTime>,
+}
+
+impl RecordKind for ClusterConfig {
+    type Key = Only;
+    const AT: &'static str = "/config";
+    const SCHEMA: u32 = CLUSTER_SCHEMA;
+    const WRITER: Writer = Writer::Requests;
+    /// Maintenance must not end, nor a limit fall, because somebody wrote something new.
+    const KEEPS_LAST: bool = true;
+    fn schema(&self) -> u32 {
+        self.schema
+    }
+}
+
+impl RecordKind for Token {
+    type Key = TokenName;
+    const AT: &'static str = "/tokens/*";
+    const SCHEMA: u32 = CLUSTER_SCHEMA;
+    const WRITER: Writer = Writer::Requests;
+    fn schema(&self) -> u32 {
+        self.schema
+    }
+}
+
+impl RecordKind for Fault {
+    type Key = String;
+    const AT: &'static str = "/faults/*";
+    const SCHEMA: u32 = CLUSTER_SCHEMA;
+    const WRITER: Writer = Writer::Node;
+    fn schema(&self) -> u32 {
+        self.schema
+    }
+}
+
+/// `/schema`: the layout of the tree. A daemon that knows an earlier one only does not join.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Layout(pub u32);
+
+impl RecordKind for Layout {
+    type Key = Only;
+    const AT: &'static str = "/schema";
+    const SCHEMA: u32 = CLUSTER_SCHEMA;
+    const WRITER: Writer = Writer::Node;
 }

@@ -2,7 +2,8 @@
 //!
 //! * [`name`], [`path`], [`units`], [`obs`], [`words`]: the words that everything else is spelled with.
 //! * [`vm`], [`meta`], [`node`], [`primary`], [`cluster`]: the records. [`domain`]: the libvirt XML inside a VM's record.
-//! * [`view`]: all records of a cluster, decoded.
+//! * [`record`]: what a kind of record is. [`shelf`]: the list of the kinds, and the decoded records of each.
+//! * [`view`]: all records of a cluster, joined. [`usage`]: what of each node is given out.
 //! * [`wire`]: what the HTTP API takes and answers.
 //! * [`dice`]: chance from a seed, for simulation.
 
@@ -15,7 +16,10 @@ pub mod node;
 pub mod obs;
 pub mod path;
 pub mod primary;
+pub mod record;
+pub mod shelf;
 pub mod units;
+pub mod usage;
 pub mod view;
 pub mod vm;
 pub mod wire;
@@ -30,10 +34,13 @@ pub use node::{CoordinatorState, DaemonState, DomainState, DrainReport, NodeReco
 pub use obs::Obs;
 pub use path::{BadPath, RecordPath, layout};
 pub use primary::{Cidr, FailedHandoff, FloatingAddress, Handoff, Lease, Phase, Primary};
+pub use record::{Kept, Only, RecordKind, Stored, Unreadable, Version};
+pub use shelf::{Shelf, Shelved};
 pub use units::{Bytes, Mono, WallTime};
-pub use view::{ClusterView, NodeView, Stored, VmView};
+pub use usage::Usage;
+pub use view::{ClusterView, NodeView, VmView};
 pub use vm::{
-    Arrival, AtRest, Claim, Demand, Epoch, Generation, How, MoveFailure, MoveKind, OffReason, Progress, RunState,
-    VmRecord, VmState, VmStatus,
+    Arrival, AtRest, Claim, Demand, Epoch, Generation, How, MoveFailure, MoveKind, NameEntry, OffReason, Progress,
+    RunState, VmRecord, VmState, VmStatus,
 };
 pub use words::UnknownWord;

@@ -1,7 +1,7 @@
 //! Names that people give to things, checked once at the edge and trusted afterwards.
 
 use serde::{Deserialize, Serialize};
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, sync::Arc};
 
 /// The longest name of a node or VM, in bytes: the limit of a DNS label (RFC 1035, 2.3.4), for both become host names.
 pub const NAME_MAX: usize = 63;
@@ -57,13 +57,13 @@ macro_rules! name_type {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
-        pub struct $ty(String);
+        pub struct $ty(Arc<str>);
 
         impl $ty {
             /// Checks and wraps a name.
             pub fn new(name: &str) -> Result<Self, BadName> {
                 check($kind, name, $max, $dots)?;
-                Ok($ty(name.to_owned()))
+                Ok($ty(name.into()))
             }
             /// The name as text.
             pub fn as_str(&self) -> &str {
@@ -94,7 +94,7 @@ macro_rules! name_type {
         }
         impl From<$ty> for String {
             fn from(n: $ty) -> String {
-                n.0
+                n.as_str().to_owned()
             }
         }
     };

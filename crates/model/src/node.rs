@@ -3,6 +3,7 @@
 use crate::{
     domain::DomainType,
     name::{NodeName, VmName},
+    record::{RecordKind, Writer},
     units::{Bytes, WallTime},
     words::words,
 };
@@ -183,6 +184,65 @@ pub struct NodeSession {
     pub boot: String,
     /// When the daemon started; for people.
     pub started: WallTime,
+}
+
+impl RecordKind for NodeRecord {
+    type Key = NodeName;
+    const AT: &'static str = "/nodes/*";
+    const SCHEMA: u32 = NODE_SCHEMA;
+    const WRITER: Writer = Writer::Requests;
+
+    fn schema(&self) -> u32 {
+        self.schema
+    }
+
+    /// That there is such a node, and how it is reached. It takes no VMs.
+    fn salvage(name: &NodeName, document: &serde_json::Value) -> Option<NodeRecord> {
+        let text = |field: &str| document.get(field).and_then(serde_json::Value::as_str).unwrap_or_default().to_owned();
+        let role = document.get("role").cloned().and_then(|role| serde_json::from_value(role).ok());
+        Some(NodeRecord {
+            schema: NODE_SCHEMA,
+            name: name.clone(),
+            machine: text("machine"),
+            role: role.unwrap_or_default(),
+            api: text("api"),
+            migration: text("migration"),
+            domain_state: DomainState::Flushed,
+        })
+    }
+}
+
+impl RecordKind for NodeStatus {
+    type Key = NodeName;
+    const AT: &'static str = "/nodes/*/status";
+    const SCHEMA: u32 = NODE_SCHEMA;
+    const WRITER: Writer = Writer::Node;
+    fn schema(&self) -> u32 {
+        self.schema
+    }
+}
+
+impl RecordKind for NodeSession {
+    type Key = NodeName;
+    const AT: &'static str = "/nodes/*/session";
+    const SCHEMA: u32 = NODE_SCHEMA;
+    const WRITER: Writer = Writer::Node;
+
+    fn schema(&self) -> u32 {
+        self.schema
+    }
+
+    /// That the daemon lives is what counts.
+    fn salvage(_: &NodeName, document: &serde_json::Value) -> Option<NodeSession> {
+        let text = |field: &str| document.get(field).and_then(serde_json::Value::as_str).unwrap_or_default();
+        Some(NodeSession {
+            schema: NODE_SCHEMA,
+            instance: text("instance").parse().unwrap_or(Uuid::nil()),
+            machine: text("machine").to_owned(),
+            boot: text("boot").to_owned(),
+            started: WallTime(0),
+        })
+    }
 }
 
 #[cfg(test)]

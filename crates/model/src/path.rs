@@ -1,15 +1,13 @@
-//! Where records live: typed paths, and the layout of the whole tree in one place.
+//! Where records live: typed paths.
 
-use crate::name::{NodeName, VmName};
 use serde::{Deserialize, Serialize};
-use std::{fmt, str::FromStr};
-use uuid::Uuid;
+use std::{fmt, str::FromStr, sync::Arc};
 
 /// The absolute path of a record: `/` or `/a/b`, without empty, `.` or `..` parts, control characters or a trailing slash
 /// (the rules of ZooKeeper).
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct RecordPath(String);
+pub struct RecordPath(Arc<str>);
 
 /// A text that is no record path.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -19,7 +17,7 @@ pub struct BadPath(String);
 impl RecordPath {
     /// The root of the tree.
     pub fn root() -> Self {
-        RecordPath("/".to_owned())
+        RecordPath("/".into())
     }
 
     /// Checks and wraps a path.
@@ -32,7 +30,7 @@ impl RecordPath {
         let good = rest
             .split('/')
             .all(|part| !part.is_empty() && part != "." && part != ".." && !part.chars().any(char::is_control));
-        if good { Ok(RecordPath(path.to_owned())) } else { Err(bad()) }
+        if good { Ok(RecordPath(path.into())) } else { Err(bad()) }
     }
 
     /// The record `name` below this one. `name` must be one part; anything else is an error.
@@ -40,22 +38,36 @@ impl RecordPath {
         if name.contains('/') {
             return Err(BadPath(name.to_owned()));
         }
-        Self::new(&if self.0 == "/" { format!("/{name}") } else { format!("{}/{name}", self.0) })
+        Self::new(&if &*self.0 == "/" { format!("/{name}") } else { format!("{}/{name}", self.0) })
     }
 
-    /// For names that are known to be good parts (checked names, UUIDs, constants).
-    fn child(&self, name: impl fmt::Display) -> Self {
-        RecordPath(if self.0 == "/" { format!("/{name}") } else { format!("{}/{name}", self.0) })
+    /// The path of a record of the kind with this pattern: `*` stands for the key.
+    pub(crate) fn from_pattern(pattern: &str, key: &impl fmt::Display) -> Self {
+        match pattern.split_once('*') {
+            Some((before, after)) => RecordPath(format!("{before}{key}{after}").into()),
+            None => RecordPath(pattern.into()),
+        }
+    }
+
+    /// The part that stands for `*` if the path matches the pattern; the empty text if there is no `*` in it.
+    pub(crate) fn match_pattern(&self, pattern: &str) -> Option<&str> {
+        match pattern.split_once('*') {
+            Some((before, after)) => {
+                let key = self.0.strip_prefix(before)?.strip_suffix(after)?;
+                (!key.is_empty() && !key.contains('/')).then_some(key)
+            }
+            None => (&*self.0 == pattern).then_some(""),
+        }
     }
 
     /// The record above; `None` for the root.
     pub fn parent(&self) -> Option<Self> {
-        if self.0 == "/" {
+        if &*self.0 == "/" {
             return None;
         }
         match self.0.rfind('/') {
             Some(0) | None => Some(Self::root()),
-            Some(at) => Some(RecordPath(self.0[..at].to_owned())),
+            Some(at) => Some(RecordPath(self.0[..at].into())),
         }
     }
 
@@ -71,9 +83,9 @@ impl RecordPath {
 
     /// Whether `self` is `other` or below it.
     pub fn is_within(&self, other: &RecordPath) -> bool {
-        other.0 == "/"
+        &*other.0 == "/"
             || self.0 == other.0
-            || (self.0.starts_with(&other.0) && self.0.as_bytes().get(other.0.len()) == Some(&b'/'))
+            || (self.0.starts_with(&*other.0) && self.0.as_bytes().get(other.0.len()) == Some(&b'/'))
     }
 
     /// The same record after its ancestor (or itself) `from` became `to`; `None` when it is not within `from`.
@@ -81,11 +93,11 @@ impl RecordPath {
         if !self.is_within(from) {
             return None;
         }
-        let rest = if from.0 == "/" { self.0.as_str() } else { &self.0[from.0.len()..] };
-        Some(RecordPath(match (to.0.as_str(), rest) {
-            (to, "" | "/") => to.to_owned(),
-            ("/", rest) => rest.to_owned(),
-            (to, rest) => format!("{to}{rest}"),
+        let rest = if &*from.0 == "/" { &*self.0 } else { &self.0[from.0.len()..] };
+        Some(RecordPath(match (&*to.0, rest) {
+            (to, "" | "/") => to.into(),
+            ("/", rest) => rest.into(),
+            (to, rest) => format!("{to}{rest}").into(),
         }))
     }
 
@@ -123,114 +135,25 @@ impl TryFrom<String> for RecordPath {
 
 impl From<RecordPath> for String {
     fn from(p: RecordPath) -> String {
-        p.0
+        p.as_str().to_owned()
     }
 }
 
-/// The layout of the tree: which record is where. Nothing else in the code spells a path.
+/// Places of the tree that are no kind of record ([`crate::RecordKind::AT`] says where those are).
 pub mod layout {
-    use super::*;
+    use super::RecordPath;
 
-    fn top(name: &'static str) -> RecordPath {
-        RecordPath::root().child(name)
+    fn at(path: &str) -> RecordPath {
+        RecordPath(path.into())
     }
 
-    /// The version of this layout.
-    pub fn schema() -> RecordPath {
-        top("schema")
-    }
-    /// What holds for the whole cluster.
-    pub fn config() -> RecordPath {
-        top("config")
-    }
-    /// Parent of the nodes.
-    pub fn nodes() -> RecordPath {
-        top("nodes")
-    }
-    /// A node's configuration and its domain state.
-    pub fn node(name: &NodeName) -> RecordPath {
-        nodes().child(name)
-    }
-    /// What a node reports of itself.
-    pub fn node_status(name: &NodeName) -> RecordPath {
-        node(name).child("status")
-    }
-    /// Ephemeral: the node's daemon is alive.
-    pub fn node_session(name: &NodeName) -> RecordPath {
-        node(name).child("session")
-    }
-    /// Parent of the VMs.
-    pub fn vms() -> RecordPath {
-        top("vms")
-    }
-    /// A VM's definition, metadata and wanted state.
-    pub fn vm(uuid: &Uuid) -> RecordPath {
-        vms().child(uuid)
-    }
-    /// What the node that holds the VM reports of it.
-    pub fn vm_status(uuid: &Uuid) -> RecordPath {
-        vm(uuid).child("status")
-    }
-    /// Which node may run the VM.
-    pub fn vm_claim(uuid: &Uuid) -> RecordPath {
-        vm(uuid).child("claim")
-    }
-    /// What the node says to which the VM is to go.
-    pub fn vm_arrival(uuid: &Uuid) -> RecordPath {
-        vm(uuid).child("arrival")
-    }
-    /// Parent of the indexes of unique names.
-    pub fn names() -> RecordPath {
-        top("names")
-    }
-    /// Parent of the names of VMs.
-    pub fn vm_names() -> RecordPath {
-        names().child("vms")
-    }
-    /// Holds the UUID of the VM of this name.
-    pub fn vm_name(name: &VmName) -> RecordPath {
-        vm_names().child(name)
-    }
-    /// Parent of the API's tokens (their hashes).
-    pub fn tokens() -> RecordPath {
-        top("tokens")
-    }
-    /// One token's hash, by its name.
-    pub fn token(name: &str) -> RecordPath {
-        tokens().child(name)
-    }
-    /// Parent of the faults.
-    pub fn faults() -> RecordPath {
-        top("faults")
-    }
-    /// One fault.
-    pub fn fault(id: &str) -> RecordPath {
-        faults().child(id)
-    }
-    /// Who is the primary coordinator.
-    pub fn primary() -> RecordPath {
-        top("primary")
-    }
     /// Parent of the leases of those that may have a primary service up.
     pub fn leases() -> RecordPath {
-        primary().child("leases")
+        at("/primary/leases")
     }
-    /// A node's lease.
-    pub fn lease(name: &NodeName) -> RecordPath {
-        leases().child(name)
-    }
-    /// Parent of the locks.
-    pub fn locks() -> RecordPath {
-        top("locks")
-    }
-    /// The lock of whoever needs the primary to stay where it is (shared), and of a handoff (exclusive).
+    /// The lock that whoever carries out a handoff of the primary holds.
     pub fn primary_lock() -> RecordPath {
-        locks().child("primary")
-    }
-
-    /// The records without content that must exist before any other, parents first. ([`primary`] has content, and exists before these.)
-    pub fn skeleton() -> Vec<RecordPath> {
-        vec![nodes(), vms(), names(), vm_names(), tokens(), faults(), leases(), locks(), primary_lock()]
+        at("/locks/primary")
     }
 }
 

@@ -3,7 +3,12 @@
 //! Two kinds of record. [`Primary`] says who has the role, and how far a handoff is. A [`Lease`] exists for each node that may have something
 //! up; that node rewrites it all the time, and for as long as the last rewriting is young nobody else may think that it has let go.
 
-use crate::{name::NodeName, vm::Epoch, words::words};
+use crate::{
+    name::NodeName,
+    record::{Only, RecordKind, Writer},
+    vm::Epoch,
+    words::words,
+};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeSet,
@@ -62,6 +67,26 @@ impl Primary {
     /// How far the handoff is.
     pub fn phase(&self) -> Option<Phase> {
         self.handoff.as_ref().map(|h| h.phase)
+    }
+}
+
+impl RecordKind for Primary {
+    type Key = Only;
+    const AT: &'static str = "/primary";
+    const SCHEMA: u32 = PRIMARY_SCHEMA;
+    const WRITER: Writer = Writer::Coordinators;
+    fn schema(&self) -> u32 {
+        self.schema
+    }
+}
+
+impl RecordKind for Lease {
+    type Key = NodeName;
+    const AT: &'static str = "/primary/leases/*";
+    const SCHEMA: u32 = PRIMARY_SCHEMA;
+    const WRITER: Writer = Writer::Coordinators;
+    fn schema(&self) -> u32 {
+        self.schema
     }
 }
 

@@ -1,95 +1,73 @@
-//! A node's copy of the records, decoded: what lists are answered from and decisions are made from.
+//! A node's copy of the records, decoded and joined: what lists are answered from and decisions are made from.
 //!
-//! [`ClusterView::apply`] folds one record in. Values are shared (`Arc`), so that a copy of the whole view costs little and
-//! readers keep the one they have while the next is being made. A record that cannot be decoded is not in the lists; it is named in
-//! [`ClusterView::broken`], with the reason, and costs health until somebody mends it.
+//! [`ClusterView::apply`] folds one record in: it goes on the shelf of its kind ([`crate::shelf`]), and the VM or node that it belongs to is
+//! joined anew. With the VMs go indexes: by name, by the nodes that they concern, by whether they move; and what of each node is given out.
+//!
+//! Maps and values are shared (`imbl`, `Arc`): a copy of the whole view costs nothing, readers keep the one they have while the next is being made,
+//! and what differs between two of them is found in a time that depends on what changed ([`Table::changes`]), not on how much there is.
+//!
+//! A record that cannot be decoded is named in [`ClusterView::broken`], with the reason, and costs health until somebody mends it.
+
+mod node;
+mod vm;
+
+pub use node::NodeView;
+pub use vm::VmView;
 
 use crate::{
     cluster::{ClusterConfig, Fault, Token},
-    domain::{self, devices::Devices},
-    name::{NodeName, TokenName, VmName},
-    node::{CoordinatorState, DaemonState, NodeRecord, NodeSession, NodeStatus, Role},
+    name::{NodeName, VmName},
+    node::{CoordinatorState, NodeRecord, NodeSession, NodeStatus},
     path::RecordPath,
-    primary::{Phase, Primary},
-    vm::{Arrival, Claim, Demand, VmRecord, VmStatus},
+    primary::Primary,
+    record::{Kept, Unreadable, Version},
+    shelf::{Belongs, Shelf, Shelved, Shelves},
+    usage::{Tallies, Usage},
+    vm::{Arrival, Claim, VmRecord, VmStatus},
 };
-use serde::de::DeserializeOwned;
-use std::{collections::BTreeMap, sync::Arc};
+use imbl::{OrdMap, OrdSet, ordmap::DiffItem};
+use std::{fmt, ops::Deref, sync::Arc};
 use uuid::Uuid;
 
-/// A decoded record and the version to name when replacing it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Stored<T> {
-    /// What it says.
-    pub value: T,
-    /// Its version in the store.
-    pub version: i64,
-}
+/// A map that is read by all and changed by the view alone, for its indexes must agree with it.
+#[derive(Clone)]
+pub struct Table<K, V>(OrdMap<K, V>);
 
-/// A VM's records.
-#[derive(Debug, Clone, PartialEq)]
-pub struct VmView {
-    /// What is wanted.
-    pub record: Stored<VmRecord>,
-    /// Who may run it. (`None` only for a moment: the records come one by one.)
-    pub claim: Option<Stored<Claim>>,
-    /// What its node reports.
-    pub status: Option<VmStatus>,
-    /// What the node says to which it is to go.
-    pub arrival: Option<Stored<Arrival>>,
-    /// Read from the definition once.
-    pub demand: Demand,
-    /// Read from the definition once, for people.
-    pub devices: Arc<Devices>,
-}
-
-/// A node's three records.
-#[derive(Debug, Clone, PartialEq)]
-pub struct NodeView {
-    /// What it is meant to be.
-    pub record: Stored<NodeRecord>,
-    /// What it reports.
-    pub status: Option<NodeStatus>,
-    /// Its daemon's sign of life.
-    pub session: Option<NodeSession>,
-}
-
-impl NodeView {
-    /// What its daemon does, as the others see it: a report counts while its session lives.
-    pub fn daemon_state(&self) -> DaemonState {
-        match (&self.session, self.status.as_ref().map(|s| s.daemon)) {
-            (Some(_), Some(state)) if state != DaemonState::Stop => state,
-            (Some(_), _) => DaemonState::Init,
-            (None, Some(DaemonState::Stop)) => DaemonState::Stop,
-            (None, _) => DaemonState::Dead,
-        }
-    }
-
-    /// The part that it plays.
-    pub fn coordinator_state(&self, primary: &Primary) -> CoordinatorState {
-        let me = &self.record.value.name;
-        let passing = primary.phase().is_some_and(|phase| !matches!(phase, Phase::Lock | Phase::Back));
-        if primary.is_held_by(me) {
-            if passing { CoordinatorState::Relinquish } else { CoordinatorState::Primary }
-        } else if primary.candidate() == Some(me) && primary.phase() != Some(Phase::Back) {
-            CoordinatorState::Takeover
-        } else {
-            match self.record.value.role {
-                Role::Hypervisor => CoordinatorState::Client,
-                Role::Coordinator => CoordinatorState::Secondary,
-            }
-        }
+impl<K, V> Default for Table<K, V> {
+    fn default() -> Self {
+        Table(OrdMap::new())
     }
 }
 
-/// Parts of a VM or node whose main record has not come (or has gone).
-#[derive(Debug, Clone, Default)]
-struct Early {
-    claim: Option<Stored<Claim>>,
-    vm_status: Option<VmStatus>,
-    arrival: Option<Stored<Arrival>>,
-    node_status: Option<NodeStatus>,
-    session: Option<NodeSession>,
+impl<K, V> Deref for Table<K, V> {
+    type Target = OrdMap<K, V>;
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+impl<'a, K: Ord, V> IntoIterator for &'a Table<K, V> {
+    type Item = (&'a K, &'a V);
+    type IntoIter = imbl::ordmap::Iter<'a, K, V, imbl::shared_ptr::DefaultSharedPtr>;
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.iter()
+    }
+}
+
+impl<K: Ord + fmt::Debug, V: fmt::Debug> fmt::Debug for Table<K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl<K: Ord + Clone, T: PartialEq> Table<K, Arc<T>> {
+    /// The keys of what was added, changed or removed since `old`.
+    pub fn changes<'a>(&'a self, old: &'a Self) -> impl Iterator<Item = &'a K> {
+        old.0.diff(&self.0).map(|item| match item {
+            DiffItem::Add(key, _) | DiffItem::Remove(key, _) => key,
+            DiffItem::Update { new: (key, _), .. } => key,
+        })
+    }
 }
 
 /// Everything that is known of the cluster.
@@ -97,21 +75,22 @@ struct Early {
 pub struct ClusterView {
     /// What holds for the whole cluster.
     pub config: ClusterConfig,
-    /// Who is the primary, and the version of that record; `None`: it has not been read.
-    pub primary: Option<Stored<Primary>>,
+    /// Who is the primary; `None`: it has not been read.
+    pub primary: Option<Kept<Primary>>,
     /// Nodes by name.
-    pub nodes: BTreeMap<NodeName, Arc<NodeView>>,
+    pub nodes: Table<NodeName, Arc<NodeView>>,
     /// VMs by UUID.
-    pub vms: BTreeMap<Uuid, Arc<VmView>>,
+    pub vms: Table<Uuid, Arc<VmView>>,
     /// The UUIDs of the VMs' names.
-    pub names: BTreeMap<VmName, Uuid>,
-    /// The API's tokens by name.
-    pub tokens: BTreeMap<TokenName, Arc<Token>>,
-    /// Faults by id.
-    pub faults: BTreeMap<String, Arc<Fault>>,
-    /// Records that could not be decoded, and why.
-    pub broken: BTreeMap<RecordPath, String>,
-    early: BTreeMap<RecordPath, Early>,
+    pub names: Table<VmName, Uuid>,
+    /// Records that cannot be decoded, and why.
+    pub broken: Table<RecordPath, Arc<Unreadable>>,
+    shelves: Shelves,
+    /// The VMs that concern a node: assigned to it, held by it, at home there, or coming to it.
+    concerns: OrdMap<NodeName, OrdSet<Uuid>>,
+    /// The VMs that are to move, or may be on their way.
+    moving: OrdSet<Uuid>,
+    tallies: Tallies,
 }
 
 impl ClusterView {
@@ -119,6 +98,42 @@ impl ClusterView {
     pub fn vm(&self, name_or_uuid: &str) -> Option<&Arc<VmView>> {
         let by_uuid = || Uuid::parse_str(name_or_uuid).ok().and_then(|u| self.vms.get(&u));
         VmName::new(name_or_uuid).ok().and_then(|n| self.names.get(&n)).and_then(|u| self.vms.get(u)).or_else(by_uuid)
+    }
+
+    /// The records of a kind that stands for itself.
+    pub fn shelf<T: Shelved>(&self) -> &Shelf<T> {
+        self.shelves.of()
+    }
+
+    /// The API's tokens by name.
+    pub fn tokens(&self) -> &Shelf<Token> {
+        self.shelf()
+    }
+
+    /// Faults by id.
+    pub fn faults(&self) -> &Shelf<Fault> {
+        self.shelf()
+    }
+
+    /// The VMs that concern a node: assigned to it, held by it, at home there, or coming to it; by UUID.
+    pub fn vms_of(&self, node: &NodeName) -> impl Iterator<Item = &Arc<VmView>> {
+        let uuids = self.concerns.get(node).into_iter().flat_map(|uuids| uuids.iter());
+        uuids.filter_map(|uuid| self.vms.get(uuid))
+    }
+
+    /// The VMs that are to move, or whose guest may be on its way; by UUID.
+    pub fn moving(&self) -> impl Iterator<Item = &Arc<VmView>> {
+        self.moving.iter().filter_map(|uuid| self.vms.get(uuid))
+    }
+
+    /// What of every node is given out.
+    pub fn tallies(&self) -> &Tallies {
+        &self.tallies
+    }
+
+    /// What of a node is given out.
+    pub fn usage(&self, node: &NodeName) -> Usage {
+        self.tallies.usage(node)
     }
 
     /// The part that a node plays.
@@ -141,149 +156,110 @@ impl ClusterView {
     }
 
     /// Folds in what a record is now; `None`: it does not exist.
-    pub fn apply(&mut self, path: &RecordPath, data: Option<(&[u8], i64)>) {
-        self.broken.remove(path);
-        let parts: Vec<&str> = path.parts().collect();
-        match parts.as_slice() {
-            ["config"] => self.config = self.decode(path, data).map(|s| s.value).unwrap_or_default(),
-            ["primary"] => self.primary = self.decode(path, data),
-            ["nodes", name] => {
-                let record = self.decode(path, data);
-                if let Ok(name) = NodeName::new(name) {
-                    self.put_node(path, name, record);
-                }
-            }
-            ["nodes", name, part @ ("status" | "session")] => {
-                let (Ok(name), Some(owner)) = (NodeName::new(name), path.parent()) else { return };
-                let (mut status, mut session) = (None, None);
-                match *part {
-                    "status" => status = Some(self.decode(path, data).map(|s| s.value)),
-                    _ => session = Some(self.decode(path, data).map(|s| s.value)),
-                }
-                let (early, node) = (&mut self.early, self.nodes.get_mut(&name).map(Arc::make_mut));
-                let (to_status, to_session) = match node {
-                    Some(node) => (&mut node.status, &mut node.session),
-                    None => {
-                        let early = early.entry(owner).or_default();
-                        (&mut early.node_status, &mut early.session)
-                    }
-                };
-                if let Some(status) = status {
-                    *to_status = status;
-                }
-                if let Some(session) = session {
-                    *to_session = session;
-                }
-            }
-            ["vms", uuid] => {
-                let record = self.decode(path, data);
-                if let Ok(uuid) = Uuid::parse_str(uuid) {
-                    self.put_vm(path, uuid, record);
-                }
-            }
-            ["vms", uuid, part @ ("status" | "claim" | "arrival")] => {
-                let (Ok(uuid), Some(owner)) = (Uuid::parse_str(uuid), path.parent()) else { return };
-                let (mut status, mut claim, mut arrival) = (None, None, None);
-                match *part {
-                    "status" => status = Some(self.decode(path, data).map(|s| s.value)),
-                    "claim" => claim = Some(self.decode(path, data)),
-                    _ => arrival = Some(self.decode(path, data)),
-                }
-                let (early, vm) = (&mut self.early, self.vms.get_mut(&uuid).map(Arc::make_mut));
-                let (to_status, to_claim, to_arrival) = match vm {
-                    Some(vm) => (&mut vm.status, &mut vm.claim, &mut vm.arrival),
-                    None => {
-                        let early = early.entry(owner).or_default();
-                        (&mut early.vm_status, &mut early.claim, &mut early.arrival)
-                    }
-                };
-                if let Some(status) = status {
-                    *to_status = status;
-                }
-                if let Some(claim) = claim {
-                    *to_claim = claim;
-                }
-                if let Some(arrival) = arrival {
-                    *to_arrival = arrival;
-                }
-            }
-            ["tokens", name] => {
-                let token: Option<Stored<Token>> = self.decode(path, data);
-                if let Ok(name) = TokenName::new(name) {
-                    match token {
-                        Some(token) => self.tokens.insert(name, Arc::new(token.value)),
-                        None => self.tokens.remove(&name),
-                    };
-                }
-            }
-            ["faults", id] => {
-                let fault: Option<Stored<Fault>> = self.decode(path, data);
-                match fault {
-                    Some(fault) => self.faults.insert((*id).to_owned(), Arc::new(fault.value)),
-                    None => self.faults.remove(*id),
-                };
-            }
-            _ => {}
-        }
-    }
-
-    fn decode<T: DeserializeOwned>(&mut self, path: &RecordPath, data: Option<(&[u8], i64)>) -> Option<Stored<T>> {
-        let (bytes, version) = data?;
-        match serde_json::from_slice(bytes) {
-            Ok(value) => Some(Stored { value, version }),
-            Err(error) => {
-                self.broken.insert(path.clone(), error.to_string());
-                None
-            }
-        }
-    }
-
-    fn put_node(&mut self, path: &RecordPath, name: NodeName, record: Option<Stored<NodeRecord>>) {
-        let Some(record) = record else {
-            self.nodes.remove(&name);
-            self.early.remove(path);
-            return;
+    pub fn apply(&mut self, path: &RecordPath, data: Option<(&[u8], Version)>) {
+        let Some((belongs, problem)) = self.shelves.put(path, data) else { return };
+        match problem {
+            Some(problem) => self.broken.0.insert(path.clone(), problem),
+            None => self.broken.0.remove(path),
         };
-        match self.nodes.get_mut(&name) {
-            Some(node) => Arc::make_mut(node).record = record,
-            None => {
-                let early = self.early.remove(path).unwrap_or_default();
-                let node = NodeView { record, status: early.node_status, session: early.session };
-                self.nodes.insert(name, Arc::new(node));
+        match belongs {
+            Belongs::Vm(uuid) => self.join_vm(uuid),
+            Belongs::Node(name) => self.join_node(name),
+            Belongs::Alone => {
+                let config = self.shelf::<ClusterConfig>().only();
+                self.config = config.map(|config| config.value.clone()).unwrap_or_default();
+                self.primary = self.shelf::<Primary>().only().cloned();
             }
         }
     }
 
-    fn put_vm(&mut self, path: &RecordPath, uuid: Uuid, record: Option<Stored<VmRecord>>) {
-        if let Some(old) = self.vms.get(&uuid)
-            && self.names.get(&old.record.value.name) == Some(&uuid)
-        {
-            self.names.remove(&old.record.value.name);
-        }
-        let Some(record) = record else {
-            self.vms.remove(&uuid);
-            self.early.remove(path);
-            return;
+    /// The view with other records of one VM: what would be, or what was read since.
+    pub fn put_vm(&mut self, vm: &VmView) {
+        let uuid = vm.record.value.uuid;
+        VmRecord::shelf_mut(&mut self.shelves).set(uuid, Some(vm.record.clone()));
+        Claim::shelf_mut(&mut self.shelves).set(uuid, vm.claim.clone());
+        VmStatus::shelf_mut(&mut self.shelves).set(uuid, vm.status.clone());
+        Arrival::shelf_mut(&mut self.shelves).set(uuid, vm.arrival.clone());
+        self.enter_vm(uuid, Some(Arc::new(vm.clone())));
+    }
+
+    /// The same for a node.
+    pub fn put_node(&mut self, node: &NodeView) {
+        let name = node.record.value.name.clone();
+        NodeRecord::shelf_mut(&mut self.shelves).set(name.clone(), Some(node.record.clone()));
+        NodeStatus::shelf_mut(&mut self.shelves).set(name.clone(), node.status.clone());
+        NodeSession::shelf_mut(&mut self.shelves).set(name.clone(), node.session.clone());
+        self.nodes.0.insert(name, Arc::new(node.clone()));
+    }
+
+    /// The view with a VM as it would be after a change of its records. Returns whether there is such a VM.
+    pub fn change_vm(&mut self, uuid: &Uuid, change: impl FnOnce(&mut VmView)) -> bool {
+        let Some(mut vm) = self.vms.get(uuid).map(|vm| VmView::clone(vm)) else { return false };
+        change(&mut vm);
+        self.put_vm(&vm);
+        true
+    }
+
+    /// The same for a node.
+    pub fn change_node(&mut self, name: &NodeName, change: impl FnOnce(&mut NodeView)) -> bool {
+        let Some(mut node) = self.nodes.get(name).map(|node| NodeView::clone(node)) else { return false };
+        change(&mut node);
+        self.put_node(&node);
+        true
+    }
+
+    fn join_node(&mut self, name: NodeName) {
+        match NodeView::join(&self.shelves, &name) {
+            Some(node) => self.nodes.0.insert(name, Arc::new(node)),
+            None => self.nodes.0.remove(&name),
         };
-        self.names.insert(record.value.name.clone(), uuid);
-        match self.vms.get_mut(&uuid) {
-            Some(vm) => {
-                let vm = Arc::make_mut(vm);
-                if vm.record.value.xml != record.value.xml {
-                    vm.demand = domain::demand(&record.value.xml);
-                    vm.devices = Arc::new(Devices::read(&record.value.xml));
-                }
-                vm.record = record;
+    }
+
+    fn join_vm(&mut self, uuid: Uuid) {
+        let old = self.vms.get(&uuid).map(|vm| &**vm);
+        let new = VmView::join(&self.shelves, &uuid, old).map(Arc::new);
+        self.enter_vm(uuid, new);
+    }
+
+    /// Puts a VM in, with its indexes, in place of what was there.
+    fn enter_vm(&mut self, uuid: Uuid, new: Option<Arc<VmView>>) {
+        let old = match &new {
+            Some(vm) => self.vms.0.insert(uuid, vm.clone()),
+            None => self.vms.0.remove(&uuid),
+        };
+        if let Some(old) = &old {
+            self.tallies.remove(old);
+        }
+        if let Some(new) = &new {
+            self.tallies.add(new);
+        }
+        let name_of = |vm: &Arc<VmView>| vm.record.value.name.clone();
+        let (was, is) = (old.as_ref().map(name_of), new.as_ref().map(name_of));
+        if was != is {
+            if let Some(was) = was.filter(|was| self.names.get(was) == Some(&uuid)) {
+                self.names.0.remove(&was);
             }
-            None => {
-                let early = self.early.remove(path).unwrap_or_default();
-                let demand = domain::demand(&record.value.xml);
-                let devices = Arc::new(Devices::read(&record.value.xml));
-                let (claim, status, arrival) = (early.claim, early.vm_status, early.arrival);
-                let vm = VmView { record, claim, status, arrival, demand, devices };
-                self.vms.insert(uuid, Arc::new(vm));
+            if let Some(is) = is {
+                self.names.0.insert(is, uuid);
             }
         }
+        let was = old.as_ref().map(|vm| vm.nodes()).unwrap_or_default();
+        let is = new.as_ref().map(|vm| vm.nodes()).unwrap_or_default();
+        for node in was.iter().filter(|node| !is.contains(*node)) {
+            if let Some(uuids) = self.concerns.get_mut(*node) {
+                uuids.remove(&uuid);
+                if uuids.is_empty() {
+                    self.concerns.remove(*node);
+                }
+            }
+        }
+        for node in is.iter().filter(|node| !was.contains(*node)) {
+            self.concerns.entry((*node).clone()).or_default().insert(uuid);
+        }
+        match new.as_ref().is_some_and(|vm| vm.is_moving()) {
+            true => self.moving.insert(uuid),
+            false => self.moving.remove(&uuid),
+        };
     }
 }
 
@@ -291,7 +267,7 @@ impl ClusterView {
 mod tests {
     use super::*;
     use crate::{
-        path::layout,
+        record::RecordKind,
         vm::{Generation, VM_SCHEMA, VmState},
     };
 
@@ -317,27 +293,107 @@ mod tests {
         let claim = serde_json::to_vec(&Claim::never()).unwrap();
         let (a, b) = (serde_json::to_vec(&record("a")).unwrap(), serde_json::to_vec(&record("b")).unwrap());
         let mut view = ClusterView::default();
-        view.apply(&layout::vm_claim(&uuid), Some((&claim, 4)));
+        view.apply(&Claim::path(&uuid), Some((&claim, Version(4))));
         assert!(view.vms.is_empty());
-        view.apply(&layout::vm(&uuid), Some((&a, 7)));
+        view.apply(&VmRecord::path(&uuid), Some((&a, Version(7))));
         let vm = view.vm("a").unwrap();
-        assert_eq!((vm.record.version, vm.claim.as_ref().unwrap().version, vm.demand.vcpus), (7, 4, 1));
+        assert_eq!(
+            (vm.record.version, vm.claim.as_ref().unwrap().version, vm.demand.vcpus),
+            (Version(7), Version(4), 1)
+        );
         assert_eq!(view.vm(&uuid.to_string()).unwrap().record.value.name.as_str(), "a");
 
-        view.apply(&layout::vm(&uuid), Some((&b, 8)));
+        view.apply(&VmRecord::path(&uuid), Some((&b, Version(8))));
         assert!(view.vm("a").is_none() && view.vm("b").is_some(), "a rename frees the old name");
-        view.apply(&layout::vm_claim(&uuid), None);
-        view.apply(&layout::vm(&uuid), None);
+        // Whichever goes first, nothing is left of it.
+        view.apply(&VmRecord::path(&uuid), None);
+        view.apply(&Claim::path(&uuid), None);
         assert!(view.vms.is_empty() && view.names.is_empty());
+        assert!(view.shelf::<Claim>().is_empty() && view.concerns.is_empty() && view.tallies == Tallies::default());
+    }
+
+    #[test]
+    fn a_vm_that_cannot_be_read_keeps_its_name_its_node_and_its_room() {
+        let uuid = Uuid::from_u128(1);
+        let newer = r#"{"schema":7,"uuid":"x","name":"a","state":{"is":"hibernate"},"node":"n1","generation":{},
+            "xml":"<domain><memory>1024</memory><vcpu>2</vcpu></domain>"}"#;
+        let mut view = ClusterView::default();
+        view.apply(&VmRecord::path(&uuid), Some((newer.as_bytes(), Version(1))));
+        let vm = view.vm("a").unwrap();
+        let n1 = NodeName::new("n1").unwrap();
+        assert_eq!((&vm.record.value.state, vm.record.value.node.as_ref()), (&VmState::Unreadable, Some(&n1)));
+        assert!(vm.unreadable().is_some() && view.broken.len() == 1);
+        assert_eq!((view.usage(&n1).promised_vms, view.usage(&n1).promised_vcpus), (1, 2));
+        assert_eq!(view.vms_of(&n1).count(), 1);
+    }
+
+    #[test]
+    fn a_claim_that_cannot_be_read_is_not_the_same_as_none() {
+        let uuid = Uuid::from_u128(1);
+        let n1 = NodeName::new("n1").unwrap();
+        let record = VmRecord { node: Some(n1.clone()), ..record("a") };
+        let mut view = ClusterView::default();
+        view.apply(&VmRecord::path(&uuid), Some((&serde_json::to_vec(&record).unwrap(), Version(1))));
+        assert!(!view.vm("a").unwrap().is_held_by(&n1));
+        view.apply(&Claim::path(&uuid), Some((br#"{"schema":7,"node":["n1","n2"]}"#, Version(1))));
+        let vm = view.vm("a").unwrap();
+        assert!(vm.is_held_by(&n1) && !vm.is_free() && vm.unreadable().is_some());
+        assert_eq!(view.usage(&n1).promised_vms, 1);
+    }
+
+    /// The indexes are kept step by step; counted from scratch they are the same.
+    #[test]
+    fn indexes_agree_with_what_they_are_of() {
+        let name = |n: usize| NodeName::new(&format!("n{n}")).unwrap();
+        let mut dice = crate::Dice::new(7);
+        let mut view = ClusterView::default();
+        for step in 0..4000 {
+            let uuid = Uuid::from_u128(dice.roll(12) as u128);
+            let mut some = |n| (dice.roll(3) > 0).then(|| name(dice.roll(n as u64) as usize));
+            let (on, home, held, to) = (some(4), some(4), some(4), some(4));
+            let (path, data) = match dice.roll(4) {
+                0 => (VmRecord::path(&uuid), None),
+                1 => {
+                    let state = match (dice.roll(3), &to) {
+                        (0, Some(to)) => {
+                            VmState::Migrate { to: to.clone(), kind: crate::MoveKind::Migrate, how: crate::How::Live }
+                        }
+                        (1, _) => VmState::Stop,
+                        _ => VmState::Start,
+                    };
+                    let xml = format!("<domain><memory>{}</memory><vcpu>2</vcpu></domain>", dice.roll(9));
+                    let name = format!("v{}", uuid.as_u128());
+                    let record = VmRecord { uuid, state, node: on, last_node: home, xml, ..record(&name) };
+                    (VmRecord::path(&uuid), serde_json::to_vec(&record).ok())
+                }
+                2 => {
+                    let claim = Claim { node: held, to, ..Claim::never() };
+                    (Claim::path(&uuid), serde_json::to_vec(&claim).ok())
+                }
+                _ => (Claim::path(&uuid), None),
+            };
+            let before = view.clone();
+            view.apply(&path, data.as_deref().map(|data| (data, Version(step))));
+            let changed: Vec<&Uuid> = view.vms.changes(&before.vms).collect();
+            assert!(changed.iter().all(|changed| **changed == uuid), "{changed:?}");
+            let mut fresh = ClusterView::default();
+            for vm in view.vms.values() {
+                fresh.put_vm(vm);
+            }
+            assert_eq!(view.tallies, fresh.tallies);
+            assert_eq!((&view.concerns, &view.moving), (&fresh.concerns, &fresh.moving));
+            assert!(view.vms.values().all(|vm| view.vm(vm.record.value.name.as_str()) == Some(vm)));
+            assert_eq!(view.names.len(), view.vms.len());
+        }
     }
 
     #[test]
     fn what_cannot_be_decoded_is_shown_until_it_can() {
-        let path = layout::vm(&Uuid::from_u128(1));
+        let path = VmRecord::path(&Uuid::from_u128(1));
         let mut view = ClusterView::default();
-        view.apply(&path, Some((b"{", 1)));
+        view.apply(&path, Some((b"{", Version(1))));
         assert!(view.broken.contains_key(&path));
-        view.apply(&path, Some((&serde_json::to_vec(&record("a")).unwrap(), 2)));
+        view.apply(&path, Some((&serde_json::to_vec(&record("a")).unwrap(), Version(2))));
         assert!(view.broken.is_empty() && view.vms.len() == 1);
     }
 }

@@ -10,6 +10,7 @@
 use crate::{
     meta::VmMeta,
     name::{NodeName, VmName},
+    record::{RecordKind, Version, Writer},
     units::{Bytes, WallTime},
 };
 use serde::{Deserialize, Serialize};
@@ -63,6 +64,9 @@ pub enum VmState {
     },
     /// Is being built; not to be run yet.
     Provision,
+    /// The record cannot be read, so that nobody here knows what is wanted. Never stored.
+    #[serde(skip)]
+    Unreadable,
     /// The guest is asked to power off; when the deadline passes its power is cut.
     Shutdown {
         /// How long the guest has, in seconds.
@@ -136,7 +140,7 @@ impl From<AtRest> for VmState {
 
 impl VmState {
     /// Every word of [`VmState::word`], for filters and their error messages.
-    pub const WORDS: [&'static str; 11] = [
+    pub const WORDS: [&'static str; 12] = [
         "start",
         "stop",
         "disable",
@@ -148,6 +152,7 @@ impl VmState {
         "migrate-live",
         "unmigrate",
         "delete",
+        "unreadable",
     ];
 
     /// The one word by which users and existing clients know the state.
@@ -158,6 +163,7 @@ impl VmState {
             VmState::Disable => "disable",
             VmState::Fail { .. } => "fail",
             VmState::Provision => "provision",
+            VmState::Unreadable => "unreadable",
             VmState::Shutdown { .. } => "shutdown",
             VmState::Restart { .. } => "restart",
             VmState::Migrate { kind: MoveKind::Unmigrate, .. } => "unmigrate",
@@ -171,6 +177,7 @@ impl VmState {
     pub fn at_rest(&self) -> bool {
         match self {
             VmState::Start | VmState::Stop | VmState::Disable | VmState::Fail { .. } | VmState::Provision => true,
+            VmState::Unreadable => true,
             VmState::Shutdown { .. } | VmState::Restart { .. } | VmState::Migrate { .. } | VmState::Delete { .. } => {
                 false
             }
@@ -185,9 +192,15 @@ impl VmState {
         }
     }
 
-    /// Whether the VM takes up memory and vCPUs on its node, now or in a moment.
+    /// Whether the VM takes up memory and vCPUs on its node, now or in a moment, or may.
     pub fn occupies_node(&self) -> bool {
-        matches!(self, VmState::Start | VmState::Shutdown { .. } | VmState::Restart { .. } | VmState::Migrate { .. })
+        match self {
+            VmState::Start | VmState::Shutdown { .. } | VmState::Restart { .. } | VmState::Migrate { .. } => true,
+            VmState::Unreadable => true,
+            VmState::Stop | VmState::Disable | VmState::Fail { .. } | VmState::Provision | VmState::Delete { .. } => {
+                false
+            }
+        }
     }
 }
 
@@ -266,12 +279,12 @@ impl Claim {
     /// The next grant, to `node`.
     #[must_use]
     pub fn granted_to(&self, node: &NodeName) -> Claim {
-        Claim { schema: VM_SCHEMA, node: Some(node.clone()), epoch: self.epoch.next(), to: None }
+        Claim { schema: self.schema, node: Some(node.clone()), epoch: self.epoch.next(), to: None }
     }
     /// Given back by its holder.
     #[must_use]
     pub fn released(&self) -> Claim {
-        Claim { schema: VM_SCHEMA, node: None, epoch: self.epoch, to: None }
+        Claim { schema: self.schema, node: None, epoch: self.epoch, to: None }
     }
     /// Held as before, while the guest is sent to a node; `None`: it is not, any more.
     #[must_use]
@@ -293,9 +306,83 @@ pub struct Arrival {
     /// The target, who says this.
     pub node: NodeName,
     /// The version of the VM's record that it is said of.
-    pub of: i64,
+    pub of: Version,
     /// Why the VM cannot come; `None`: there is room for it, and everything that it needs.
     pub refused: Option<String>,
+}
+
+/// `/names/vms/<name>`: the UUID of the VM that has the name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct NameEntry(pub Uuid);
+
+impl RecordKind for VmRecord {
+    type Key = Uuid;
+    const AT: &'static str = "/vms/*";
+    const SCHEMA: u32 = VM_SCHEMA;
+    const WRITER: Writer = Writer::Requests;
+
+    fn schema(&self) -> u32 {
+        self.schema
+    }
+
+    /// Its name, its nodes and its definition: its name stays taken, and its room counts.
+    fn salvage(uuid: &Uuid, document: &serde_json::Value) -> Option<VmRecord> {
+        let text = |field: &str| document.get(field).and_then(serde_json::Value::as_str);
+        let node = |field: &str| text(field).and_then(|name| NodeName::new(name).ok());
+        let name = text("name").and_then(|name| VmName::new(name).ok());
+        Some(VmRecord {
+            schema: VM_SCHEMA,
+            uuid: *uuid,
+            // A UUID is a good name.
+            name: name.or_else(|| VmName::new(&uuid.to_string()).ok())?,
+            state: VmState::Unreadable,
+            node: node("node"),
+            last_node: node("last_node"),
+            xml: text("xml").unwrap_or_default().to_owned(),
+            generation: Generation(0),
+            description: text("description").unwrap_or_default().to_owned(),
+            profile: String::new(),
+            meta: VmMeta::default(),
+        })
+    }
+}
+
+impl RecordKind for VmStatus {
+    type Key = Uuid;
+    const AT: &'static str = "/vms/*/status";
+    const SCHEMA: u32 = VM_SCHEMA;
+    const WRITER: Writer = Writer::Node;
+    fn schema(&self) -> u32 {
+        self.schema
+    }
+}
+
+impl RecordKind for Claim {
+    type Key = Uuid;
+    const AT: &'static str = "/vms/*/claim";
+    const SCHEMA: u32 = VM_SCHEMA;
+    const WRITER: Writer = Writer::Node;
+    fn schema(&self) -> u32 {
+        self.schema
+    }
+}
+
+impl RecordKind for Arrival {
+    type Key = Uuid;
+    const AT: &'static str = "/vms/*/arrival";
+    const SCHEMA: u32 = VM_SCHEMA;
+    const WRITER: Writer = Writer::Node;
+    fn schema(&self) -> u32 {
+        self.schema
+    }
+}
+
+impl RecordKind for NameEntry {
+    type Key = VmName;
+    const AT: &'static str = "/names/vms/*";
+    const SCHEMA: u32 = VM_SCHEMA;
+    const WRITER: Writer = Writer::Requests;
 }
 
 /// What a hypervisor says of a domain.

@@ -6,7 +6,7 @@ use crate::{
     moves,
     place::{self, Verdict},
 };
-use drover_model::{Bytes, ClusterView, DomainState, MoveKind, NodeName, VmState, VmView};
+use drover_model::{Bytes, ClusterView, DomainState, MoveKind, NodeName, Version, VmState, VmView};
 use std::{cmp::Reverse, collections::BTreeSet, sync::Arc};
 use uuid::Uuid;
 
@@ -16,7 +16,7 @@ pub struct Answer {
     /// The VM.
     pub uuid: Uuid,
     /// The version of its record that this is said of.
-    pub of: i64,
+    pub of: Version,
     /// Why it cannot come; `None`: it can.
     pub refused: Option<String>,
 }
@@ -30,21 +30,20 @@ fn is_coming(vm: &VmView, me: &NodeName, granted: &BTreeSet<Uuid>) -> bool {
 
 /// Whether it is being sent to the node, or was: it may be there.
 fn is_sent(vm: &VmView, me: &NodeName) -> bool {
-    vm.claim.as_ref().is_some_and(|c| c.value.to.as_ref() == Some(me))
+    vm.sent_to() == Some(me)
 }
 
 /// Whether a VM is a node's already: in its memory, or about to be started there.
 fn is_here(vm: &VmView, me: &NodeName) -> bool {
     let record = &vm.record.value;
-    let held = vm.claim.as_ref().is_some_and(|c| c.value.is_held_by(me));
-    held || (record.node.as_ref() == Some(me) && record.state.occupies_node())
+    vm.is_held_by(me) || (record.node.as_ref() == Some(me) && record.state.occupies_node())
 }
 
 /// The node's answers to the VMs that it has not answered yet. `granted`: those that it let come and whose records it may not see yet.
 pub fn answers(view: &ClusterView, me: &NodeName, granted: &BTreeSet<Uuid>) -> Vec<Answer> {
     let (mut used, mut coming) = (Bytes(0), 0);
     let mut asked: Vec<&Arc<VmView>> = Vec::new();
-    for vm in view.vms.values() {
+    for vm in view.vms_of(me) {
         let (here, comes) = (is_here(vm, me), is_coming(vm, me, granted));
         if here || comes {
             used = used.saturating_add(vm.demand.memory).saturating_add(OVERHEAD);
@@ -97,9 +96,12 @@ fn unfit(view: &ClusterView, me: &NodeName, vm: &VmView) -> Option<String> {
 /// VMs of which a node has said something that does not matter any more.
 pub fn outdated(view: &ClusterView, me: &NodeName) -> Vec<Uuid> {
     let stale = |vm: &&Arc<VmView>| {
-        vm.arrival.as_ref().is_some_and(|a| a.value.node == *me) && vm.record.value.state.destination() != Some(me)
+        // One whose order cannot be read may be on its way.
+        vm.unreadable().is_none()
+            && vm.arrival.as_ref().is_some_and(|a| a.value.node == *me)
+            && vm.record.value.state.destination() != Some(me)
     };
-    view.vms.values().filter(stale).map(|vm| vm.record.value.uuid).collect()
+    view.vms_of(me).filter(stale).map(|vm| vm.record.value.uuid).collect()
 }
 
 /// Whether a node takes VMs that come by a move of this kind: one that is being made ready takes those that come home.

@@ -15,7 +15,7 @@ pub fn go_with(view: &ClusterView, vm: &VmRecord) -> Vec<PathBuf> {
 mod tests {
     use super::*;
     use crate::admit;
-    use drover_model::{Definition, RecordPath, layout};
+    use drover_model::{Definition, RecordKind, RecordPath, Version};
     use uuid::Uuid;
 
     fn vm(n: u128, disks: &str) -> VmRecord {
@@ -35,8 +35,8 @@ mod tests {
         );
         let mut view = ClusterView::default();
         for record in [&own, &vm(2, "<disk type='file'><source file='/d/shared'/></disk>")] {
-            let path: RecordPath = layout::vm(&record.uuid);
-            view.apply(&path, Some((&serde_json::to_vec(record).unwrap(), 0)));
+            let path: RecordPath = VmRecord::path(&record.uuid);
+            view.apply(&path, Some((&serde_json::to_vec(record).unwrap(), Version(0))));
         }
         assert_eq!(go_with(&view, &own), [PathBuf::from("/d/own")]);
     }

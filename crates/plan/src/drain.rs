@@ -14,7 +14,7 @@ use crate::{
 };
 use drover_model::{
     AtRest, ClusterView, DaemonState, DomainState, DrainReport, How, MigrationMethod, MoveKind, NodeName, RunState,
-    VmName, VmRecord, VmState, VmView, vm::SHUTDOWN_TIMEOUT_S,
+    Version, VmName, VmRecord, VmState, VmView, vm::SHUTDOWN_TIMEOUT_S,
 };
 use std::{cmp::Reverse, sync::Arc};
 use uuid::Uuid;
@@ -55,9 +55,9 @@ pub struct Order {
     /// The VM.
     pub uuid: Uuid,
     /// The version of the record.
-    pub version: i64,
+    pub version: Version,
     /// The version that the claim must still have: a VM is given to another node only while nobody takes it.
-    pub claim: Option<i64>,
+    pub claim: Option<Version>,
     /// What it becomes.
     pub record: VmRecord,
 }
@@ -72,26 +72,12 @@ fn in_order<'a>(vms: impl Iterator<Item = &'a Arc<VmView>>) -> Vec<&'a Arc<VmVie
     vms
 }
 
-/// Whether nobody holds a VM.
-fn is_free(vm: &VmView) -> bool {
-    vm.claim.as_ref().is_some_and(|c| c.value.node.is_none())
-}
-
-fn holds(vm: &VmView, node: &NodeName) -> bool {
-    vm.claim.as_ref().is_some_and(|c| c.value.is_held_by(node))
-}
-
-/// Where its guest may be beside the node that holds it: a move is under way, or was taken back and may have come to its end all the same.
-fn may_be_at(vm: &VmView) -> Option<&NodeName> {
-    vm.claim.as_ref().and_then(|c| c.value.to.as_ref())
-}
-
 /// Whether a VM has to be gone before the node is empty.
 fn is_on(vm: &VmView, node: &NodeName) -> bool {
     let record = &vm.record.value;
-    holds(vm, node)
+    vm.is_held_by(node)
         || record.state.destination() == Some(node)
-        || may_be_at(vm).is_some_and(|to| to == node)
+        || vm.sent_to() == Some(node)
         || (record.state.occupies_node() && record.node.as_ref() == Some(node))
 }
 
@@ -99,7 +85,7 @@ fn is_on(vm: &VmView, node: &NodeName) -> bool {
 pub fn evacuate(view: &ClusterView, node: &NodeName) -> Plan {
     let mut ledger = Ledger::of(view);
     let mut plan = Plan::default();
-    for vm in in_order(view.vms.values().filter(|vm| is_on(vm, node))) {
+    for vm in in_order(view.vms_of(node).filter(|vm| is_on(vm, node))) {
         let fate = leave(view, &mut ledger, vm, node);
         plan.fates.push((vm.record.value.uuid, vm.record.value.name.clone(), fate));
     }
@@ -116,7 +102,10 @@ fn given_up(vm: &VmView) -> Option<Fate> {
 
 fn leave(view: &ClusterView, ledger: &mut Ledger, vm: &VmView, node: &NodeName) -> Fate {
     let record = &vm.record.value;
-    if record.state != VmState::Start || record.node.as_ref() != Some(node) || may_be_at(vm).is_some() {
+    if let Some(why) = vm.unreadable() {
+        return Fate::Blocked(why.to_owned());
+    }
+    if record.state != VmState::Start || record.node.as_ref() != Some(node) || vm.sent_to().is_some() {
         return Fate::UnderWay;
     }
     let how = moves::how(record.meta.method);
@@ -151,11 +140,9 @@ pub fn bring_home(view: &ClusterView, node: &NodeName) -> Plan {
     let mut ledger = Ledger::of(view);
     // The node takes its own, and nobody else's, while it is made ready.
     let mut view = view.clone();
-    if let Some(own) = view.nodes.get_mut(node) {
-        Arc::make_mut(own).record.value.domain_state = DomainState::Ready;
-    }
+    view.change_node(node, |own| own.record.value.domain_state = DomainState::Ready);
     let mut plan = Plan::default();
-    let concerned = view.vms.values().filter(|vm| {
+    let concerned = view.vms_of(node).filter(|vm| {
         let record = &vm.record.value;
         let waits =
             record.meta.autostart && (record.node.as_ref() == Some(node) || record.last_node.as_ref() == Some(node));
@@ -180,12 +167,15 @@ fn come(view: &ClusterView, ledger: &mut Ledger, vm: &VmView, node: &NodeName) -
         Verdict::Fits { .. } => Ok(()),
         Verdict::Rejected(why) => Err(Fate::Blocked(why.to_string())),
     };
+    if let Some(why) = vm.unreadable() {
+        return Some(Fate::Blocked(why.to_owned()));
+    }
     match &record.state {
         VmState::Migrate { .. } => Some(Fate::UnderWay),
         // It has been shut down here, and holds its room until it is released.
-        VmState::Stop if record.meta.autostart && holds(vm, node) => Some(Fate::UnderWay),
+        VmState::Stop if record.meta.autostart && vm.is_held_by(node) => Some(Fate::UnderWay),
         // Its home or the node where it was shut down, whichever is ready first.
-        VmState::Stop if record.meta.autostart && is_free(vm) => {
+        VmState::Stop if record.meta.autostart && vm.is_free() => {
             let wanted = Wanted { from: None, live: false, ..Wanted::moved(vm, How::Cold) };
             match fit(ledger, &wanted) {
                 Ok(()) => {
@@ -197,7 +187,7 @@ fn come(view: &ClusterView, ledger: &mut Ledger, vm: &VmView, node: &NodeName) -
         }
         VmState::Shutdown { .. } if record.meta.autostart && record.node.as_ref() == Some(node) => Some(Fate::UnderWay),
         VmState::Restart { .. } if record.last_node.as_ref() == Some(node) => Some(Fate::UnderWay),
-        VmState::Start if record.last_node.as_ref() == Some(node) && may_be_at(vm).is_some() => Some(Fate::UnderWay),
+        VmState::Start if record.last_node.as_ref() == Some(node) && vm.sent_to().is_some() => Some(Fate::UnderWay),
         // Only what runs comes home; what was stopped meanwhile stays where it is.
         VmState::Start if record.last_node.as_ref() == Some(node) => {
             let how = moves::how(record.meta.method);
@@ -239,7 +229,7 @@ impl Plan {
     pub fn orders(&self, view: &ClusterView, node: &NodeName, kind: MoveKind) -> Vec<Order> {
         let limits = view.config.limits;
         let under_way = |of: &dyn Fn(&VmRecord) -> bool| {
-            let moving = view.vms.values().filter(|vm| vm.record.value.state.destination().is_some());
+            let moving = view.moving().filter(|vm| vm.record.value.state.destination().is_some());
             u32::try_from(moving.filter(|vm| of(&vm.record.value)).count()).unwrap_or(u32::MAX)
         };
         let away = under_way(&|record| record.node.as_ref() == Some(node));
@@ -255,7 +245,7 @@ impl Plan {
             let mut claim = None;
             let record = match fate {
                 // It waits to be started, and may as well be started here.
-                Fate::Moves { to, .. } if to == node && is_free(vm) => {
+                Fate::Moves { to, .. } if to == node && vm.is_free() => {
                     claim = vm.claim.as_ref().map(|c| c.version);
                     old.arrived(to, kind)
                 }

@@ -44,12 +44,12 @@ pub fn node(node: &NodeView) -> Health {
 /// The whole cluster: its nodes, its faults that nobody has acknowledged, and records that cannot be read.
 pub fn cluster(view: &ClusterView) -> Health {
     let mut messages: Vec<HealthMessage> = view.nodes.values().flat_map(|n| node(n).messages).collect();
-    for fault in view.faults.values() {
+    for fault in view.faults().values() {
         let delta = if fault.acknowledged_at.is_some() { 0 } else { fault.health_delta };
         messages.push(message(fault.id.clone(), delta, fault.message.clone()));
     }
-    for (path, why) in &view.broken {
-        messages.push(message(format!("record-{path}"), BROKEN_RECORD, format!("record {path} cannot be read: {why}")));
+    for (path, why) in view.broken.iter() {
+        messages.push(message(format!("record-{path}"), BROKEN_RECORD, format!("record {path} is {why}")));
     }
     sum(messages)
 }
@@ -57,8 +57,11 @@ pub fn cluster(view: &ClusterView) -> Health {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use drover_model::{Fault, RecordPath, WallTime, cluster::CLUSTER_SCHEMA};
-    use std::sync::Arc;
+    use drover_model::{ClusterConfig, Fault, Only, RecordKind, Version, WallTime, cluster::CLUSTER_SCHEMA};
+
+    fn put(view: &mut ClusterView, fault: &Fault) {
+        view.apply(&Fault::path(&fault.id), Some((&serde_json::to_vec(fault).unwrap(), Version(0))));
+    }
 
     #[test]
     fn faults_cost_until_somebody_knows_of_them() {
@@ -73,11 +76,11 @@ mod tests {
             last_reported: WallTime(1),
             acknowledged_at: None,
         };
-        view.faults.insert("f".to_owned(), Arc::new(fault.clone()));
-        view.broken.insert(RecordPath::root(), "x".to_owned());
+        put(&mut view, &fault);
+        view.apply(&ClusterConfig::path(&Only), Some((b"x", Version(0))));
         assert_eq!(cluster(&view).health, 65);
         fault.acknowledged_at = Some(WallTime(2));
-        view.faults.insert("f".to_owned(), Arc::new(fault));
+        put(&mut view, &fault);
         assert_eq!((cluster(&view).health, cluster(&view).messages.len()), (90, 2));
     }
 }

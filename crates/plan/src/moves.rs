@@ -36,6 +36,14 @@ pub enum Refusal {
         /// Its state.
         state: &'static str,
     },
+    /// Nobody here knows what is wanted of it, or who may run it.
+    #[error("VM {name} cannot be moved: {why}")]
+    Unreadable {
+        /// The VM.
+        name: VmName,
+        /// What is wrong.
+        why: &'static str,
+    },
     /// It is away from home already.
     #[error(
         "VM {name} is away from its home {home} already; bring it home (unmigrate), move it for good (move), or use force"
@@ -116,12 +124,15 @@ pub fn how(method: MigrationMethod) -> How {
 pub fn relocate(view: &ClusterView, vm: &VmView, request: &Request) -> Result<VmRecord, Refusal> {
     let record = &vm.record.value;
     let name = || record.name.clone();
+    if let Some(why) = vm.unreadable() {
+        return Err(Refusal::Unreadable { name: name(), why });
+    }
     let running = match &record.state {
         VmState::Start => true,
         VmState::Stop | VmState::Disable | VmState::Fail { .. } => false,
         state => return Err(Refusal::State { name: name(), state: state.word() }),
     };
-    let holder = vm.claim.as_ref().and_then(|c| c.value.node.as_ref());
+    let holder = vm.holder();
     if !running && let Some(holder) = holder {
         return Err(Refusal::Held { name: name(), holder: holder.clone() });
     }
@@ -223,9 +234,9 @@ pub fn turn(view: &ClusterView, uuid: &Uuid) -> Turn {
     }
     let limits = view.config.limits;
     let mut moves: Vec<(Place<'_>, &NodeName, Uuid)> = Vec::new();
-    for other in view.vms.values() {
+    for other in view.moving() {
         let record = &other.record.value;
-        let under_way = other.claim.as_ref().is_some_and(|c| c.value.to.is_some());
+        let under_way = other.sent_to().is_some();
         let may_come = under_way || answer(other).is_some_and(|a| a.refused.is_none());
         if let (Some(from), Some(_), true) = (&record.node, record.state.destination(), may_come) {
             moves.push(((Reverse(under_way), Reverse(record.meta.priority), &record.name), from, record.uuid));

@@ -33,13 +33,11 @@ pub fn remove(view: &ClusterView, name: &NodeName) -> Result<(), Refusal> {
         return Err(Refusal::Present { node: name.clone(), daemon });
     }
     let names = |concerns: &dyn Fn(&drover_model::VmView) -> bool| {
-        let found = view.vms.values().filter(|vm| concerns(vm)).map(|vm| vm.record.value.name.to_string());
+        let found = view.vms_of(name).filter(|vm| concerns(vm)).map(|vm| vm.record.value.name.to_string());
         Some(found.collect::<Vec<_>>().join(", ")).filter(|names| !names.is_empty())
     };
     let refuse = |vms, held| Err(Refusal::HasVms { node: name.clone(), vms, held });
-    let may_run = |vm: &drover_model::VmView| {
-        vm.claim.as_ref().is_some_and(|c| c.value.is_held_by(name) || c.value.to.as_ref() == Some(name))
-    };
+    let may_run = |vm: &drover_model::VmView| vm.is_held_by(name) || vm.sent_to() == Some(name);
     if let Some(vms) = names(&may_run) {
         return refuse(vms, true);
     }

@@ -16,6 +16,9 @@ pub enum Rejection {
     /// The VM is there already.
     #[error("the VM is there")]
     Here,
+    /// Its records were written by a newer version, or are damaged.
+    #[error("what it says of itself is {0}")]
+    Unreadable(String),
     /// Its daemon does not run.
     #[error("its daemon is in state {0}")]
     NotRunning(DaemonState),
@@ -128,7 +131,7 @@ impl<'a> Wanted<'a> {
     pub fn moved(vm: &'a VmView, how: How) -> Wanted<'a> {
         let VmRecord { node, meta, .. } = &vm.record.value;
         // One that nobody holds runs nowhere yet.
-        let held = vm.claim.as_ref().is_some_and(|c| c.value.node.is_some());
+        let held = vm.holder().is_some();
         Wanted { demand: vm.demand, meta, devices: &vm.devices, from: node.as_ref(), live: held && how != How::Cold }
     }
 }
@@ -152,6 +155,9 @@ fn fits(
     use Rejection::*;
     if wanted.from == Some(name) {
         return Err(Here);
+    }
+    if let Some(problem) = &node.unreadable {
+        return Err(Unreadable(problem.to_string()));
     }
     let daemon = node.daemon_state();
     if daemon != DaemonState::Run {

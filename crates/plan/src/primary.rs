@@ -30,7 +30,7 @@ pub mod election;
 #[cfg(test)]
 mod tests;
 
-use drover_model::{FailedHandoff, Handoff, Mono, NodeName, Phase, Primary, vm::Epoch};
+use drover_model::{FailedHandoff, Handoff, Mono, NodeName, Phase, Primary, Version, vm::Epoch};
 use std::{collections::BTreeMap, time::Duration};
 
 /// The times of the protocol.
@@ -80,7 +80,7 @@ impl Timing {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Heard {
     /// The version that was seen last, by which it is deleted.
-    pub version: i64,
+    pub version: Version,
     /// The store's counter at its last change. A lease that was deleted and made anew may have the same version, never this.
     pub revision: i64,
     /// Since when it is that one, by this node's clock: when it was first seen.
@@ -92,7 +92,7 @@ pub struct Heard {
 impl Heard {
     /// What is known of a lease that was just read. Only one that is still the very same has been silent meanwhile.
     #[must_use]
-    pub fn read(before: Option<Heard>, version: i64, revision: i64, term: Duration, now: Mono) -> Heard {
+    pub fn read(before: Option<Heard>, version: Version, revision: i64, term: Duration, now: Mono) -> Heard {
         match before {
             Some(before) if before.revision == revision => before,
             _ => Heard { version, revision, since: now, term },

@@ -28,7 +28,7 @@ mod moving;
 
 use crate::moves::Turn;
 use drover_model::{
-    Claim, Epoch, How, Mono, NodeName, Obs, OffReason, RunState, Stored, VmRecord, VmState, domain::Mark,
+    Claim, Epoch, How, Mono, NodeName, Obs, OffReason, RunState, Stored, Version, VmRecord, VmState, domain::Mark,
 };
 use std::time::Duration;
 
@@ -86,9 +86,9 @@ pub struct Memory {
     /// The grant whose guest was asked to power off, and when last.
     pub pressed: Option<(Epoch, Mono)>,
     /// The hypervisor refused to start the VM as of this version of its record, and why.
-    pub refused: Option<(i64, String)>,
+    pub refused: Option<(Version, String)>,
     /// Sending the VM failed as of this version of its record, and why.
-    pub move_failed: Option<(i64, String)>,
+    pub move_failed: Option<(Version, String)>,
     /// The grant under which this daemon sends, or sent, the guest itself. It knows of its own call for as long as that lasts: then the guest is seen to
     /// be sent, or is unknown.
     pub sent: Option<Epoch>,
@@ -336,6 +336,7 @@ pub fn next(s: &Situation<'_>) -> Decision {
             None if mine => Decision::to(Step::Release, ""),
             None => Decision::wait("", None),
         },
+        VmState::Unreadable => Decision::wait("its record is unreadable: nothing is done with it", None),
         VmState::Delete { disks } => match seen {
             Some(seen) if in_memory(seen.run) => Decision::to(Step::Destroy, "deleting"),
             Some(_) => Decision::to(Step::Undefine, "deleting"),
@@ -346,7 +347,7 @@ pub fn next(s: &Situation<'_>) -> Decision {
 }
 
 /// The VM is to run, and nobody else has a claim on it.
-fn wanted_running(s: &Situation<'_>, version: i64, seen: Option<&Seen>, mine: bool, assigned: bool) -> Decision {
+fn wanted_running(s: &Situation<'_>, version: Version, seen: Option<&Seen>, mine: bool, assigned: bool) -> Decision {
     match seen {
         Some(seen) if in_memory(seen.run) => {
             let doing = match seen.run {

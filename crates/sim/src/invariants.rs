@@ -2,9 +2,9 @@
 
 use crate::{Shape, Tally, world::MEMORY};
 use drover_model::{
-    Bytes, Claim, DomainState, NodeName, NodeRecord, NodeStatus, Phase, Primary, RecordPath, VmRecord, VmState,
+    Bytes, Claim, DomainState, NodeName, NodeRecord, NodeStatus, Only, Phase, Primary, RecordKind, RecordPath,
+    VmRecord, VmState,
     domain::{self, Mark},
-    layout,
 };
 use drover_plan::capacity::{HOST_RESERVE, OVERHEAD};
 use drover_store::memory::MemoryCluster;
@@ -114,7 +114,7 @@ impl Judge {
         }
         let running = self.lock().running.clone();
         let here = running.iter().filter(|(_, nodes)| nodes.contains_key(node)).map(|(uuid, _)| uuid);
-        let needs = here.filter_map(|uuid| self.read::<VmRecord>(&layout::vm(uuid)));
+        let needs = here.filter_map(|uuid| self.read::<VmRecord>(&VmRecord::path(uuid)));
         let used: Bytes = needs.map(|vm| domain::demand(&vm.xml).memory.saturating_add(OVERHEAD)).sum();
         let has = MEMORY.saturating_sub(HOST_RESERVE);
         if used > has {
@@ -143,7 +143,7 @@ impl Judge {
         if owners.is_empty() {
             return;
         }
-        let record: Option<Primary> = self.read(&layout::primary());
+        let record: Option<Primary> = self.read(&Primary::path(&Only));
         let Some(record) = record else {
             return self.violated(format!("{owners:?} have the address, and no record says so"));
         };
@@ -163,7 +163,7 @@ impl Judge {
             return Vec::new();
         }
         let owners = self.lock().owners.clone();
-        match self.read::<Primary>(&layout::primary()) {
+        match self.read::<Primary>(&Primary::path(&Only)) {
             Some(record)
                 if record.handoff.is_none() && owners.iter().eq(record.holder.iter()) && !owners.is_empty() =>
             {
@@ -178,7 +178,7 @@ impl Judge {
         let running = self.lock().running.clone();
         for (uuid, nodes) in running {
             for (node, mark) in &nodes {
-                let claim: Option<Claim> = self.read(&layout::vm_claim(&uuid));
+                let claim: Option<Claim> = self.read(&Claim::path(&uuid));
                 // A guest that has just come has its next grant; its sender's claim says where it was sent.
                 let arrived = |c: &Claim| c.to.as_ref() == Some(node) && c.epoch.next() == mark.epoch;
                 if !claim.as_ref().is_some_and(|c| c.is_held_by(node) || arrived(c)) {
@@ -195,8 +195,8 @@ impl Judge {
         let mut out = Vec::new();
         for uuid in uuids {
             let nodes: Vec<&NodeName> = running.get(uuid).map(|n| n.keys().collect()).unwrap_or_default();
-            let record: Option<VmRecord> = self.read(&layout::vm(uuid));
-            let claim: Option<Claim> = self.read(&layout::vm_claim(uuid));
+            let record: Option<VmRecord> = self.read(&VmRecord::path(uuid));
+            let claim: Option<Claim> = self.read(&Claim::path(uuid));
             let (Some(record), Some(claim)) = (record, claim) else {
                 if !nodes.is_empty() {
                     out.push(format!("VM {uuid} is deleted, and runs on {nodes:?}"));
@@ -220,8 +220,8 @@ impl Judge {
     pub(crate) fn unfinished_nodes<'a>(&self, nodes: impl Iterator<Item = &'a NodeName>) -> Vec<String> {
         let mut out = Vec::new();
         for name in nodes {
-            let record: Option<NodeRecord> = self.read(&layout::node(name));
-            let status: Option<NodeStatus> = self.read(&layout::node_status(name));
+            let record: Option<NodeRecord> = self.read(&NodeRecord::path(name));
+            let status: Option<NodeStatus> = self.read(&NodeStatus::path(name));
             let state = record.map(|r| r.domain_state);
             let drain = status.and_then(|s| s.drain);
             let blocked = drain.as_ref().is_some_and(|d| d.left == 0 && !d.blocked.is_empty());

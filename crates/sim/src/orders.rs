@@ -7,7 +7,7 @@ use crate::{
     world::{SESSION_TIMEOUT, World},
 };
 use drover_agent::{CommandError, Commands, ConfigChange, Define, Modify, records};
-use drover_model::{Dice, MetaChange, MigrationMethod, MoveKind, NodeName, Stored, VmName, VmRecord, layout};
+use drover_model::{Dice, MetaChange, MigrationMethod, MoveKind, NodeName, VmName, VmRecord};
 use drover_plan::{admit::Command, moves::Request};
 use drover_store::memory::MemoryStore;
 use std::{collections::BTreeSet, time::Duration};
@@ -221,7 +221,7 @@ async fn give(
         Order::Cancel => commands.set_state(uuid, Command::CancelMove).await.map(|_| ()),
         Order::State(command) => commands.set_state(uuid, command).await.map(|_| ()),
         Order::Modify { restart } => {
-            let record: Option<Stored<VmRecord>> = records::read(store, &layout::vm(&uuid)).await?;
+            let record = records::read::<VmRecord>(store, &uuid).await?;
             let Some(record) = record else { return Ok(()) };
             let xml = xml(uuid, memory).replace(&format!("vm{}<", uuid.as_u128()), &format!("{}<", record.value.name));
             commands.modify(uuid, Modify { xml, expected: None, restart, dry_run: false }).await.map(|_| ())

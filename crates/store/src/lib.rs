@@ -31,10 +31,11 @@ mod types;
 pub mod zookeeper;
 
 pub use error::StoreError;
-pub use types::{CreateMode, Op, Record, Session, SessionState, Version, Wakeup, Watch};
+pub use types::{CreateMode, Op, Record, Session, SessionState, Wakeup, Watch};
 
 use async_trait::async_trait;
 use drover_model::RecordPath;
+pub use drover_model::Version;
 use tokio::sync::watch;
 
 /// The result of every store call.

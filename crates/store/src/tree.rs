@@ -4,10 +4,8 @@
 
 use crate::{CreateMode, Op, Record, Result, StoreError, Version};
 use drover_model::RecordPath;
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use imbl::{OrdMap, OrdSet};
+use std::{collections::BTreeSet, sync::Arc};
 
 /// Names a session within one tree. Never used again.
 pub(crate) type SessionId = u64;
@@ -28,11 +26,11 @@ pub(crate) struct Node {
     pub(crate) sequence: u64,
 }
 
-/// All records.
+/// All records. A copy shares everything with the original, so that a change can be made on a copy and thrown away.
 #[derive(Debug, Clone)]
 pub(crate) struct Tree {
-    nodes: BTreeMap<RecordPath, Node>,
-    children: BTreeMap<RecordPath, BTreeSet<String>>,
+    nodes: OrdMap<RecordPath, Node>,
+    children: OrdMap<RecordPath, OrdSet<Arc<str>>>,
     revision: i64,
 }
 
@@ -49,7 +47,7 @@ impl Tree {
     /// With nothing but the root.
     pub(crate) fn new() -> Tree {
         let root = Node { data: Arc::default(), version: 0, revision: 0, owner: None, sequence: 0 };
-        Tree { nodes: BTreeMap::from([(RecordPath::root(), root)]), children: BTreeMap::new(), revision: 0 }
+        Tree { nodes: OrdMap::unit(RecordPath::root(), root), children: OrdMap::new(), revision: 0 }
     }
 
     /// Puts back a record that was kept. Records may come in any order.
@@ -76,7 +74,7 @@ impl Tree {
         if !self.nodes.contains_key(path) {
             return Err(StoreError::NotFound(path.clone()));
         }
-        Ok(self.children.get(path).map(|c| c.iter().cloned().collect()).unwrap_or_default())
+        Ok(self.children.get(path).map(|c| c.iter().map(|name| name.to_string()).collect()).unwrap_or_default())
     }
 
     /// Every record that a session's end takes with it.
@@ -181,7 +179,7 @@ impl Tree {
 
     fn put(&mut self, path: RecordPath, node: Node) {
         if let Some(parent) = path.parent() {
-            self.children.entry(parent).or_default().insert(path.name().to_owned());
+            self.children.entry(parent).or_default().insert(path.name().into());
         }
         self.nodes.insert(path, node);
     }

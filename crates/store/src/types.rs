@@ -1,15 +1,11 @@
 //! The words of the store's trait: versions, records, operations, wake-ups, sessions.
 
-use drover_model::RecordPath;
+use drover_model::{RecordPath, Version};
 use std::{
     collections::BTreeSet,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 use tokio::sync::watch;
-
-/// How often a record's data was replaced since the record was created; 0 for a new one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Version(pub i64);
 
 /// A record as it was read.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,9 +1,11 @@
 //! Requests about what holds for the whole cluster.
 
-use super::{CommandError, Commands, Result};
+use super::{
+    CommandError, Commands, Result,
+    update::{Outcome, Write},
+};
 use crate::records;
-use drover_model::{ClusterConfig, Selector, Stall, Stored, layout};
-use drover_store::Version;
+use drover_model::{ClusterConfig, ClusterView, Only, Selector, Stall};
 
 /// The most VMs that may move at once, to or from a node or in all.
 pub const LIMIT_MAX: u32 = 100;
@@ -53,28 +55,21 @@ impl ConfigChange {
 impl Commands {
     /// Changes what holds for the whole cluster.
     pub async fn set_config(&self, change: &ConfigChange) -> Result<ClusterConfig> {
-        for _ in 0..super::TRIES {
-            let path = layout::config();
-            let old: Option<Stored<ClusterConfig>> = records::read(&*self.ctx.store, &path).await?;
-            let Some(old) = old else {
+        self.update("the cluster's configuration", || async move {
+            let Some(old) = records::read::<ClusterConfig>(&*self.ctx.store, &Only).await? else {
                 return Err(CommandError::Unavailable(
                     "the cluster is not set up yet; try again in a moment".to_owned(),
                 ));
             };
             let new = change.apply(&old.value)?;
             if new == old.value {
-                return Ok(new);
+                return Ok(Outcome::Unchanged(new));
             }
-            match self.ctx.store.set(&path, records::encode(&new)?, Version(old.version)).await {
-                Ok(_) => {
-                    tracing::info!(?change, "changed the cluster's configuration");
-                    self.shown(|view| view.config == new).await;
-                    return Ok(new);
-                }
-                Err(error) if error.is_conflict() => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Err(CommandError::Conflict("the configuration is being changed by others all the time; try again".to_owned()))
+            let ops = vec![records::set_op(&Only, &old, &new)?];
+            let (wanted, said) = (new.clone(), format!("changed: {change:?}"));
+            let shows = move |view: &ClusterView| view.config == wanted;
+            Ok(Outcome::Write(Write { ops, answer: new, said, shows: Box::new(shows), taken: None }))
+        })
+        .await
     }
 }

@@ -1,11 +1,13 @@
 //! Requests about nodes.
 
-use super::{CommandError, Commands, Result};
-use crate::records;
-use drover_model::{ClusterView, DomainState, NodeName, NodeRecord, NodeView, Primary, Stored, layout};
+use super::{
+    CommandError, Commands, Result,
+    update::{Outcome, Write},
+};
+use crate::{belongings, records};
+use drover_model::{ClusterView, DomainState, NodeName, NodeRecord, Only, Primary, Version};
 use drover_plan::{drain, node, primary};
-use drover_store::{Op, StoreError, Version};
-use std::sync::Arc;
+use drover_store::StoreError;
 
 impl From<drain::Refusal> for CommandError {
     fn from(refusal: drain::Refusal) -> CommandError {
@@ -22,39 +24,32 @@ impl From<primary::admit::Refusal> for CommandError {
 impl Commands {
     /// Has a node emptied, or made ready. Replaces whatever of the two is under way at once.
     pub async fn set_domain_state(&self, name: NodeName, ready: bool, force: bool) -> Result<DomainState> {
-        for _ in 0..super::TRIES {
-            let path = layout::node(&name);
-            let old: Option<Stored<NodeRecord>> = records::read(&*self.ctx.store, &path).await?;
+        let name = &name;
+        self.update(&format!("node {name}"), || async move {
+            let old = records::read::<NodeRecord>(&*self.ctx.store, name).await?;
             let mut view = ClusterView::clone(&*self.view()?);
-            known(&view, &name)?;
+            known(&view, name)?;
             let Some(old) = old else { return Err(CommandError::NotFound(format!("there is no node {name}"))) };
-            if let Some(node) = view.nodes.get_mut(&name) {
-                Arc::make_mut(node).record = old.clone();
-            }
-            let next = drain::request(&view, &name, ready, force)?;
+            view.change_node(name, |node| node.record = old.clone().into());
+            let next = drain::request(&view, name, ready, force)?;
             if next == old.value.domain_state {
-                return Ok(next);
+                return Ok(Outcome::Unchanged(next));
             }
             let new = NodeRecord { domain_state: next, ..old.value.clone() };
-            match self.ctx.store.set(&path, records::encode(&new)?, Version(old.version)).await {
-                Ok(version) => {
-                    tracing::info!(node = %name, from = %old.value.domain_state, to = %next, "a node's wanted state");
-                    let newer = |node: &Arc<NodeView>| node.record.version >= version.0;
-                    self.shown(|view| view.nodes.get(&name).is_none_or(newer)).await;
-                    return Ok(next);
-                }
-                Err(error) if error.is_conflict() => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Err(CommandError::Conflict(format!("node {name} is being changed by others all the time; try again")))
+            let ops = vec![records::set_op(name, &old, &new)?];
+            let said = format!("its wanted state is {next} (was {})", old.value.domain_state);
+            let (name, version) = (name.clone(), old.version.next());
+            let newer =
+                move |view: &ClusterView| view.nodes.get(&name).is_none_or(|node| node.record.version >= version);
+            Ok(Outcome::Write(Write { ops, answer: next, said, shows: Box::new(newer), taken: None }))
+        })
+        .await
     }
 
     /// Has a node become the primary, or hand that role over. Returns whether that changes anything.
     pub async fn set_coordinator_state(&self, name: &NodeName, primary: bool) -> Result<bool> {
-        let path = layout::primary();
-        for _ in 0..super::TRIES {
-            let old: Option<Stored<Primary>> = records::read(&*self.ctx.store, &path).await?;
+        self.update("the role of the primary", || async move {
+            let old = records::read::<Primary>(&*self.ctx.store, &Only).await?;
             let view = self.view()?;
             known(&view, name)?;
             let Some(old) = old else { return Err(primary::admit::Refusal::Vacant.into()) };
@@ -63,18 +58,14 @@ impl Commands {
             } else {
                 primary::admit::make_secondary(&old.value, &view, name)?
             };
-            let Some(next) = next else { return Ok(false) };
-            match self.ctx.store.set(&path, records::encode(&next)?, Version(old.version)).await {
-                Ok(version) => {
-                    tracing::info!(node = %name, primary, handoff = ?next.handoff, "the role of the primary is to pass on");
-                    self.shown(|view| view.primary.as_ref().is_some_and(|shown| shown.version >= version.0)).await;
-                    return Ok(true);
-                }
-                Err(error) if error.is_conflict() => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Err(CommandError::Conflict("who is the primary is being changed all the time; try again".to_owned()))
+            let Some(next) = next else { return Ok(Outcome::Unchanged(false)) };
+            let ops = vec![records::set_op(&Only, &old, &next)?];
+            let said = format!("node {name} is to be {}", if primary { "the primary" } else { "a secondary" });
+            let version = old.version.next();
+            let newer = move |view: &ClusterView| view.primary.as_ref().is_some_and(|shown| shown.version >= version);
+            Ok(Outcome::Write(Write { ops, answer: true, said, shows: Box::new(newer), taken: None }))
+        })
+        .await
     }
 
     /// What a flush of a node would do now.
@@ -82,9 +73,7 @@ impl Commands {
         let mut view = ClusterView::clone(&*self.view()?);
         known(&view, name)?;
         // As it would be then: the node takes no VMs.
-        if let Some(node) = view.nodes.get_mut(name) {
-            Arc::make_mut(node).record.value.domain_state = DomainState::Flush;
-        }
+        view.change_node(name, |node| node.record.value.domain_state = DomainState::Flush);
         Ok(drain::evacuate(&view, name))
     }
 
@@ -93,11 +82,7 @@ impl Commands {
         let view = self.view()?;
         let record = known(&view, &name)?;
         node::remove(&view, &name).map_err(|refusal| CommandError::Refused(refusal.to_string()))?;
-        let mut ops = vec![Op::Delete(layout::node(&name), Some(Version(record)))];
-        // Its session, if it has one by now, keeps its record from being deleted.
-        if self.ctx.store.get(&layout::node_status(&name)).await?.is_some() {
-            ops.insert(0, Op::Delete(layout::node_status(&name), None));
-        }
+        let ops = belongings::of_node(&*self.ctx.store, &name, record).await?;
         match self.ctx.store.multi(ops).await {
             Ok(()) => {
                 tracing::info!(node = %name, "removed a node");
@@ -113,7 +98,7 @@ impl Commands {
 }
 
 /// The version of a node's record.
-fn known(view: &ClusterView, name: &NodeName) -> Result<i64> {
+fn known(view: &ClusterView, name: &NodeName) -> Result<Version> {
     view.nodes.get(name).map(|node| node.record.version).ok_or_else(|| {
         let known: Vec<String> = view.nodes.keys().map(ToString::to_string).collect();
         CommandError::NotFound(format!("there is no node {name}; there are {}", known.join(", ")))

@@ -16,9 +16,10 @@ pub use links::WatchedNetwork;
 pub use service::{Grant, Handover, PrimaryService};
 
 use crate::context::Context;
+use crate::view::differs;
 use address::Address;
 use announce::Announcer;
-use drover_model::{FloatingAddress, Mono, NodeName, Primary, Stored};
+use drover_model::{ClusterView, FloatingAddress, Mono, NodeName, Only, Primary, RecordKind, Stored, Version};
 use drover_plan::primary::{Decision, Heard, Level, Situation, Timing, Want, Write, decide, election};
 use drover_store::{Result as StoreResult, SessionState, StoreError, Watch, lock};
 use record::Reading;
@@ -56,6 +57,11 @@ async fn next<T>(lane: &mut Lane<T>) -> T {
     }
 }
 
+/// Whether two views differ in what the election looks at.
+fn of_interest(old: &ClusterView, new: &ClusterView) -> bool {
+    !old.nodes.ptr_eq(&new.nodes)
+}
+
 /// The role's loop of one node; see [`crate::Agent::primary`].
 pub struct PrimaryLoop {
     ctx: Arc<Context>,
@@ -86,7 +92,7 @@ pub struct PrimaryLoop {
     beat_unknown: bool,
     // The lanes.
     reading: Lane<StoreResult<Reading>>,
-    beating: Lane<(Mono, StoreResult<i64>)>,
+    beating: Lane<(Mono, StoreResult<Version>)>,
     writing: Lane<(Mono, Write, StoreResult<()>)>,
     working: Option<Job>,
     /// The services have prepared for the role's passing on.
@@ -103,7 +109,7 @@ pub struct PrimaryLoop {
 /// Something that the loop waited for.
 enum News {
     Read(StoreResult<Reading>),
-    Beaten(Mono, StoreResult<i64>),
+    Beaten(Mono, StoreResult<Version>),
     Written(Mono, Write, StoreResult<()>),
     Worked(Outcome),
     Locked(StoreResult<lock::Guard>),
@@ -158,7 +164,7 @@ impl PrimaryLoop {
 
     /// Runs until dropped. Dropped, it leaves to the kernel what it has up.
     pub async fn run(mut self) {
-        let mut watch = match self.ctx.store.watch(&drover_model::layout::primary()).await {
+        let mut watch = match self.ctx.store.watch(&Primary::path(&Only)).await {
             Ok(watch) => watch,
             Err(error) => return tracing::error!(%error, "the primary's record cannot be watched"),
         };
@@ -178,7 +184,7 @@ impl PrimaryLoop {
         let mut ailing = ctx.network_problems.subscribe();
         loop {
             self.look_at_session(*session.borrow_and_update());
-            views.mark_unchanged();
+            let seen = views.borrow_and_update().clone();
             stopping.mark_unchanged();
             ailing.mark_unchanged();
             let decision = self.decide();
@@ -198,7 +204,7 @@ impl PrimaryLoop {
                     None => return,
                 },
                 Ok(()) = session.changed() => News::Changed,
-                Ok(()) = views.changed() => News::Changed,
+                Ok(()) = differs(&mut views, &seen, of_interest) => News::Changed,
                 Ok(()) = stopping.changed() => News::Changed,
                 Ok(()) = ailing.changed() => News::Changed,
                 () = ctx.clock.until(again) => News::Changed,
@@ -306,7 +312,7 @@ impl PrimaryLoop {
 
     fn write(&mut self, write: Write) {
         let Some(record) = &self.record else { return };
-        let ops = match record::change(self.ctx.me(), &write, record.version, &self.leases, self.timing.term) {
+        let ops = match record::change(self.ctx.me(), &write, record, &self.leases, self.timing.term) {
             Ok(ops) => ops,
             Err(error) => return tracing::error!(%error, "the primary's record cannot be changed"),
         };
@@ -449,7 +455,7 @@ impl PrimaryLoop {
         }
         self.record = reading.record;
         let before = std::mem::take(&mut self.leases);
-        let heard = |(name, (version, revision, lease)): (NodeName, (i64, i64, drover_model::Lease))| {
+        let heard = |(name, (version, revision, lease)): (NodeName, (Version, i64, drover_model::Lease))| {
             let heard = Heard::read(before.get(&name).copied(), version, revision, lease.term(), now);
             (name, heard)
         };
@@ -460,7 +466,7 @@ impl PrimaryLoop {
         (self.sync, self.change_unknown, self.beat_unknown) = (false, false, false);
     }
 
-    fn beaten(&mut self, sent: Mono, answer: StoreResult<i64>) {
+    fn beaten(&mut self, sent: Mono, answer: StoreResult<Version>) {
         match answer {
             Ok(version) => {
                 self.authority = self.authority.max(self.timing.authority(sent));

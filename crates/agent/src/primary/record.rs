@@ -1,9 +1,11 @@
 //! The record of the role and its leases: reading them, and the changes that `plan` wants.
 
 use crate::records;
-use drover_model::{Lease, NodeName, Primary, Stored, layout, primary::PRIMARY_SCHEMA, vm::Epoch};
+use drover_model::{
+    Lease, NodeName, Only, Primary, RecordKind, Stored, Version, layout, primary::PRIMARY_SCHEMA, vm::Epoch,
+};
 use drover_plan::primary::{Heard, Write};
-use drover_store::{CreateMode, Op, Store, StoreError, Version};
+use drover_store::{CreateMode, Op, Store, StoreError};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 /// What was read.
@@ -12,7 +14,7 @@ pub(super) struct Reading {
     /// The record; `None`: there is none yet.
     pub(super) record: Option<Stored<Primary>>,
     /// The leases, each with its version and revision.
-    pub(super) leases: BTreeMap<NodeName, (i64, i64, Lease)>,
+    pub(super) leases: BTreeMap<NodeName, (Version, i64, Lease)>,
 }
 
 /// Reads the record first and the leases then, so that a lease that the record promises is missing only if it has ended.
@@ -20,7 +22,7 @@ pub(super) async fn read(store: Arc<dyn Store>, sync: bool) -> Result<Reading, S
     if sync {
         store.sync().await?;
     }
-    let record = records::read(&*store, &layout::primary()).await?;
+    let record = records::read(&*store, &Only).await?;
     let names = match store.children(&layout::leases()).await {
         Ok(names) => names,
         Err(StoreError::NotFound(_)) => Vec::new(),
@@ -28,11 +30,10 @@ pub(super) async fn read(store: Arc<dyn Store>, sync: bool) -> Result<Reading, S
     };
     let mut leases = BTreeMap::new();
     for name in names.iter().filter_map(|name| NodeName::new(name).ok()) {
-        let path = layout::lease(&name);
+        let path = Lease::path(&name);
         let Some(found) = store.get(&path).await? else { continue };
-        let lease: Lease = serde_json::from_slice(&found.data)
-            .map_err(|e| StoreError::Broken(format!("record {path} cannot be read: {e}")))?;
-        leases.insert(name, (found.version.0, found.revision, lease));
+        let lease: Stored<Lease> = records::decode(&path, &found.data, found.version)?;
+        leases.insert(name, (found.version, found.revision, lease.value));
     }
     Ok(Reading { record, leases })
 }
@@ -46,30 +47,30 @@ fn lease(epoch: Epoch, term: Option<Duration>, beat: u64) -> Lease {
 pub(super) async fn beat(
     store: Arc<dyn Store>,
     me: NodeName,
-    version: i64,
+    version: Version,
     epoch: Epoch,
     term: Option<Duration>,
-) -> Result<i64, StoreError> {
-    let beat = u64::try_from(version).unwrap_or(0).saturating_add(1);
+) -> Result<Version, StoreError> {
+    let beat = u64::try_from(version.0).unwrap_or(0).saturating_add(1);
     let data = records::encode(&lease(epoch, term, beat))?;
-    store.set(&layout::lease(&me), data, Version(version)).await.map(|version| version.0)
+    store.set(&Lease::path(&me), data, version).await
 }
 
 /// The change of the record, and of the leases with it, as one.
 pub(super) fn change(
     me: &NodeName,
     write: &Write,
-    version: i64,
+    old: &Stored<Primary>,
     leases: &BTreeMap<NodeName, Heard>,
     term: Option<Duration>,
 ) -> Result<Vec<Op>, StoreError> {
-    let mut ops = vec![records::set_op(layout::primary(), &write.record, version)?];
+    let mut ops = vec![records::set_op(&Only, old, &write.record)?];
     for name in &write.end_leases {
-        ops.extend(leases.get(name).map(|heard| Op::Delete(layout::lease(name), Some(Version(heard.version)))));
+        ops.extend(leases.get(name).map(|heard| Op::Delete(Lease::path(name), Some(heard.version))));
     }
     if write.make_lease {
         let data = records::encode(&lease(write.record.epoch, term, 0))?;
-        ops.push(Op::Create(layout::lease(me), data, CreateMode::Persistent));
+        ops.push(Op::Create(Lease::path(me), data, CreateMode::Persistent));
     }
     Ok(ops)
 }

@@ -4,12 +4,11 @@ use super::{Snapshot, Task};
 use crate::records;
 use drover_drivers::hypervisor::{HypervisorError, Sending};
 use drover_model::{
-    Claim, Mono, MoveFailure, MoveKind, NodeName, Progress, Stall, Stored, VmRecord, VmState, VmStatus,
+    Claim, Mono, MoveFailure, MoveKind, NodeName, Progress, Stall, Stored, Version, VmRecord, VmState, VmStatus,
     domain::{Mark, devices::Disk},
-    layout,
 };
 use drover_plan::moves::{self, Supervision};
-use drover_store::{Op, StoreError, Version};
+use drover_store::StoreError;
 use std::time::Duration;
 
 /// How often it is looked how far a migration is.
@@ -56,8 +55,8 @@ impl Task {
         // Before anybody may know of it: from here on the guest may be sent.
         self.memory.begin_sending(domain.mark.epoch);
         let ops = vec![
-            Op::Check(layout::vm(&self.uuid), Version(record.version)),
-            records::set_op(layout::vm_claim(&self.uuid), &claim.value.sending_to(Some(to)), claim.version)?,
+            records::check_op::<VmRecord>(&self.uuid, record.version),
+            records::set_op(&self.uuid, claim, &claim.value.sending_to(Some(to)))?,
         ];
         self.ctx.store.multi(ops).await?;
         self.report_progress(Some(Progress::default())).await?;
@@ -83,7 +82,7 @@ impl Task {
     }
 
     /// Sends the guest, and looks after it on its way.
-    async fn send(&mut self, how: Sending, version: i64, to: &NodeName) -> Result<(), HypervisorError> {
+    async fn send(&mut self, how: Sending, version: Version, to: &NodeName) -> Result<(), HypervisorError> {
         let hypervisor = self.ctx.hypervisor.clone();
         let call = hypervisor.migrate(self.uuid, how);
         tokio::pin!(call);
@@ -99,7 +98,7 @@ impl Task {
     }
 
     /// Tells how far a guest is that is being sent, by this daemon or by an earlier one, and gives it up if it does not come to its end.
-    pub(super) async fn look_after(&mut self, version: i64, to: &NodeName) {
+    pub(super) async fn look_after(&mut self, version: Version, to: &NodeName) {
         let (now, config) = (self.ctx.clock.now(), self.ctx.views.latest().config.clone());
         let Journey { begin, post_copy, given_up } = *self.journey.get_or_insert(Journey::begun(now));
         let Ok(Some(progress)) = self.ctx.hypervisor.migration(self.uuid).await else { return };
@@ -130,13 +129,13 @@ impl Task {
     }
 
     /// Sending the guest failed.
-    fn not_sent(&mut self, version: i64, to: &NodeName, why: String) {
+    fn not_sent(&mut self, version: Version, to: &NodeName, why: String) {
         let count = self.failure.as_ref().map_or(0, |f| f.count).saturating_add(1);
         self.move_failed(version, to, why, count);
     }
 
     /// A move failed as of this version of the record; remembered for the next decision, and for people. `count`: how often in a row sending failed.
-    fn move_failed(&mut self, version: i64, to: &NodeName, reason: String, count: u32) {
+    fn move_failed(&mut self, version: Version, to: &NodeName, reason: String, count: u32) {
         let told = self.failure.as_ref().map_or(0, |f| f.told).saturating_add(1);
         self.failure = Some(MoveFailure { to: to.clone(), reason: reason.clone(), count, told });
         self.memory.move_failed = Some((version, reason));
@@ -154,13 +153,12 @@ impl Task {
 
     /// Tells how far a migration is. Only this task writes the status.
     async fn report_progress(&self, progress: Option<Progress>) -> Result<(), StoreError> {
-        let path = layout::vm_status(&self.uuid);
-        let Some(old) = records::read::<VmStatus>(&*self.ctx.store, &path).await? else { return Ok(()) };
+        let Some(old) = records::read::<VmStatus>(&*self.ctx.store, &self.uuid).await? else { return Ok(()) };
         if old.value.progress == progress {
             return Ok(());
         }
-        let status = VmStatus { progress, ..old.value };
-        self.ctx.store.set(&path, records::encode(&status)?, Version(old.version)).await.map(|_| ())
+        let status = VmStatus { progress, ..old.value.clone() };
+        records::set(&*self.ctx.store, &self.uuid, &old, &status).await.map(|_| ())
     }
 
     /// Gives the claim, and the VM, to the node that it went to, or that is to start it.
@@ -204,15 +202,14 @@ impl Task {
             _ => old.arrived(to, MoveKind::Migrate),
         };
         let ops = vec![
-            records::set_op(layout::vm(&self.uuid), &new, record.version)?,
-            records::set_op(layout::vm_claim(&self.uuid), &claim.value.granted_to(to), claim.version)?,
+            records::set_op(&self.uuid, record, &new)?,
+            records::set_op(&self.uuid, claim, &claim.value.granted_to(to))?,
         ];
         self.ctx.store.multi(ops).await
     }
 
     /// The guest is here after all: the claim says so.
     pub(super) async fn call_back(&self, claim: &Stored<Claim>) -> Result<(), StoreError> {
-        let data = records::encode(&claim.value.sending_to(None))?;
-        self.ctx.store.set(&layout::vm_claim(&self.uuid), data, Version(claim.version)).await.map(|_| ())
+        records::set(&*self.ctx.store, &self.uuid, claim, &claim.value.sending_to(None)).await.map(|_| ())
     }
 }

@@ -10,7 +10,7 @@ mod step;
 
 use crate::{context::Context, faults, records};
 use drover_drivers::hypervisor::Domain;
-use drover_model::{Claim, MoveFailure, Obs, Stored, VmRecord, VmStatus, layout, vm::VM_SCHEMA};
+use drover_model::{Claim, MoveFailure, Obs, Stored, Version, VmRecord, VmStatus, vm::VM_SCHEMA};
 use drover_plan::{
     moves::{self, Turn},
     vm::{self as plan, Decision, Memory, Seen, Situation, Step},
@@ -157,12 +157,10 @@ impl Task {
 
     async fn look(&self) -> Result<Snapshot, StoreError> {
         let store = &*self.ctx.store;
-        let (record, claim, status) =
-            (layout::vm(&self.uuid), layout::vm_claim(&self.uuid), layout::vm_status(&self.uuid));
         let (record, claim, status, domain) = tokio::join!(
-            records::read(store, &record),
-            records::read(store, &claim),
-            records::read(store, &status),
+            records::read(store, &self.uuid),
+            records::read(store, &self.uuid),
+            records::read(store, &self.uuid),
             self.ctx.hypervisor.domain(self.uuid)
         );
         Ok(Snapshot { record: record?, claim: claim?, status: status?, domain })
@@ -217,18 +215,14 @@ impl Task {
             return Ok(());
         }
         match (self.status(snapshot, &decision.doing), &snapshot.status) {
-            (Some(status), Some(old)) => {
-                let data = records::encode(&status)?;
-                let path = layout::vm_status(&self.uuid);
-                self.ctx.store.set(&path, data, drover_store::Version(old.version)).await.map(|_| ())
-            }
+            (Some(status), Some(old)) => records::set(&*self.ctx.store, &self.uuid, old, &status).await.map(|_| ()),
             _ => Ok(()),
         }
     }
 }
 
 /// Completes when the view shows a later version of the VM's record than the one that was decided on.
-async fn record_changed(ctx: &Context, uuid: Uuid, decided_on: Option<i64>) {
+async fn record_changed(ctx: &Context, uuid: Uuid, decided_on: Option<Version>) {
     let mut views = ctx.views.subscribe();
     let newer = |view: &Arc<drover_model::ClusterView>| {
         view.vms.get(&uuid).is_some_and(|vm| decided_on.is_none_or(|version| vm.record.version > version))

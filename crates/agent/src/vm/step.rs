@@ -1,15 +1,14 @@
 //! Does one step for a VM. Every step may be dropped at any await and done again.
 
 use super::{Snapshot, Task};
-use crate::{arrivals, faults, records};
+use crate::{belongings, records};
 use drover_drivers::hypervisor::HypervisorError;
 use drover_model::{
     Claim, Stored, VmRecord, VmState,
     domain::{Effective, Mark},
-    layout,
 };
 use drover_plan::vm::{Decision, Step};
-use drover_store::{Op, StoreError, Version};
+use drover_store::StoreError;
 
 impl Task {
     /// Does the decided step. What the hypervisor refuses is remembered for the next decision or logged; only the store's errors come out.
@@ -40,7 +39,7 @@ impl Task {
             }
             Step::Complete(next) => self.complete(record, next, &decision.doing).await,
             Step::Release => {
-                let ops = vec![records::set_op(layout::vm_claim(&self.uuid), &claim.value.released(), claim.version)?];
+                let ops = vec![records::set_op(&self.uuid, claim, &claim.value.released())?];
                 self.ctx.store.multi(ops).await
             }
             Step::Migrate(to) => self.migrate(snapshot, record, claim, to).await,
@@ -61,7 +60,7 @@ impl Task {
                 self.remove_disks(record).await;
                 Ok(())
             }
-            Step::DeleteRecords => self.delete_records(record, claim, snapshot).await,
+            Step::DeleteRecords => self.delete_records(record, claim).await,
         }
     }
 
@@ -87,12 +86,12 @@ impl Task {
             }
         };
         let mut ops = vec![
-            Op::Check(layout::vm(&self.uuid), Version(record.version)),
-            records::set_op(layout::vm_claim(&self.uuid), &granted, claim.version)?,
+            records::check_op::<VmRecord>(&self.uuid, record.version),
+            records::set_op(&self.uuid, claim, &granted)?,
         ];
         if let (Some(mut status), Some(old)) = (self.status(snapshot, &decision.doing), &snapshot.status) {
             status.epoch = granted.epoch;
-            ops.push(records::set_op(layout::vm_status(&self.uuid), &status, old.version)?);
+            ops.push(records::set_op(&self.uuid, old, &status)?);
         }
         self.ctx.store.multi(ops).await?;
         tracing::info!(vm = %vm.name, epoch = %granted.epoch, domain_type = domain_type.word(), "starting a VM");
@@ -122,7 +121,7 @@ impl Task {
     ) -> Result<(), StoreError> {
         let vm = &record.value;
         let done = VmRecord { state: next.clone(), ..vm.clone() };
-        self.ctx.store.set(&layout::vm(&self.uuid), records::encode(&done)?, Version(record.version)).await?;
+        records::set(&*self.ctx.store, &self.uuid, record, &done).await?;
         tracing::info!(vm = %vm.name, from = %vm.state, to = %next, why, "a VM's state is complete");
         Ok(())
     }
@@ -142,22 +141,8 @@ impl Task {
     }
 
     /// Deletes the VM's records, all or none.
-    async fn delete_records(
-        &self,
-        record: &Stored<VmRecord>,
-        claim: &Stored<Claim>,
-        snapshot: &Snapshot,
-    ) -> Result<(), StoreError> {
-        let mut ops = vec![Op::Delete(layout::vm_claim(&self.uuid), Some(Version(claim.version)))];
-        if snapshot.status.is_some() {
-            ops.push(Op::Delete(layout::vm_status(&self.uuid), None));
-        }
-        ops.push(Op::Delete(layout::vm_name(&record.value.name), None));
-        ops.push(Op::Delete(layout::vm(&self.uuid), Some(Version(record.version))));
-        ops.extend(faults::removal(&*self.ctx.store, &self.uuid).await?);
-        if let Some(answer) = arrivals::removal(&*self.ctx.store, &self.uuid).await? {
-            ops.insert(0, answer);
-        }
+    async fn delete_records(&self, record: &Stored<VmRecord>, claim: &Stored<Claim>) -> Result<(), StoreError> {
+        let ops = belongings::of_vm(&*self.ctx.store, record, claim).await?;
         self.ctx.store.multi(ops).await?;
         tracing::info!(vm = %record.value.name, "deleted a VM");
         Ok(())

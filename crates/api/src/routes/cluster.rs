@@ -37,7 +37,7 @@ pub(crate) async fn primary_node(call: Call) -> Answer {
 
 pub(crate) async fn faults(call: Call) -> Answer {
     let view = call.state.node.view();
-    answer::json(&view.faults.values().map(|f| FaultInfo::from(&**f)).collect::<Vec<_>>())
+    answer::json(&view.faults().values().map(|fault| FaultInfo::from(&fault.value)).collect::<Vec<_>>())
 }
 
 pub(crate) async fn config(call: Call) -> Answer {

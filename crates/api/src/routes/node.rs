@@ -7,7 +7,7 @@ use crate::{
 };
 use axum::http::StatusCode;
 use drover_model::{
-    ClusterView, DaemonState, DomainState, How, NodeName, NodeView,
+    ClusterView, DaemonState, DomainState, How, NodeName, NodeView, Version,
     wire::{self, Node, NodeChanged, NodeNumbers, StateOf},
 };
 use drover_plan::{
@@ -82,13 +82,13 @@ pub(crate) async fn set_coordinator_state(call: Call) -> Answer {
     let changed = call.state.node.commands().set_coordinator_state(&name, primary).await?;
     let view = call.state.node.view();
     let state = view.nodes.get(&name).map(|node| view.coordinator_state(node)).unwrap_or_default();
-    let version = view.primary.as_ref().map_or(0, |primary| primary.version);
+    let version = view.primary.as_ref().map_or(Version::NEW, |primary| primary.version);
     let message = match (primary, changed) {
         (true, true) => format!("Node {name} is becoming the primary."),
         (false, true) => format!("Node {name} is handing over the role of the primary."),
         (_, false) => format!("Node {name} is {state} already."),
     };
-    answer::json(&NodeChanged { message, name: name.to_string(), state: state.word().to_owned(), version })
+    answer::json(&NodeChanged { message, name: name.to_string(), state: state.word().to_owned(), version: version.0 })
 }
 
 pub(crate) async fn domain_state(call: Call) -> Answer {
@@ -101,7 +101,7 @@ pub(crate) async fn set_domain_state(call: Call) -> Answer {
     let force = call.args.flag("force");
     let state = call.state.node.commands().set_domain_state(name.clone(), ready, force).await?;
     let view = call.state.node.view();
-    let version = view.nodes.get(&name).map_or(0, |node| node.record.version);
+    let version = view.nodes.get(&name).map_or(Version::NEW, |node| node.record.version);
     let (message, state, version) = match state {
         DomainState::Flush | DomainState::Unflush if call.args.flag("wait") => {
             let (node, message) = finished(&call, &name, ready, version).await?;
@@ -111,7 +111,7 @@ pub(crate) async fn set_domain_state(call: Call) -> Answer {
         DomainState::Unflush => (format!("Node {name} is being made ready."), state, version),
         DomainState::Ready | DomainState::Flushed => (format!("Node {name} is {state}."), state, version),
     };
-    answer::json(&NodeChanged { message, name: name.to_string(), state: state.word().to_owned(), version })
+    answer::json(&NodeChanged { message, name: name.to_string(), state: state.word().to_owned(), version: version.0 })
 }
 
 /// How far a node is with being emptied or filled.
@@ -129,7 +129,7 @@ enum Drained {
     Gone,
 }
 
-fn drained(view: &ClusterView, name: &NodeName, ready: bool, version: i64) -> Drained {
+fn drained(view: &ClusterView, name: &NodeName, ready: bool, version: Version) -> Drained {
     use DomainState::*;
     let Some(node) = view.nodes.get(name) else { return Drained::Gone };
     let state = node.record.value.domain_state;
@@ -158,7 +158,7 @@ async fn finished(
     call: &Call,
     name: &NodeName,
     ready: bool,
-    version: i64,
+    version: Version,
 ) -> Result<(Arc<NodeView>, String), ApiError> {
     let deadline = Instant::now() + PATIENCE;
     let mut views = call.state.node.views();

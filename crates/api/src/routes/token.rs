@@ -11,7 +11,7 @@ use drover_model::{
 
 pub(crate) async fn list(call: Call) -> Answer {
     let view = call.state.node.view();
-    answer::json(&view.tokens.values().map(|t| TokenInfo::of(t)).collect::<Vec<_>>())
+    answer::json(&view.tokens().values().map(|token| TokenInfo::of(&token.value)).collect::<Vec<_>>())
 }
 
 pub(crate) async fn create(call: Call) -> Answer {

@@ -51,7 +51,7 @@ impl TestNode {
         let token = TokenName::new("test").unwrap();
         node.token = node.handle.commands().create_token(token, TokenRole::Admin).await.unwrap();
         let up = |view: &Arc<ClusterView>| {
-            !view.tokens.is_empty() && !view.nodes.is_empty() && view.primary_node().is_some()
+            !view.tokens().is_empty() && !view.nodes.is_empty() && view.primary_node().is_some()
         };
         node.handle.views().wait_for(up).await.unwrap();
         node
@@ -63,7 +63,7 @@ impl TestNode {
         node.token.clone_from(&self.token);
         let running = |view: &ClusterView| {
             let node = NodeName::new(name).ok().and_then(|name| view.nodes.get(&name).cloned());
-            node.is_some_and(|node| node.daemon_state() == DaemonState::Run) && !view.tokens.is_empty()
+            node.is_some_and(|node| node.daemon_state() == DaemonState::Run) && !view.tokens().is_empty()
         };
         for handle in [&self.handle, &node.handle] {
             handle.views().wait_for(|view| running(view)).await.unwrap();

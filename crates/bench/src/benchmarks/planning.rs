@@ -103,7 +103,7 @@ fn view(on_first: usize) -> Result<ClusterView> {
 
 fn put(view: &mut ClusterView, path: &str, value: &Value) -> Result<()> {
     let path = path.parse().map_err(|e| unlike(format!("{path}: {e}")))?;
-    view.apply(&path, Some((value.to_string().as_bytes(), 1)));
+    view.apply(&path, Some((value.to_string().as_bytes(), drover_model::Version(1))));
     view.broken.get(&path).map_or(Ok(()), |why| Err(unlike(format!("{path}: {why}"))))
 }
 

@@ -160,7 +160,7 @@ pub(crate) mod tests {
     fn vm(version: i64, state: Value, node: &str, failures: u32) -> String {
         let mut view = ClusterView::default();
         let mut put = |path: &str, version: i64, value: Value| {
-            view.apply(&path.parse().unwrap(), Some((value.to_string().as_bytes(), version)));
+            view.apply(&path.parse().unwrap(), Some((value.to_string().as_bytes(), drover_model::Version(version))));
         };
         for node in ["hv1", "hv2"] {
             let record = json!({"schema": 1, "name": node, "role": "coordinator", "api": "", "domain_state": "ready"});
@@ -223,7 +223,7 @@ pub(crate) mod tests {
     pub(crate) fn node(fields: Value) -> Node {
         let mut view = ClusterView::default();
         let record = json!({"schema": 1, "name": "hv1", "role": "coordinator", "api": "", "domain_state": "ready"});
-        view.apply(&"/nodes/hv1".parse().unwrap(), Some((record.to_string().as_bytes(), 1)));
+        view.apply(&"/nodes/hv1".parse().unwrap(), Some((record.to_string().as_bytes(), drover_model::Version(1))));
         let node = view.nodes.values().next().unwrap();
         let mut node = serde_json::to_value(Node::of(&view, node, Default::default())).unwrap();
         node.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());

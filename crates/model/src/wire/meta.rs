@@ -72,7 +72,7 @@ impl Meta {
             profile: record.profile.clone(),
             priority: meta.priority,
             tags: meta.tags.iter().map(tag).collect(),
-            version: vm.record.version,
+            version: vm.record.version.0,
         }
     }
 }

@@ -149,6 +149,7 @@ pub struct Fate {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Version;
     use crate::{
         name::NodeName,
         units::Bytes,
@@ -183,7 +184,7 @@ mod tests {
     ) -> (ClusterView, Arc<VmView>) {
         let mut view = ClusterView::default();
         let mut put = |path: &str, value: Value| {
-            view.apply(&path.parse().unwrap(), Some((value.to_string().as_bytes(), 1)));
+            view.apply(&path.parse().unwrap(), Some((value.to_string().as_bytes(), Version(1))));
         };
         for node in ["a", "b", "c"] {
             let record = json!({"schema": 1, "name": node, "role": "coordinator", "api": "", "domain_state": "ready"});

@@ -155,7 +155,7 @@ pub struct NodeNumbers {
 impl Node {
     /// A node out of the view.
     pub fn of(view: &ClusterView, node: &NodeView, numbers: NodeNumbers) -> Node {
-        let (record, status) = (&node.record.value, node.status.as_ref());
+        let (record, status) = (&node.record.value, node.status.as_ref().map(|status| &status.value));
         let text = |read: fn(&crate::NodeStatus) -> &String| status.map(read).cloned().unwrap_or_default();
         let draining = matches!(record.domain_state, DomainState::Flush | DomainState::Unflush);
         let (total, free) = status.map(|s| (s.memory_total, s.memory_free)).unwrap_or_default();
@@ -190,7 +190,7 @@ impl Node {
             hypervisor_problem: text(|s| &s.hypervisor_problem),
             domain_type: status.and_then(|s| s.domain_type).map_or("", crate::DomainType::word).to_owned(),
             drain: status.and_then(|s| s.drain.as_ref()).filter(|_| draining).map(Drain::from),
-            version: node.record.version,
+            version: node.record.version.0,
             updated: status.map_or(0, |s| s.updated.0),
         }
     }
@@ -199,6 +199,7 @@ impl Node {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Version;
     use crate::name::NodeName;
     use serde_json::json;
 
@@ -213,7 +214,7 @@ mod tests {
                 "load": 0.0, "domains": [], "updated": 0, "drain": {"left": 2, "moving": 1, "blocked": [["db", "no room"]]},
             });
             for (path, value) in [("/nodes/a", record), ("/nodes/a/status", status)] {
-                view.apply(&path.parse().unwrap(), Some((value.to_string().as_bytes(), 7)));
+                view.apply(&path.parse().unwrap(), Some((value.to_string().as_bytes(), Version(7))));
             }
             assert!(view.broken.is_empty(), "{:?}", view.broken);
             Node::of(&view, &view.nodes[&NodeName::new("a").unwrap()], NodeNumbers::default())

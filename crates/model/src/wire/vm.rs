@@ -168,7 +168,7 @@ impl<'a> Vm<'a> {
             console_available: status.is_some_and(|s| s.console) && !vm.devices.console.is_empty(),
             generation: record.generation.0,
             pending_changes: running.is_some_and(|running| running != record.generation),
-            version: vm.record.version,
+            version: vm.record.version.0,
             claim: vm
                 .claim
                 .as_ref()

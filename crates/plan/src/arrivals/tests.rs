@@ -1,14 +1,16 @@
 //! What a node answers to VMs that are to come to it; and that it never promises more than it can carry.
 
 use super::*;
-use crate::place::tests::{Tweak, cluster, moving, name, node, node_in, running, same_cases, sending, status, vm};
-use drover_model::{Arrival, How, NodeView, Stored, VmRecord, vm::VM_SCHEMA};
+use crate::place::tests::{
+    Tweak, cluster, kept, moving, name, node, node_in, running, same_cases, sending, status, vm,
+};
+use drover_model::{Arrival, How, NodeView, VmRecord, vm::VM_SCHEMA};
 use proptest::prelude::*;
 
 /// What node `b` has said of a VM, as of a version of its record.
 fn said(vm: &mut VmView, of: i64, refused: Option<&str>) {
     let refused = refused.map(str::to_owned);
-    vm.arrival = Some(Stored { value: Arrival { schema: VM_SCHEMA, node: name("b"), of, refused }, version: 0 });
+    vm.arrival = Some(kept(Arrival { schema: VM_SCHEMA, node: name("b"), of: Version(of), refused }));
 }
 
 /// What node `b` answers: `vm1: yes; vm2: no, ...`. It has let come those of `granted`, which the view may not show yet.
@@ -92,7 +94,7 @@ fn no_more_come_at_once_than_the_limit_and_the_others_are_answered_later() {
 
 #[test]
 fn what_is_answered_is_answered_anew_only_when_its_record_changes() {
-    let later = |vm: VmView| vm.but(|v| v.record.version = 1);
+    let later = |vm: VmView| vm.but(|v| v.record.version = Version(1));
     let comes = || moving(1, "a", "b", 4096);
     for refused in [None, Some("full")] {
         assert_eq!(told(&around(node("b", 8), vec![comes().but(|v| said(v, 0, refused))]), &[]), "");
@@ -183,14 +185,14 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
 }
 
 fn change(store: &mut ClusterView, i: usize, change: impl FnOnce(&mut VmView)) {
-    if let Some(vm) = store.vms.values_mut().nth(i) {
-        change(Arc::make_mut(vm));
+    if let Some(uuid) = store.vms.keys().nth(i).copied() {
+        store.change_vm(&uuid, change);
     }
 }
 
 fn set_state(vm: &mut VmView, state: VmState) {
     vm.record.value.state = state;
-    vm.record.version += 1;
+    vm.record.version = vm.record.version.next();
 }
 
 /// Whether its sender may send it now.
@@ -235,16 +237,16 @@ proptest! {
                     };
                     granted.retain(|uuid| !shown(uuid));
                     for answer in answers(&seen, &b, &granted) {
-                        let vm = Arc::make_mut(store.vms.get_mut(&answer.uuid).unwrap());
                         if answer.refused.is_none() {
                             granted.insert(answer.uuid);
                         }
-                        if vm.record.version == answer.of {
-                            said(vm, answer.of, answer.refused.as_deref());
+                        if store.vms[&answer.uuid].record.version == answer.of {
+                            let refused = answer.refused.as_deref();
+                            store.change_vm(&answer.uuid, |vm| said(vm, answer.of.0, refused));
                         }
                     }
                     for uuid in outdated(&seen, &b) {
-                        Arc::make_mut(store.vms.get_mut(&uuid).unwrap()).arrival = None;
+                        store.change_vm(&uuid, |vm| vm.arrival = None);
                     }
                 }
             }

@@ -5,6 +5,7 @@ mod orders;
 mod worlds;
 
 use super::*;
+use crate::place::tests::kept;
 use crate::place::tests::{Tweak, cluster, moving, name, node, node_in, running, sending, status, vm};
 use drover_model::{
     DomainType, Epoch, MigrationMethod, MoveFailure, NodeView, Selector, VmStatus, WallTime, domain::devices::Devices,
@@ -46,7 +47,7 @@ fn autostart(vm: VmView) -> VmView {
 /// Moves of it to that node failed so often.
 fn failed(vm: VmView, to: &str, count: u32) -> VmView {
     vm.but(|v| {
-        v.status = Some(VmStatus {
+        v.status = Some(kept(VmStatus {
             schema: VM_SCHEMA,
             node: name("a"),
             epoch: Epoch(1),
@@ -60,7 +61,7 @@ fn failed(vm: VmView, to: &str, count: u32) -> VmView {
             vnc: None,
             progress: None,
             move_failure: Some(MoveFailure { to: name(to), reason: "no route".to_owned(), count, told: count }),
-        });
+        }));
     })
 }
 

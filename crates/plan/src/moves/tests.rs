@@ -162,7 +162,7 @@ fn a_vm_that_is_being_worked_on_is_not_moved() {
     for (state, word) in [
         (VmState::Shutdown { timeout_s: 9, then: AtRest::Stop }, "shutdown"),
         (VmState::Restart { timeout_s: 9 }, "restart"),
-        (moving(1, "a", "b", 64).record.value.state, "migrate"),
+        (moving(1, "a", "b", 64).record.value.state.clone(), "migrate"),
         (VmState::Delete { disks: false }, "delete"),
         (VmState::Provision, "provision"),
     ] {
@@ -234,7 +234,7 @@ fn a_home_is_kept_until_the_vm_is_there_again_or_moves_for_good() {
         ("b", Some("a"), "c", Move, None),
         ("b", Some("a"), "a", Unmigrate, None),
     ] {
-        let record = running(1, on, 64).record.value;
+        let record = running(1, on, 64).record.value.clone();
         let record = VmRecord { last_node: home.map(name), ..record };
         let arrived = record.arrived(&name(to), kind);
         assert_eq!(arrived.node, Some(name(to)));

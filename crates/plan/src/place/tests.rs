@@ -4,7 +4,7 @@ mod properties;
 
 use super::*;
 use drover_model::{
-    Claim, MoveKind, NodeRecord, NodeSession, Role, Stored, VmName, VmState, WallTime,
+    Claim, Kept, MoveKind, NodeRecord, NodeSession, Role, Stored, Version, VmName, VmState, WallTime,
     node::NODE_SCHEMA,
     vm::{Epoch, Generation, VM_SCHEMA},
 };
@@ -16,22 +16,23 @@ pub(crate) fn name(n: &str) -> NodeName {
     NodeName::new(n).unwrap()
 }
 
+pub(crate) fn kept<T>(value: T) -> Kept<T> {
+    Stored::new(value, Version::NEW).into()
+}
+
 /// A node that takes VMs, with so much memory and four processor threads.
 pub(crate) fn node(n: &str, gib: u64) -> NodeView {
     NodeView {
-        record: Stored {
-            version: 0,
-            value: NodeRecord {
-                schema: NODE_SCHEMA,
-                name: name(n),
-                machine: String::new(),
-                role: Role::Coordinator,
-                api: String::new(),
-                migration: String::new(),
-                domain_state: DomainState::Ready,
-            },
-        },
-        status: Some(NodeStatus {
+        record: kept(NodeRecord {
+            schema: NODE_SCHEMA,
+            name: name(n),
+            machine: String::new(),
+            role: Role::Coordinator,
+            api: String::new(),
+            migration: String::new(),
+            domain_state: DomainState::Ready,
+        }),
+        status: Some(kept(NodeStatus {
             schema: NODE_SCHEMA,
             daemon: DaemonState::Run,
             version: String::new(),
@@ -53,14 +54,15 @@ pub(crate) fn node(n: &str, gib: u64) -> NodeView {
             shared: vec![],
             drain: None,
             updated: WallTime(0),
-        }),
-        session: Some(NodeSession {
+        })),
+        session: Some(kept(NodeSession {
             schema: NODE_SCHEMA,
             instance: Uuid::nil(),
             machine: String::new(),
             boot: String::new(),
             started: WallTime(0),
-        }),
+        })),
+        unreadable: None,
     }
 }
 
@@ -78,26 +80,21 @@ pub(crate) fn status(node: &mut NodeView) -> &mut NodeStatus {
 /// `vm<n>` with one vCPU: its state, the node that it is assigned to, the node that holds its claim, its memory.
 pub(crate) fn vm(n: u128, state: VmState, on: &str, held: Option<&str>, mib: u64) -> VmView {
     VmView {
-        record: Stored {
-            version: 0,
-            value: VmRecord {
-                schema: VM_SCHEMA,
-                uuid: Uuid::from_u128(n),
-                name: VmName::new(&format!("vm{n}")).unwrap(),
-                state,
-                node: Some(name(on)),
-                last_node: None,
-                xml: String::new(),
-                generation: Generation(1),
-                description: String::new(),
-                profile: String::new(),
-                meta: VmMeta::default(),
-            },
-        },
-        claim: Some(Stored {
-            version: 0,
-            value: Claim { schema: VM_SCHEMA, node: held.map(name), epoch: Epoch(1), to: None },
+        record: kept(VmRecord {
+            schema: VM_SCHEMA,
+            uuid: Uuid::from_u128(n),
+            name: VmName::new(&format!("vm{n}")).unwrap(),
+            state,
+            node: Some(name(on)),
+            last_node: None,
+            xml: String::new(),
+            generation: Generation(1),
+            description: String::new(),
+            profile: String::new(),
+            meta: VmMeta::default(),
         }),
+        claim: Some(kept(Claim { schema: VM_SCHEMA, node: held.map(name), epoch: Epoch(1), to: None })),
+        claim_unreadable: false,
         status: None,
         arrival: None,
         demand: Demand { memory: Bytes::mib(mib), vcpus: 1 },
@@ -128,9 +125,8 @@ pub(crate) trait Tweak: Sized {
 
 pub(crate) fn cluster(nodes: Vec<NodeView>, vms: Vec<VmView>) -> ClusterView {
     let mut view = ClusterView::default();
-    view.nodes.extend(nodes.into_iter().map(|n| (n.record.value.name.clone(), Arc::new(n))));
-    view.names.extend(vms.iter().map(|v| (v.record.value.name.clone(), v.record.value.uuid)));
-    view.vms.extend(vms.into_iter().map(|v| (v.record.value.uuid, Arc::new(v))));
+    nodes.iter().for_each(|node| view.put_node(node));
+    vms.iter().for_each(|vm| view.put_vm(vm));
     view
 }
 

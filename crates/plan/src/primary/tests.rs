@@ -45,7 +45,7 @@ struct Case {
 
 fn case(me: &str, text: &str) -> Case {
     let record = record(text);
-    let lease = |name: &NodeName| (name.clone(), Heard { version: 3, revision: 9, since: NOW, term: TERM });
+    let lease = |name: &NodeName| (name.clone(), Heard { version: Version(3), revision: 9, since: NOW, term: TERM });
     Case {
         me: name(me),
         leases: record.suspects.iter().map(lease).collect(),
@@ -297,8 +297,8 @@ fn a_holder_with_a_reason_gives_the_role_away() {
 
 #[test]
 fn a_lease_that_was_made_anew_has_not_been_silent() {
-    let old = Heard { version: 0, revision: 5, since: Mono(1), term: TERM };
-    assert_eq!(Heard::read(Some(old), 0, 5, TERM, NOW), old);
-    assert_eq!(Heard::read(Some(old), 0, 8, TERM, NOW).since, NOW);
-    assert_eq!(Heard::read(None, 0, 8, TERM, NOW).since, NOW);
+    let old = Heard { version: Version(0), revision: 5, since: Mono(1), term: TERM };
+    assert_eq!(Heard::read(Some(old), Version(0), 5, TERM, NOW), old);
+    assert_eq!(Heard::read(Some(old), Version(0), 8, TERM, NOW).since, NOW);
+    assert_eq!(Heard::read(None, Version(0), 8, TERM, NOW).since, NOW);
 }

@@ -73,8 +73,8 @@ impl Case {
     /// State, assigned node, claim's holder, domain.
     fn new(state: VmState, on: &str, held: &str, domain: &str) -> Case {
         Case {
-            record: Some(Stored { value: record(state, on), version: 7 }),
-            claim: Some(Stored { value: claim(held), version: 2 }),
+            record: Some(Stored::new(record(state, on), Version(7))),
+            claim: Some(Stored::new(claim(held), Version(2))),
             domain: seen(domain),
             memory: Memory::default(),
             host: HostState::Ready,
@@ -210,8 +210,7 @@ fn a_new_deadline_counts_from_when_the_shutdown_began() {
     case.decide();
     case.memory.pressed = Some((Epoch(4), t0));
     case.now = t0.after(Duration::from_secs(20));
-    case.record =
-        Some(Stored { value: record(VmState::Shutdown { timeout_s: 10, then: AtRest::Stop }, "a"), version: 8 });
+    case.record = Some(Stored::new(record(VmState::Shutdown { timeout_s: 10, then: AtRest::Stop }, "a"), Version(8)));
     assert_eq!(case.decide().step, Step::Destroy);
 }
 
@@ -220,7 +219,7 @@ fn a_shutdown_that_was_taken_back_starts_the_guest_again_if_it_had_already_obeye
     let mut case = Case::new(shutdown(), "a", "a", "running");
     case.decide();
     case.memory.pressed = Some((Epoch(4), case.now));
-    case.record = Some(Stored { value: record(VmState::Start, "a"), version: 8 });
+    case.record = Some(Stored::new(record(VmState::Start, "a"), Version(8)));
     case.domain = seen("shutdown");
     assert_eq!(case.decide().step, Step::Start);
 
@@ -249,7 +248,7 @@ fn crashes_are_counted_once_wait_longer_each_time_and_end_in_fail() {
     assert_eq!(reason, "crashed 5 times in a row");
 
     // A person's command begins anew.
-    case.record = Some(Stored { value: record(VmState::Stop, "a"), version: 8 });
+    case.record = Some(Stored::new(record(VmState::Stop, "a"), Version(8)));
     case.decide();
     assert_eq!(case.memory.crashes, 0);
 }
@@ -271,9 +270,9 @@ fn a_quiet_time_forgives_and_a_vanished_domain_counts() {
 #[test]
 fn a_refused_start_fails_until_somebody_changes_the_record() {
     let mut case = Case::new(VmState::Start, "a", "a", "absent");
-    case.memory.refused = Some((7, "no such machine".to_owned()));
+    case.memory.refused = Some((Version(7), "no such machine".to_owned()));
     assert_eq!(case.decide().step, Step::Complete(VmState::Fail { reason: "no such machine".to_owned() }));
-    case.record = Some(Stored { value: record(VmState::Start, "a"), version: 9 });
+    case.record = Some(Stored::new(record(VmState::Start, "a"), Version(9)));
     assert_eq!(case.decide().step, Step::Start);
 }
 

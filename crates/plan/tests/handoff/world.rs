@@ -421,7 +421,10 @@ impl State {
         let leases: BTreeMap<NodeName, Heard> = (0..MOST)
             .filter_map(|j| {
                 let since = ago(node.heard[j]?.age);
-                Some((NAMES[j].clone(), Heard { version: 0, revision: 0, since, term: ticks(term) }))
+                Some((
+                    NAMES[j].clone(),
+                    Heard { version: drover_model::Version(0), revision: 0, since, term: ticks(term) },
+                ))
             })
             .collect();
         let standing = Standing { eligible: true, ..Standing::default() };

@@ -11,7 +11,7 @@ use crate::{
 use axum::http::StatusCode;
 use drover_agent::{Change, CommandError, Define, Modify};
 use drover_model::{
-    Definition, NodeName, VmName, VmView,
+    Definition, NodeName, Version, VmName, VmView,
     wire::{Changed, StateOf, Vm},
 };
 use drover_plan::admit::Command;
@@ -68,7 +68,7 @@ pub(crate) async fn state(call: Call) -> Answer {
 fn changed(message: String, change: &Change) -> Answer {
     let (name, uuid) = (change.record.name.to_string(), change.record.uuid.to_string());
     let to = change.record.state.destination().map(ToString::to_string);
-    answer::json(&Changed { message, name, uuid, version: change.version, to, diff: None })
+    answer::json(&Changed { message, name, uuid, version: change.version.0, to, diff: None })
 }
 
 pub(crate) async fn define(call: Call) -> Answer {
@@ -105,7 +105,7 @@ async fn define_as(call: &Call, xml: String) -> Answer {
 pub(crate) async fn modify(call: Call) -> Answer {
     let request = Modify {
         xml: call.args.required("xml").to_owned(),
-        expected: call.args.number("version"),
+        expected: call.args.number("version").map(Version),
         restart: call.args.flag("restart"),
         dry_run: call.args.flag("dry_run"),
     };
@@ -122,14 +122,15 @@ pub(crate) async fn modify(call: Call) -> Answer {
         (false, false, _) => format!("VM {name} has a new definition."),
     };
     let (name, uuid) = (name.to_string(), done.now.record.uuid.to_string());
-    answer::json(&Changed { message, name, uuid, version: done.now.version, to: None, diff: Some(diff) })
+    answer::json(&Changed { message, name, uuid, version: done.now.version.0, to: None, diff: Some(diff) })
 }
 
 pub(crate) async fn rename(call: Call) -> Answer {
     let Some(name) = call.args.parsed::<VmName>("new_name")? else {
         return Err(ApiError::parameter("new_name", "", "a VM's name"));
     };
-    let change = call.state.node.commands().rename(uuid(&call).await?, name, call.args.number("version")).await?;
+    let change =
+        call.state.node.commands().rename(uuid(&call).await?, name, call.args.number("version").map(Version)).await?;
     changed(format!("VM {} is now named {}.", call.subject, change.record.name), &change)
 }
 
@@ -161,7 +162,7 @@ pub(crate) async fn set_state(call: Call) -> Answer {
             }
             let message = format!("VM {name} is {}.", if shown.state == "start" { "running" } else { "off" });
             let (name, version) = (name.to_string(), vm.record.version);
-            answer::json(&Changed { message, name, uuid: shown.uuid, version, to: None, diff: None })
+            answer::json(&Changed { message, name, uuid: shown.uuid, version: version.0, to: None, diff: None })
         }
     }
 }
@@ -177,7 +178,12 @@ fn phrase(state: &str) -> &'static str {
 }
 
 /// Waits until the VM has no more to do (`None`: it is gone), from the version that a command made on.
-async fn settle(call: &Call, uuid: Uuid, version: i64, patience: Duration) -> Result<Option<Arc<VmView>>, ApiError> {
+async fn settle(
+    call: &Call,
+    uuid: Uuid,
+    version: Version,
+    patience: Duration,
+) -> Result<Option<Arc<VmView>>, ApiError> {
     until(call, uuid, version, patience, |vm| vm.is_settled().then_some(())).await.map(|(_, vm)| vm)
 }
 
@@ -185,7 +191,7 @@ async fn settle(call: &Call, uuid: Uuid, version: i64, patience: Duration) -> Re
 async fn until<T>(
     call: &Call,
     uuid: Uuid,
-    version: i64,
+    version: Version,
     patience: Duration,
     tell: impl Fn(&Vm<'_>) -> Option<T>,
 ) -> Result<(Option<T>, Option<Arc<VmView>>), ApiError> {

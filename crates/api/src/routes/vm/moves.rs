@@ -89,7 +89,14 @@ async fn arrival(call: &Call, change: &Change, to: &str, failures: u32) -> Answe
     match outcome {
         Some(MoveOutcome::Arrived) => {
             let (message, to) = (format!("VM {name} runs on {to}."), Some(to.to_owned()));
-            answer::json(&Changed { message, name: name.to_string(), uuid: uuid.to_string(), version, to, diff: None })
+            answer::json(&Changed {
+                message,
+                name: name.to_string(),
+                uuid: uuid.to_string(),
+                version: version.0,
+                to,
+                diff: None,
+            })
         }
         Some(MoveOutcome::Failed(why)) => {
             let message = format!("VM {name} was not brought to {to}: {why}. Now {where_it_is}");

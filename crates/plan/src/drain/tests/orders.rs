@@ -1,7 +1,7 @@
 //! What is written of a plan at once: as much as the limits allow.
 
 use super::*;
-use drover_model::{Limits, Stored};
+use drover_model::{Limits, Version};
 
 /// Orders, in their order: `vm1 a to b: Migrate`, `vm2 start on a`.
 fn ordered(orders: &[Order]) -> String {
@@ -51,11 +51,11 @@ fn no_more_moves_are_ordered_than_the_limits_let_begin() {
 
 #[test]
 fn an_order_names_the_version_that_it_was_made_on_and_changes_nothing_else() {
-    let vm1 = away_from("d", important(running(1, "a", 64), 3)).but(|v| v.record.version = 41);
+    let vm1 = away_from("d", important(running(1, "a", 64), 3)).but(|v| v.record.version = Version(41));
     let [order] = &flush_a(Limits::default(), vec![vm1.clone()])[..] else { panic!("one order") };
     let old = &vm1.record.value;
     let state = VmState::Migrate { to: name("b"), kind: MoveKind::Migrate, how: How::LiveElseCold };
-    assert_eq!((order.uuid, order.version, order.claim), (old.uuid, 41, None));
+    assert_eq!((order.uuid, order.version, order.claim), (old.uuid, Version(41), None));
     assert_eq!(order.record, VmRecord { state, ..old.clone() });
 }
 
@@ -63,12 +63,17 @@ fn an_order_names_the_version_that_it_was_made_on_and_changes_nothing_else() {
 fn a_vm_that_waits_to_start_asks_its_target_too_but_its_home_takes_it_at_once_while_nobody_does() {
     let claimed = |vm: VmView| {
         vm.but(|v| {
-            v.record.version = 41;
-            v.claim = v.claim.take().map(|claim| Stored { version: 17, ..claim });
+            v.record.version = Version(41);
+            if let Some(claim) = &mut v.claim {
+                claim.version = Version(17);
+            }
         })
     };
     let orders = flush_a(Limits::default(), vec![claimed(vm(1, VmState::Start, "a", None, 64))]);
-    assert_eq!((ordered(&orders).as_str(), orders[0].version, orders[0].claim), ("vm1 a to b: Migrate", 41, None));
+    assert_eq!(
+        (ordered(&orders).as_str(), orders[0].version, orders[0].claim),
+        ("vm1 a to b: Migrate", Version(41), None)
+    );
 
     let home = |held| {
         let waits = claimed(away_from("a", vm(1, VmState::Start, "b", held, 64)));
@@ -76,7 +81,10 @@ fn a_vm_that_waits_to_start_asks_its_target_too_but_its_home_takes_it_at_once_wh
         bring_home(&view, &name("a")).orders(&view, &name("a"), MoveKind::Unmigrate)
     };
     let orders = home(None);
-    assert_eq!((ordered(&orders).as_str(), orders[0].version, orders[0].claim), ("vm1 start on a", 41, Some(17)));
+    assert_eq!(
+        (ordered(&orders).as_str(), orders[0].version, orders[0].claim),
+        ("vm1 start on a", Version(41), Some(Version(17)))
+    );
     assert_eq!(orders[0].record.last_node, None);
     assert_eq!(ordered(&home(Some("b"))), "vm1 b to a: Unmigrate");
     assert_eq!(ordered(&home(Some("c"))), "vm1 b to a: Unmigrate", "it is held elsewhere still");
@@ -84,12 +92,12 @@ fn a_vm_that_waits_to_start_asks_its_target_too_but_its_home_takes_it_at_once_wh
 
 #[test]
 fn what_is_shut_down_is_marked_to_start_again_and_what_starts_is_not_marked_any_more() {
-    let huge = running(1, "a", 60_000).but(|v| v.record.version = 41);
+    let huge = running(1, "a", 60_000).but(|v| v.record.version = Version(41));
     let [order] = &flush_a(limits(0, 0, 0), vec![huge.clone()])[..] else { panic!("one order") };
     let mut wanted = huge.record.value.clone();
     wanted.state = VmState::Shutdown { timeout_s: 180, then: AtRest::Stop };
     wanted.meta.autostart = true;
-    assert_eq!((order.version, &order.record), (41, &wanted));
+    assert_eq!((order.version, &order.record), (Version(41), &wanted));
 
     let view = cluster(
         vec![node_in("a", 64, DomainState::Unflush)],

@@ -6,7 +6,7 @@ use crate::{
     arrivals,
     capacity::{HOST_RESERVE, OVERHEAD},
     moves::Turn,
-    place::tests::same_cases,
+    place::tests::{kept, same_cases},
 };
 use drover_model::{Arrival, Bytes, Stored};
 use proptest::prelude::*;
@@ -63,13 +63,13 @@ impl World {
                 v.record.value.meta.method = *method;
                 v.record.value.meta.node_limit = limit.iter().flat_map(|i| [name(NODES[*i]), name(on)]).collect();
             });
-            view.vms.insert(vm.record.value.uuid, Arc::new(vm));
+            view.put_vm(&vm);
         }
         World { view, rounds: 0, pace }
     }
 
     fn set(&mut self, node: &NodeName, state: DomainState) {
-        Arc::make_mut(self.view.nodes.get_mut(node).unwrap()).record.value.domain_state = state;
+        self.view.change_node(node, |node| node.record.value.domain_state = state);
     }
 
     fn in_state(&self, state: DomainState) -> Vec<NodeName> {
@@ -111,9 +111,10 @@ impl World {
     }
 
     fn change(&mut self, uuid: &Uuid, record: VmRecord, change: impl FnOnce(&mut VmView)) {
-        let vm = Arc::make_mut(self.view.vms.get_mut(uuid).unwrap());
-        vm.record = Stored { value: record, version: vm.record.version + 1 };
-        change(vm);
+        self.view.change_vm(uuid, |vm| {
+            vm.record = Stored::new(record, vm.record.version.next()).into();
+            change(vm);
+        });
     }
 
     fn write(&mut self, orders: Vec<Order>) {
@@ -127,11 +128,10 @@ impl World {
     fn answer(&mut self, me: &NodeName) {
         for answer in arrivals::answers(&self.view, me, &BTreeSet::new()) {
             let value = Arrival { schema: VM_SCHEMA, node: me.clone(), of: answer.of, refused: answer.refused };
-            let vm = Arc::make_mut(self.view.vms.get_mut(&answer.uuid).unwrap());
-            vm.arrival = Some(Stored { value, version: 0 });
+            self.view.change_vm(&answer.uuid, |vm| vm.arrival = Some(kept(value)));
         }
         for uuid in arrivals::outdated(&self.view, me) {
-            Arc::make_mut(self.view.vms.get_mut(&uuid).unwrap()).arrival = None;
+            self.view.change_vm(&uuid, |vm| vm.arrival = None);
         }
     }
 
@@ -140,12 +140,11 @@ impl World {
         let vm = self.view.vms[uuid].clone();
         let (record, claim) = (&vm.record.value, &vm.claim.as_ref().unwrap().value);
         let start = VmRecord { state: VmState::Start, ..record.clone() };
-        let set_claim = |claim| move |vm: &mut VmView| vm.claim = Some(Stored { value: claim, version: 0 });
+        let set_claim = |claim| move |vm: &mut VmView| vm.claim = Some(kept(claim));
         match &record.state {
             VmState::Migrate { to, kind, .. } => match moves::turn(&self.view, uuid) {
                 Turn::Go if claim.node.is_some() && claim.to.is_none() => {
-                    let vm = Arc::make_mut(self.view.vms.get_mut(uuid).unwrap());
-                    set_claim(claim.sending_to(Some(to)))(vm);
+                    self.view.change_vm(uuid, set_claim(claim.sending_to(Some(to))));
                 }
                 Turn::Go => self.change(uuid, start.arrived(to, *kind), |vm| {
                     set_claim(claim.granted_to(to))(vm);
@@ -175,7 +174,7 @@ impl World {
     /// No node carries more than it can.
     fn check(&self) {
         for (name, node) in &self.view.nodes {
-            let carried = self.view.vms.values().filter(|vm| holds(vm, name));
+            let carried = self.view.vms.values().filter(|vm| vm.is_held_by(name));
             let all: Bytes = carried.map(|vm| vm.demand.memory.saturating_add(OVERHEAD)).sum();
             let offered = node.status.as_ref().unwrap().memory_total.saturating_sub(HOST_RESERVE);
             assert!(all <= offered, "{name} carries {all} of {offered}");
@@ -217,7 +216,7 @@ proptest! {
         world.settle();
         for vm in world.view.vms.values() {
             let record = &vm.record.value;
-            prop_assert!(!flushed.iter().any(|node| holds(vm, node)), "{} is still there", record.name);
+            prop_assert!(!flushed.iter().any(|node| vm.is_held_by(node)), "{} is still there", record.name);
             let runs = record.state == VmState::Start;
             let should = before.iter().any(|(name, state, ..)| *name == record.name && state == "start");
             prop_assert!(runs || record.meta.autostart || !should, "{} is forgotten", record.name);

@@ -3,9 +3,9 @@
 use super::*;
 use crate::{
     arrivals,
-    place::tests::{same_cases, sending},
+    place::tests::{kept, same_cases, sending},
 };
-use drover_model::{Arrival, Bytes, Limits, Stored, vm::VM_SCHEMA};
+use drover_model::{Arrival, Bytes, Limits, Version, vm::VM_SCHEMA};
 use proptest::prelude::*;
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -18,7 +18,7 @@ fn to_go(n: u128, route: &str, priority: i32) -> VmView {
 /// Its target answers about this version of its record; `None`: it may come.
 fn answered(vm: &mut VmView, node: &str, of: i64, refused: Option<&str>) {
     let refused = refused.map(str::to_owned);
-    vm.arrival = Some(Stored { value: Arrival { schema: VM_SCHEMA, node: name(node), of, refused }, version: 0 });
+    vm.arrival = Some(kept(Arrival { schema: VM_SCHEMA, node: name(node), of: Version(of), refused }));
 }
 
 /// What one VM's target and claim say: `-` nothing yet, `yes`, `full` (refused), `sent` (it is under way).
@@ -150,9 +150,8 @@ fn a_target_that_can_never_take_it_is_unfit_whatever_it_said() {
 fn answer(view: &mut ClusterView) {
     for me in view.nodes.keys().cloned().collect::<Vec<_>>() {
         for a in arrivals::answers(view, &me, &BTreeSet::new()) {
-            let vm = Arc::make_mut(view.vms.get_mut(&a.uuid).unwrap());
             let value = Arrival { schema: VM_SCHEMA, node: me.clone(), of: a.of, refused: a.refused };
-            vm.arrival = Some(Stored { value, version: 0 });
+            view.change_vm(&a.uuid, |vm| vm.arrival = Some(kept(value)));
         }
     }
 }
@@ -171,7 +170,7 @@ proptest! {
         for (n, (from, by, priority, answers)) in steps.into_iter().enumerate() {
             let route = format!("{}>{}", ["a", "b", "c", "d"][from], ["a", "b", "c", "d"][(from + by) % 4]);
             let vm = to_go(n as u128, &route, priority);
-            view.vms.insert(vm.record.value.uuid, Arc::new(vm));
+            view.put_vm(&vm);
             if answers {
                 answer(&mut view);
             }
@@ -189,13 +188,15 @@ proptest! {
             prop_assert!(!gone.is_empty(), "{} wait for each other", left);
             prop_assert!(gone.len() as u32 <= all);
             for uuid in gone {
-                let vm = Arc::make_mut(view.vms.get_mut(&uuid).unwrap());
-                let to = vm.record.value.state.destination().unwrap().clone();
-                vm.record.value = VmRecord { state: VmState::Start, ..vm.record.value.arrived(&to, MoveKind::Move) };
-                vm.record.version += 1;
-                let claim = vm.claim.as_mut().unwrap();
-                claim.value = claim.value.granted_to(&to);
-                vm.arrival = None;
+                view.change_vm(&uuid, |vm| {
+                    let to = vm.record.value.state.destination().unwrap().clone();
+                    let there = vm.record.value.arrived(&to, MoveKind::Move);
+                    vm.record.value = VmRecord { state: VmState::Start, ..there };
+                    vm.record.version = vm.record.version.next();
+                    let claim = vm.claim.as_mut().unwrap();
+                    claim.value = claim.value.granted_to(&to);
+                    vm.arrival = None;
+                });
             }
         }
     }

@@ -5,7 +5,7 @@ use crate::primary::{
     admit::{Refusal, make_primary, make_secondary},
     election::{heir, standing},
 };
-use drover_model::{ClusterView, Phase, Role};
+use drover_model::{ClusterView, Phase, Role, Version};
 use serde_json::json;
 
 /// Nodes in short words: `a` runs, `b!` has a network that does not work, `c-` is away, `d*` is a hypervisor.
@@ -22,7 +22,7 @@ fn view(nodes: &[&str]) -> ClusterView {
         });
         let session = json!({"schema": 1, "instance": uuid::Uuid::nil(), "machine": name, "boot": "", "started": 0});
         let mut put = |path: String, value: &serde_json::Value| {
-            view.apply(&path.parse().unwrap(), Some((value.to_string().as_bytes(), 1)));
+            view.apply(&path.parse().unwrap(), Some((value.to_string().as_bytes(), Version(1))));
         };
         put(format!("/nodes/{name}"), &record);
         put(format!("/nodes/{name}/status"), &status);

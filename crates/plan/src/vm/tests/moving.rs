@@ -132,7 +132,7 @@ fn a_failed_live_move_is_done_cold_if_it_may_and_is_not_tried_again_otherwise() 
     ] {
         for word in ["go", "wait", "unfit"].into_iter().filter(|word| version == 7 || *word == "go") {
             let mut case = Case { turn: turn(word), ..Case::new(state.clone(), "a", "a", "running") };
-            case.memory.move_failed = Some((version, "no route".to_owned()));
+            case.memory.move_failed = Some((Version(version), "no route".to_owned()));
             assert_eq!(case.decide().step, step, "{state:?}, failed at version {version}, turn {word}");
         }
     }
@@ -335,7 +335,7 @@ fn any_memory() -> impl Strategy<Value = Memory> {
     let grants = (prop::option::of((epoch(), at())), often, maybe(3..7), any::<bool>());
     (crashes, failed, moments, grants).prop_map(
         |(crashes, failed, moments, (running, pressed, sent, disks_removed))| {
-            let why = |version| (version, "a test".to_owned());
+            let why = |version| (Version(version), "a test".to_owned());
             Memory {
                 crashes,
                 crashed_at: moments.0,

@@ -1,0 +1,209 @@
+//! Shelves: the records of each kind, decoded, by their keys. The one list of all kinds is here; a new kind is a type with its
+//! [`RecordKind`] and one row.
+
+use crate::{
+    cluster::{ClusterConfig, Fault, Layout, Token},
+    name::NodeName,
+    node::{NodeRecord, NodeSession, NodeStatus},
+    path::RecordPath,
+    primary::{Lease, Primary},
+    record::{Kept, Only, RecordKind, Stored, Unreadable, Version},
+    vm::{Arrival, Claim, NameEntry, VmRecord, VmStatus},
+};
+use imbl::OrdMap;
+use std::{collections::BTreeSet, ops::Deref, sync::Arc};
+use uuid::Uuid;
+
+/// The records of one kind.
+#[derive(Debug, Clone)]
+pub struct Shelf<T: RecordKind> {
+    records: OrdMap<T::Key, Kept<T>>,
+    unreadable: OrdMap<T::Key, Arc<Unreadable>>,
+}
+
+impl<T: RecordKind> Default for Shelf<T> {
+    fn default() -> Self {
+        Shelf { records: OrdMap::new(), unreadable: OrdMap::new() }
+    }
+}
+
+impl<T: RecordKind> Deref for Shelf<T> {
+    type Target = OrdMap<T::Key, Kept<T>>;
+    fn deref(&self) -> &Self::Target {
+        &self.records
+    }
+}
+
+impl<T: RecordKind> Shelf<T> {
+    /// Why the record with this key cannot be read, if it cannot. What it tells all the same is on the shelf.
+    pub fn problem(&self, key: &T::Key) -> Option<&Arc<Unreadable>> {
+        self.unreadable.get(key)
+    }
+
+    /// Puts on the shelf what a record is now; `None`: it does not exist. Returns why it cannot be read, if it cannot.
+    fn put(&mut self, key: &T::Key, data: Option<(&[u8], Version)>) -> Option<Arc<Unreadable>> {
+        self.unreadable.remove(key);
+        let Some((data, version)) = data else {
+            self.records.remove(key);
+            return None;
+        };
+        match Stored::<T>::decode(data, version) {
+            Ok(stored) => {
+                self.records.insert(key.clone(), stored.into());
+                None
+            }
+            Err(problem) => {
+                let problem = Arc::new(problem);
+                if let Some(value) = T::salvage(key, &problem.document) {
+                    self.records.insert(key.clone(), Stored::new(value, version).into());
+                } else if !T::KEEPS_LAST {
+                    self.records.remove(key);
+                }
+                self.unreadable.insert(key.clone(), problem.clone());
+                Some(problem)
+            }
+        }
+    }
+
+    pub(crate) fn set(&mut self, key: T::Key, record: Option<Kept<T>>) {
+        match record {
+            Some(record) => self.records.insert(key, record),
+            None => self.records.remove(&key),
+        };
+    }
+}
+
+impl<T: RecordKind<Key = Only>> Shelf<T> {
+    /// The record, of a kind of which there is one only.
+    pub fn only(&self) -> Option<&Kept<T>> {
+        self.records.get(&Only)
+    }
+}
+
+/// A kind that has a shelf.
+pub trait Shelved: RecordKind {
+    /// Its shelf.
+    fn shelf(shelves: &Shelves) -> &Shelf<Self>;
+    #[doc(hidden)]
+    fn shelf_mut(shelves: &mut Shelves) -> &mut Shelf<Self>;
+}
+
+/// What a record belongs to: what must be joined anew when it changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Belongs {
+    /// To a VM.
+    Vm(Uuid),
+    /// To a node.
+    Node(NodeName),
+    /// To nothing else.
+    Alone,
+}
+
+macro_rules! kinds {
+    (
+        shelved { $($field:ident: $kind:ty => $belongs:ident),* $(,)? }
+        others { $($other:ty),* $(,)? }
+    ) => {
+        /// The records of a cluster, by kind.
+        #[derive(Debug, Clone, Default)]
+        pub struct Shelves {
+            $($field: Shelf<$kind>,)*
+        }
+
+        $(impl Shelved for $kind {
+            fn shelf(shelves: &Shelves) -> &Shelf<Self> {
+                &shelves.$field
+            }
+            fn shelf_mut(shelves: &mut Shelves) -> &mut Shelf<Self> {
+                &mut shelves.$field
+            }
+        })*
+
+        impl Shelves {
+            /// Puts what a record is now on its shelf. Returns what it belongs to, and why it cannot be read, if it cannot;
+            /// `None`: it is of no kind that has a shelf.
+            pub(crate) fn put(
+                &mut self,
+                path: &RecordPath,
+                data: Option<(&[u8], Version)>,
+            ) -> Option<(Belongs, Option<Arc<Unreadable>>)> {
+                $(if let Some(key) = <$kind>::key(path) {
+                    let problem = self.$field.put(&key, data);
+                    return Some((kinds!(@belongs $belongs key), problem));
+                })*
+                None
+            }
+        }
+
+        /// Where the records of all kinds are.
+        const PATTERNS: &[&str] = &[$(<$kind>::AT,)* $(<$other>::AT,)*];
+    };
+    (@belongs Vm $key:ident) => { Belongs::Vm($key) };
+    (@belongs Node $key:ident) => { Belongs::Node($key) };
+    (@belongs Alone $key:ident) => {{ let _ = $key; Belongs::Alone }};
+}
+
+kinds! {
+    shelved {
+        config: ClusterConfig => Alone,
+        primary: Primary => Alone,
+        nodes: NodeRecord => Node,
+        node_statuses: NodeStatus => Node,
+        sessions: NodeSession => Node,
+        vms: VmRecord => Vm,
+        vm_statuses: VmStatus => Vm,
+        claims: Claim => Vm,
+        arrivals: Arrival => Vm,
+        tokens: Token => Alone,
+        faults: Fault => Alone,
+    }
+    // Read only by those who need them.
+    others { Layout, NameEntry, Lease }
+}
+
+impl Shelves {
+    /// The shelf of a kind.
+    pub fn of<T: Shelved>(&self) -> &Shelf<T> {
+        T::shelf(self)
+    }
+}
+
+/// The locks' records have no content: what counts is who has one.
+const LOCKS: &str = "/locks/primary/*";
+
+/// The records without content below which the others are, parents first: they must exist before any other.
+pub fn skeleton() -> Vec<RecordPath> {
+    let mut folders = BTreeSet::new();
+    for pattern in PATTERNS.iter().chain([&LOCKS]) {
+        let fixed = pattern.split('*').next().unwrap_or_default();
+        for (at, _) in fixed.match_indices('/').skip(1) {
+            folders.insert(&fixed[..at]);
+        }
+    }
+    // An ancestor is a prefix, so it sorts first.
+    let folders = folders.into_iter().filter(|folder| !PATTERNS.contains(folder));
+    folders.filter_map(|folder| RecordPath::new(folder).ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_folder_is_in_the_skeleton_after_its_own() {
+        let skeleton: Vec<String> = skeleton().iter().map(ToString::to_string).collect();
+        let wanted = "/faults /locks /locks/primary /names /names/vms /nodes /primary/leases /tokens /vms";
+        assert_eq!(skeleton.join(" "), wanted);
+    }
+
+    #[test]
+    fn a_config_that_cannot_be_read_keeps_its_last_good_value() {
+        let mut shelf = Shelf::<ClusterConfig>::default();
+        let config = ClusterConfig { maintenance: true, ..ClusterConfig::default() };
+        assert_eq!(shelf.put(&Only, Some((&serde_json::to_vec(&config).unwrap(), Version(1)))), None);
+        assert!(shelf.put(&Only, Some((b"{\"schema\":9,\"maintenance\":\"sometimes\"}", Version(2)))).is_some());
+        assert!(shelf.only().unwrap().value.maintenance && shelf.problem(&Only).is_some());
+        shelf.put(&Only, None);
+        assert!(shelf.only().is_none() && shelf.problem(&Only).is_none());
+    }
+}
