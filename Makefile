@@ -36,6 +36,10 @@ check: ## Formatting and lints
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 
+.PHONY: deny
+deny: ## Licences, versions and known defects of what we depend on (cargo install cargo-deny; network)
+	$(CARGO) deny check
+
 .PHONY: test
 test: deps ## All tests, those with real components included (root)
 	scripts/test
