@@ -1,18 +1,18 @@
 //! Tokens of the API: 256 random bits, of which only the SHA-256 is kept.
 
 use sha2::{Digest, Sha256};
-use uuid::Uuid;
 
 /// What every token begins with, so that people and scanners recognise one.
 pub const PREFIX: &str = "drover_";
 
-/// A new token. Made of the random bits of three UUIDs (122 each, from the operating system), hashed down to 256.
-pub fn mint() -> String {
-    let mut hash = Sha256::new();
-    for _ in 0..3 {
-        hash.update(Uuid::new_v4().as_bytes());
-    }
-    format!("{PREFIX}{}", hex(&hash.finalize()))
+/// A new token, of random bits from the operating system.
+///
+/// # Errors
+/// When it has none to give.
+pub fn mint() -> std::io::Result<String> {
+    let mut bits = [0; 32];
+    getrandom::fill(&mut bits)?;
+    Ok(format!("{PREFIX}{}", hex(&bits)))
 }
 
 /// What is kept of a token: its SHA-256 in lower-case hexadecimal. A fast hash will do, for there is nothing to guess.
@@ -30,7 +30,7 @@ mod tests {
 
     #[test]
     fn tokens_differ_and_hash_as_the_standard_says() {
-        let (a, b) = (mint(), mint());
+        let (a, b) = (mint().unwrap(), mint().unwrap());
         assert_ne!(a, b);
         assert_eq!(a.len(), PREFIX.len() + 64);
         // The example of FIPS 180-2, B.1.

@@ -14,6 +14,7 @@ use axum::{
     http::{Request, StatusCode, header},
     response::{IntoResponse, Response},
 };
+use percent_encoding::percent_decode_str;
 use std::{future::Future, io};
 use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 
@@ -119,18 +120,7 @@ fn matches(pattern: &str, path: &str) -> Option<String> {
 
 /// A path's part without its percent escapes; `None` when that is no UTF-8.
 fn decode(part: &str) -> Option<String> {
-    let mut out = Vec::with_capacity(part.len());
-    let mut bytes = part.bytes();
-    while let Some(byte) = bytes.next() {
-        if byte == b'%' {
-            let (high, low) = (bytes.next()?, bytes.next()?);
-            let digit = |b: u8| char::from(b).to_digit(16).and_then(|d| u8::try_from(d).ok());
-            out.push(digit(high)? * 16 + digit(low)?);
-        } else {
-            out.push(byte);
-        }
-    }
-    String::from_utf8(out).ok()
+    Some(percent_decode_str(part).decode_utf8().ok()?.into_owned())
 }
 
 async fn read(body: Body, headers: &axum::http::HeaderMap) -> Result<Vec<u8>, ApiError> {

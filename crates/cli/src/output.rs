@@ -4,6 +4,7 @@ use crate::failure::Failure;
 use clap::ValueEnum;
 use serde::Serialize;
 use std::io::{self, IsTerminal, Write};
+use unicode_width::UnicodeWidthStr;
 
 /// How data is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
@@ -192,7 +193,7 @@ impl Table {
 
     pub(crate) fn render(&self, output: &Output) -> String {
         let width = |column: usize| {
-            let cells = self.rows.iter().filter_map(|row| row.get(column)).map(|c| c.text.chars().count());
+            let cells = self.rows.iter().filter_map(|row| row.get(column)).map(|c| c.text.width());
             let name = self.names.get(column).map_or(0, |n| n.len());
             cells.max().unwrap_or(0).max(name)
         };
@@ -234,7 +235,7 @@ impl Table {
 /// One line of a table.
 fn line(cells: impl Iterator<Item = Cell>, widths: &[usize], output: &Output) -> String {
     let cells = cells.zip(widths).map(|(cell, width)| {
-        let pad = width.saturating_sub(cell.text.chars().count());
+        let pad = width.saturating_sub(cell.text.width());
         let (before, after) = if cell.right { (pad, 0) } else { (0, pad) };
         let text = if cell.text.is_empty() { String::new() } else { output.paint(cell.tone, &cell.text) };
         format!("{}{text}{}", " ".repeat(before), " ".repeat(after))
@@ -249,7 +250,7 @@ fn wrapped(text: &str, width: usize) -> Vec<String> {
         let Some(last) = lines.last_mut() else { break };
         if last.is_empty() {
             last.push_str(word);
-        } else if last.chars().count() + 1 + word.chars().count() <= width {
+        } else if last.width() + 1 + word.width() <= width {
             last.push(' ');
             last.push_str(word);
         } else {
@@ -312,6 +313,11 @@ mod tests {
              a [31mlong  stop     2048\n\
              -           fail        1\n"
         );
+        let mut wide = Table::new(&["NOTE", "MEMORY"]);
+        wide.row(vec![Cell::text("日本"), Cell::number(1)]);
+        wide.row(vec![Cell::text("e\u{301}te"), Cell::number(2)]);
+        let render = wide.render(&PLAIN);
+        assert_eq!(render, "NOTE  MEMORY\n日本       1\ne\u{301}te        2\n", "as many columns as a terminal takes");
         let coloured = Output { coloured: true, ..PLAIN };
         assert!(table.render(&coloured).contains("\x1b[32mstart\x1b[0m"));
     }

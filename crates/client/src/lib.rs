@@ -9,10 +9,16 @@ mod vm;
 
 use bytes::Bytes;
 use drover_model::wire::{Config, FaultInfo, Message, NewToken, Refusal, StateOf, Status, TokenInfo};
-use futures_util::{Stream, StreamExt};
+use futures_util::{Stream, StreamExt, TryStreamExt};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::{Method, StatusCode};
 use serde::de::DeserializeOwned;
-use std::{fmt, time::Duration};
+use std::{fmt, io, time::Duration};
+use tokio_util::{
+    bytes::BytesMut,
+    codec::{Decoder, FramedRead, LinesCodec, LinesCodecError},
+    io::StreamReader,
+};
 
 /// How long an answer may take that waits for nothing but the store.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -87,17 +93,12 @@ impl fmt::Debug for Client {
     }
 }
 
+/// What is escaped in a part of a path: everything but the unreserved characters (RFC 3986, 2.3).
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+
 /// A part of a path, so that no name can leave its place.
 fn part(text: &str) -> String {
-    use std::fmt::Write;
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
-            out.push(char::from(byte));
-        } else {
-            let _writing_to_a_string_works = write!(out, "%{byte:02X}");
-        }
-    }
+    let out = utf8_percent_encode(text, RESERVED).to_string();
     // A part that is only dots means another place.
     if out.chars().all(|c| c == '.') { out.replace('.', "%2E") } else { out }
 }
@@ -236,27 +237,45 @@ fn values<T: DeserializeOwned>(
     pieces: impl Stream<Item = Result<Bytes>> + Send,
 ) -> impl Stream<Item = Result<T>> + Send {
     lines(pieces).map(move |line| {
-        serde_json::from_str(&line?).map_err(|e| ClientError::BadAnswer { url: url.clone(), why: e.to_string() })
+        let bad = |why: String| ClientError::BadAnswer { url: url.clone(), why };
+        serde_json::from_str(&line.map_err(|error| cause(error, bad))?).map_err(|e| bad(e.to_string()))
     })
 }
 
+/// What kept a line from coming: the connection, or that it is no text.
+fn cause(error: LinesCodecError, bad: impl FnOnce(String) -> ClientError) -> ClientError {
+    match error {
+        LinesCodecError::Io(error) => error.downcast().unwrap_or_else(|error| bad(error.to_string())),
+        LinesCodecError::MaxLineLengthExceeded => bad(error.to_string()),
+    }
+}
+
 /// Whole lines out of pieces.
-fn lines(pieces: impl Stream<Item = Result<Bytes>> + Send) -> impl Stream<Item = Result<String>> + Send {
-    let pieces = Box::pin(pieces);
-    futures_util::stream::unfold((pieces, Vec::new()), |(mut pieces, mut rest): (_, Vec<u8>)| async move {
-        loop {
-            if let Some(end) = rest.iter().position(|b| *b == b'\n') {
-                let line: Vec<u8> = rest.drain(..=end).collect();
-                let text = String::from_utf8_lossy(line.get(..end).unwrap_or(&[])).into_owned();
-                return Some((Ok(text), (pieces, rest)));
-            }
-            match pieces.next().await {
-                Some(Ok(piece)) => rest.extend_from_slice(&piece),
-                Some(Err(error)) => return Some((Err(error), (pieces, Vec::new()))),
-                None => return None,
-            }
+fn lines(
+    pieces: impl Stream<Item = Result<Bytes>> + Send,
+) -> impl Stream<Item = std::result::Result<String, LinesCodecError>> + Send {
+    let pieces = Box::pin(pieces.map_err(io::Error::other));
+    FramedRead::new(StreamReader::new(pieces), WholeLines(LinesCodec::new()))
+}
+
+/// Lines with an end: what an answer that broke off leaves of one is none.
+struct WholeLines(LinesCodec);
+
+impl Decoder for WholeLines {
+    type Item = String;
+    type Error = LinesCodecError;
+
+    fn decode(&mut self, from: &mut BytesMut) -> std::result::Result<Option<String>, LinesCodecError> {
+        self.0.decode(from)
+    }
+
+    fn decode_eof(&mut self, from: &mut BytesMut) -> std::result::Result<Option<String>, LinesCodecError> {
+        let line = self.0.decode(from)?;
+        if line.is_none() {
+            from.clear();
         }
-    })
+        Ok(line)
+    }
 }
 
 /// Whether a refusal says that there is no such thing.
@@ -290,5 +309,18 @@ mod tests {
         let got: Vec<String> =
             lines(futures_util::stream::iter(pieces)).map(|line| line.unwrap_or_default()).collect().await;
         assert_eq!(got, ["a", "bc"]);
+    }
+
+    #[tokio::test]
+    async fn a_stream_of_values_says_why_it_ends() {
+        let lost = ClientError::Unreachable { url: "u".to_owned(), why: "lost".to_owned() };
+        for (bad, why) in [(Err(lost.clone()), "lost"), (Ok(Bytes::from_static(b"\xff\n")), "UTF8")] {
+            let pieces = [Ok(Bytes::from_static(b"1\n2")), Ok(Bytes::from_static(b"3\n")), bad];
+            let mut got = values::<u8>("u".to_owned(), futures_util::stream::iter(pieces));
+            assert_eq!((got.next().await, got.next().await), (Some(Ok(1)), Some(Ok(23))));
+            let error = got.next().await.unwrap().unwrap_err();
+            assert!(error.to_string().contains(why), "{error:?}");
+            assert_eq!(got.next().await, None);
+        }
     }
 }

@@ -5,7 +5,7 @@ use drover_agent::tokens;
 use drover_drivers::host;
 use std::{
     fs::{self, DirBuilder, File, OpenOptions, TryLockError},
-    io::Write,
+    io::{self, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -38,7 +38,7 @@ impl Own {
         let lock = take_lock(&paths.state.join("lock"))?;
         let machine = match host::machine_id() {
             Some(id) => id,
-            None => kept(&paths.state.join("machine-id"), 0o644, || Uuid::new_v4().simple().to_string())?,
+            None => kept(&paths.state.join("machine-id"), 0o644, || Ok(Uuid::new_v4().simple().to_string()))?,
         };
         let token = kept(&paths.state.join(TOKEN_FILE), 0o600, tokens::mint)?;
         Ok(Own { consoles, machine, token, _lock: lock })
@@ -68,14 +68,14 @@ fn take_lock(path: &Path) -> Result<File, String> {
 }
 
 /// A line that is made once and then kept in a file.
-fn kept(path: &Path, mode: u32, make: impl Fn() -> String) -> Result<String, String> {
-    let text = |e: std::io::Error| format!("{}: {e}", path.display());
+fn kept(path: &Path, mode: u32, make: impl Fn() -> io::Result<String>) -> Result<String, String> {
+    let text = |e: io::Error| format!("{}: {e}", path.display());
     if let Ok(old) = fs::read_to_string(path)
         && !old.trim().is_empty()
     {
         return Ok(old.trim().to_owned());
     }
-    let new = make();
+    let new = make().map_err(text)?;
     // Beside it, then in its place: a crash leaves the whole line or none.
     let draft = path.with_extension("new");
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&draft).map_err(text)?;

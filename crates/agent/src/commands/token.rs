@@ -8,7 +8,7 @@ use drover_store::StoreError;
 impl Commands {
     /// Makes a token. It is returned here and never again.
     pub async fn create_token(&self, name: TokenName, role: TokenRole) -> Result<String> {
-        let token = tokens::mint();
+        let token = tokens::mint().map_err(|e| CommandError::Unavailable(format!("cannot make a token: {e}")))?;
         let record = token_record(name.clone(), &token, role, self.ctx.wall());
         match records::create(&*self.ctx.store, &name, &record).await {
             Ok(()) => {
