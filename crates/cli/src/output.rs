@@ -53,9 +53,7 @@ impl Tone {
     pub(crate) fn of(word: &str) -> Tone {
         match word {
             "start" | "run" | "running" | "ready" | "primary" | "chosen" => Tone::Good,
-            "shutdown" | "restart" | "delete" | "init" | "flush" | "unflush" | "provision" | "paused" | "waits" => {
-                Tone::Busy
-            }
+            "shutdown" | "restart" | "delete" | "init" | "flush" | "unflush" | "paused" | "waits" => Tone::Busy,
             "migrate" | "migrate-live" | "unmigrate" | "shutting-down" | "takeover" | "relinquish" => Tone::Busy,
             "fail" | "dead" | "flushed" | "blocked" => Tone::Bad,
             "stop" | "disable" | "off" | "absent" | "-" | "client" | "rejected" => Tone::Faint,

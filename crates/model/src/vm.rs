@@ -62,8 +62,6 @@ pub enum VmState {
         /// What went wrong, for people.
         reason: String,
     },
-    /// Is being built; not to be run yet.
-    Provision,
     /// The record cannot be read, so that nobody here knows what is wanted. Never stored.
     #[serde(skip)]
     Unreadable,
@@ -139,7 +137,8 @@ impl From<AtRest> for VmState {
 }
 
 impl VmState {
-    /// Every word of [`VmState::word`], for filters and their error messages.
+    /// Every word of [`VmState::word`], for filters and their error messages. `provision` is a word of the API's clients for a VM that is being
+    /// built: a filter that they may ask for, which no VM matches.
     pub const WORDS: [&'static str; 12] = [
         "start",
         "stop",
@@ -162,7 +161,6 @@ impl VmState {
             VmState::Stop => "stop",
             VmState::Disable => "disable",
             VmState::Fail { .. } => "fail",
-            VmState::Provision => "provision",
             VmState::Unreadable => "unreadable",
             VmState::Shutdown { .. } => "shutdown",
             VmState::Restart { .. } => "restart",
@@ -176,7 +174,7 @@ impl VmState {
     /// Whether nothing remains to be done once the world agrees with it.
     pub fn at_rest(&self) -> bool {
         match self {
-            VmState::Start | VmState::Stop | VmState::Disable | VmState::Fail { .. } | VmState::Provision => true,
+            VmState::Start | VmState::Stop | VmState::Disable | VmState::Fail { .. } => true,
             VmState::Unreadable => true,
             VmState::Shutdown { .. } | VmState::Restart { .. } | VmState::Migrate { .. } | VmState::Delete { .. } => {
                 false
@@ -197,7 +195,7 @@ impl VmState {
         match self {
             VmState::Start | VmState::Shutdown { .. } | VmState::Restart { .. } | VmState::Migrate { .. } => true,
             VmState::Unreadable => true,
-            VmState::Stop | VmState::Disable | VmState::Fail { .. } | VmState::Provision | VmState::Delete { .. } => {
+            VmState::Stop | VmState::Disable | VmState::Fail { .. } | VmState::Delete { .. } => {
                 false
             }
         }

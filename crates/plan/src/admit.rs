@@ -106,9 +106,6 @@ pub fn command(record: &VmRecord, command: Command) -> Result<VmRecord, Refusal>
     if matches!(record.state, Delete { .. }) {
         return Err(Refusal::Deleting(record.name.clone()));
     }
-    if record.state == Provision && command != Command::Stop {
-        return refuse("any command but stop", "it to be built first");
-    }
     let state = match command {
         Command::Start if record.node.is_none() => return Err(Refusal::NoNode(record.name.clone())),
         // A restart that is under way ends in the same wish.
@@ -260,7 +257,6 @@ mod tests {
             (Start, Command::Disable { force: true }, Some(Disable)),
             (failed, Command::Disable { force: false }, Some(Disable)),
             (Delete { disks: false }, Command::Start, None),
-            (Provision, Command::Start, None),
             (away.clone(), Command::CancelMove, Some(Start)),
             (away, Command::Restart(None), None),
             (Start, Command::CancelMove, None),

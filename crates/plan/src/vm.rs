@@ -330,7 +330,7 @@ pub fn next(s: &Situation<'_>) -> Decision {
             Some(_) => Decision::to(Step::Undefine, "restarting"),
             None => Decision::to(Step::Complete(VmState::Start), "restarting"),
         },
-        VmState::Stop | VmState::Disable | VmState::Fail { .. } | VmState::Provision => match seen {
+        VmState::Stop | VmState::Disable | VmState::Fail { .. } => match seen {
             Some(seen) if in_memory(seen.run) => Decision::to(Step::Destroy, "stopping"),
             Some(_) => Decision::to(Step::Undefine, "stopping"),
             None if mine => Decision::to(Step::Release, ""),

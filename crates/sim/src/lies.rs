@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use drover_drivers::{
-    hypervisor::{self, Connection, Domain, Event, Host, Hypervisor, Sending, Usage},
+    hypervisor::{self, Connection, Domain, Event, Host, Hypervisor, Sending},
     network::{Link, Network, NetworkError},
 };
 use drover_model::{Claim, FloatingAddress, Obs, Progress, RecordPath, layout};
@@ -210,14 +210,8 @@ impl Hypervisor for LyingHypervisor {
     async fn post_copy(&self, uuid: Uuid) -> hypervisor::Result<()> {
         self.truth.post_copy(uuid).await
     }
-    async fn live_xml(&self, uuid: Uuid) -> hypervisor::Result<Option<String>> {
-        self.truth.live_xml(uuid).await
-    }
     async fn host(&self) -> hypervisor::Result<Host> {
         self.truth.host().await
-    }
-    async fn usage(&self) -> hypervisor::Result<Vec<(Uuid, Usage)>> {
-        self.truth.usage().await
     }
     fn events(&self) -> broadcast::Receiver<Event> {
         self.truth.events()

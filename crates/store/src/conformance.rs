@@ -267,29 +267,22 @@ async fn ephemerals_go_with_their_session(store: &dyn Store, other: Arc<dyn Stor
 }
 
 async fn locks(one: &Arc<dyn Store>, two: &Arc<dyn Store>) -> Case {
-    use lock::Mode::{Exclusive, Shared};
     let case = "locks";
     let (p, err) = (path("/lock"), failed(case));
     one.create(&p, vec![], CreateMode::Persistent).await.map_err(&err)?;
     let later = || Instant::now() + PATIENCE;
     let soon = || Instant::now() + Duration::from_millis(300);
 
-    let (r1, r2) = (
-        lock::acquire(one, &p, Shared, "r1", later()).await.map_err(&err)?,
-        lock::acquire(two, &p, Shared, "r2", later()).await.map_err(&err)?,
-    );
-    let early = lock::acquire(one, &p, Exclusive, "w", soon()).await;
-    ensure!(case, early.is_err(), "a writer beside readers");
-    r1.release().await.map_err(&err)?;
-    let (writer, released) =
-        tokio::join!(lock::acquire(one, &p, Exclusive, "w", later()), async { r2.release().await });
+    let first = lock::acquire(one, &p, "first", later()).await.map_err(&err)?;
+    let early = lock::acquire(two, &p, "second", soon()).await;
+    ensure!(case, early.is_err(), "two have it");
+    let (second, released) = tokio::join!(lock::acquire(two, &p, "second", later()), async { first.release().await });
     released.map_err(&err)?;
-    let writer = writer.map_err(&err)?;
-    let (early_read, early_write) =
-        tokio::join!(lock::acquire(two, &p, Shared, "r", soon()), lock::acquire(one, &p, Exclusive, "w2", soon()));
-    ensure!(case, early_read.is_err() && early_write.is_err(), "somebody beside a writer");
+    let second = second.map_err(&err)?;
+    let early = lock::acquire(one, &p, "third", soon()).await;
+    ensure!(case, early.is_err(), "somebody beside the next holder");
     // A dropped guard gives its lock back too.
-    let (next, ()) = tokio::join!(lock::acquire(two, &p, Exclusive, "w3", later()), async { drop(writer) });
+    let (next, ()) = tokio::join!(lock::acquire(one, &p, "third", later()), async { drop(second) });
     next.map_err(&err)?.release().await.map_err(&err)?;
     let mut watch = one.watch(&p).await.map_err(&err)?;
     while !one.children(&p).await.map_err(&err)?.is_empty() {
@@ -303,8 +296,8 @@ async fn a_waiter_inherits_from_a_dead_session(store: &Arc<dyn Store>, other: Ar
     let (p, err) = (path("/lock"), failed(case));
     store.create(&p, vec![], CreateMode::Persistent).await.map_err(&err)?;
     let later = || Instant::now() + PATIENCE;
-    let held = lock::acquire(&other, &p, lock::Mode::Exclusive, "other", later()).await.map_err(&err)?;
-    let (inherited, ()) = tokio::join!(lock::acquire(store, &p, lock::Mode::Exclusive, "heir", later()), other.close());
+    let held = lock::acquire(&other, &p, "other", later()).await.map_err(&err)?;
+    let (inherited, ()) = tokio::join!(lock::acquire(store, &p, "heir", later()), other.close());
     timeout(PATIENCE, held.lost()).await.map_err(|_| format!("{case}: the holder never hears of it"))?;
     inherited.map_err(&err)?.release().await.map_err(&err)?;
     store.delete(&p, None).await.map_err(&err)

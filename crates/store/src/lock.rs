@@ -1,6 +1,6 @@
-//! Exclusive and shared locks: ZooKeeper's recipe, over any back end.
+//! Exclusive locks: ZooKeeper's recipe, over any back end.
 //!
-//! Below the lock's record each waiter makes an ephemeral, sequential record; the lowest number has the lock (a reader: unless a writer is before it).
+//! Below the lock's record each waiter makes an ephemeral, sequential record; the lowest number has the lock.
 //! A waiter watches only the one record that it waits for, so a release wakes one waiter and not the herd. An unfinished creation whose answer got lost
 //! is found again by the random part of its name.
 //!
@@ -19,23 +19,8 @@ use uuid::Uuid;
 /// How soon an unanswered call is tried again.
 const RETRY: Duration = Duration::from_millis(100);
 
-/// Whether others may hold the lock at the same time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
-    /// With other shared holders.
-    Shared,
-    /// Alone.
-    Exclusive,
-}
-
-impl Mode {
-    fn prefix(self) -> &'static str {
-        match self {
-            Mode::Shared => "read",
-            Mode::Exclusive => "write",
-        }
-    }
-}
+/// What the names of waiters' records begin with: ZooKeeper's recipe has another word for those who share a lock, which nobody does.
+const PREFIX: &str = "write";
 
 /// A held lock. Dropping it gives it back in the background; [`Guard::release`] waits for that.
 pub struct Guard {
@@ -47,24 +32,18 @@ pub struct Guard {
 
 /// Takes the lock at `path` (a record that exists), saying who takes it. Fails with [`StoreError::Unknown`] when it is not had by the deadline; then nothing
 /// is left behind but what the session's end takes away.
-pub async fn acquire(
-    store: &Arc<dyn Store>,
-    path: &RecordPath,
-    mode: Mode,
-    owner: &str,
-    deadline: Instant,
-) -> Result<Guard> {
+pub async fn acquire(store: &Arc<dyn Store>, path: &RecordPath, owner: &str, deadline: Instant) -> Result<Guard> {
     let guid = Uuid::new_v4().simple().to_string();
     let generation = store.session().borrow().generation;
     // The guard exists before the record does: dropped in the middle, it looks for what may have been made.
     let mut pending = Pending { store: store.clone(), path: path.clone(), guid, armed: true };
     let late = || StoreError::Unknown {
-        what: format!("take the {} lock {path}", mode.prefix()),
+        what: format!("take the lock {path}"),
         why: "it was not free by the deadline".to_owned(),
     };
     let work = async {
-        let mine = pending.enter(mode, owner).await?;
-        wait_for_turn(&**store, path, &mine, mode).await?;
+        let mine = pending.enter(owner).await?;
+        wait_for_turn(&**store, path, &mine).await?;
         Ok(mine)
     };
     match timeout_at(deadline, work).await {
@@ -88,8 +67,8 @@ struct Pending {
 
 impl Pending {
     /// Makes the waiter's record, once, however often the answer gets lost.
-    async fn enter(&self, mode: Mode, owner: &str) -> Result<RecordPath> {
-        let name = format!("{}-{}-", mode.prefix(), self.guid);
+    async fn enter(&self, owner: &str) -> Result<RecordPath> {
+        let name = format!("{PREFIX}-{}-", self.guid);
         let path = self.path.join(&name).map_err(|e| StoreError::Broken(e.to_string()))?;
         loop {
             match self.store.create(&path, owner.as_bytes().to_vec(), CreateMode::EphemeralSequential).await {
@@ -130,7 +109,7 @@ fn number(name: &str) -> Option<u64> {
 }
 
 /// Waits until nobody is before `mine` who keeps it from its turn.
-async fn wait_for_turn(store: &dyn Store, path: &RecordPath, mine: &RecordPath, mode: Mode) -> Result<()> {
+async fn wait_for_turn(store: &dyn Store, path: &RecordPath, mine: &RecordPath) -> Result<()> {
     let my_number = number(mine.name());
     loop {
         let names = match store.children(path).await {
@@ -145,8 +124,7 @@ async fn wait_for_turn(store: &dyn Store, path: &RecordPath, mine: &RecordPath, 
             return Err(StoreError::NotFound(mine.clone()));
         }
         let before = names.iter().filter(|name| number(name) < my_number);
-        let in_the_way = before.filter(|name| mode == Mode::Exclusive || name.starts_with(Mode::Exclusive.prefix()));
-        let Some(last) = in_the_way.max_by_key(|name| number(name)) else { return Ok(()) };
+        let Some(last) = before.max_by_key(|name| number(name)) else { return Ok(()) };
         let blocker = path.join(last).map_err(|e| StoreError::Broken(e.to_string()))?;
         let mut watch = store.watch(&blocker).await?;
         // The first wake-up comes at once: whoever left between the listing and the watch is noticed.

@@ -336,7 +336,7 @@ impl PrimaryLoop {
         let deadline = Instant::now() + self.timing.patience;
         self.locking = Some(Box::pin(async move {
             let path = drover_model::layout::primary_lock();
-            lock::acquire(&store, &path, lock::Mode::Exclusive, me.as_str(), deadline).await
+            lock::acquire(&store, &path, me.as_str(), deadline).await
         }));
     }
 

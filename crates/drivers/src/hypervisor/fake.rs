@@ -8,9 +8,9 @@
 
 mod migrate;
 
-use super::{Connection, Domain, Event, Host, Hypervisor, HypervisorError, Result, Sending, Usage};
+use super::{Connection, Domain, Event, Host, Hypervisor, HypervisorError, Result, Sending};
 use async_trait::async_trait;
-use drover_model::{Bytes, Dice, Obs, OffReason, Progress, RunState, domain::Mark};
+use drover_model::{Dice, Obs, OffReason, Progress, RunState, domain::Mark};
 use migrate::Leaving;
 use std::{
     collections::BTreeMap,
@@ -428,20 +428,9 @@ impl Hypervisor for FakeHypervisor {
         Err(HypervisorError::Refused { what: "post-copy".to_owned(), why: "the fake has none".to_owned() })
     }
 
-    async fn live_xml(&self, uuid: Uuid) -> Result<Option<String>> {
-        let inner = self.machine.lock();
-        let running = inner.domains.get(&uuid).filter(|d| d.run != RunState::Off);
-        Ok(running.map(|d| format!("<domain type='qemu'><name>{}</name></domain>", d.name)))
-    }
-
     async fn host(&self) -> Result<Host> {
         let domain_types = vec!["qemu".to_owned()];
         Ok(Host { version: "fake".to_owned(), cpus: 4, domain_types })
-    }
-
-    async fn usage(&self) -> Result<Vec<(Uuid, Usage)>> {
-        let usage = Usage { rss: Bytes::mib(100), cpu_time: Duration::ZERO };
-        Ok(self.machine.running().into_iter().map(|(uuid, _)| (uuid, usage)).collect())
     }
 
     fn events(&self) -> broadcast::Receiver<Event> {

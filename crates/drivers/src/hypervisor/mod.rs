@@ -7,7 +7,7 @@ pub mod libvirt;
 pub mod probe;
 
 use async_trait::async_trait;
-use drover_model::{Bytes, Obs, OffReason, Progress, RunState};
+use drover_model::{Obs, OffReason, Progress, RunState};
 use std::time::Duration;
 use tokio::sync::{broadcast, watch};
 use uuid::Uuid;
@@ -59,15 +59,6 @@ pub struct Host {
     pub cpus: u32,
     /// Domain types that it offers: `qemu`, `kvm`. (Offered is not the same as working: [`probe`].)
     pub domain_types: Vec<String>,
-}
-
-/// What a running domain uses; for statistics, served from memory, never stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Usage {
-    /// Its process' resident memory.
-    pub rss: Bytes,
-    /// CPU time that it has used.
-    pub cpu_time: Duration,
 }
 
 /// Why a call did not do what was asked.
@@ -160,14 +151,8 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// Lets a guest that is being sent go on at the target now.
     async fn post_copy(&self, uuid: Uuid) -> Result<()>;
 
-    /// The XML of the domain as it runs now; `None` if it does not.
-    async fn live_xml(&self, uuid: Uuid) -> Result<Option<String>>;
-
     /// What it can tell of the machine.
     async fn host(&self) -> Result<Host>;
-
-    /// What every running domain of ours uses.
-    async fn usage(&self) -> Result<Vec<(Uuid, Usage)>>;
 
     /// Events, from now on.
     fn events(&self) -> broadcast::Receiver<Event>;

@@ -168,7 +168,6 @@ fn what_is_on_the_node_leaves_what_is_being_done_is_waited_for_the_rest_does_not
         ("is off", vm(1, Stop, "a", None, 64), ""),
         ("is disabled", vm(1, Disable, "a", None, 64), ""),
         ("failed", vm(1, fail(), "a", None, 64), ""),
-        ("is being built", vm(1, Provision, "a", None, 64), ""),
         ("runs elsewhere", running(1, "b", 64), ""),
         ("runs elsewhere, and has its home here", away_from("a", running(1, "b", 64)), ""),
         ("goes from elsewhere to elsewhere", moving(1, "b", "c", 64), ""),

@@ -164,7 +164,6 @@ fn a_vm_that_is_being_worked_on_is_not_moved() {
         (VmState::Restart { timeout_s: 9 }, "restart"),
         (moving(1, "a", "b", 64).record.value.state.clone(), "migrate"),
         (VmState::Delete { disks: false }, "delete"),
-        (VmState::Provision, "provision"),
     ] {
         let says = format!("VM vm1 is in state {word}; a VM is moved while it runs (state start) or is off");
         assert_eq!(relocated(&vm(1, state, "a", Some("a"), 64), "migrate by force"), says);

@@ -162,7 +162,6 @@ fn the_table() {
         (V::Disable, "a", "a", "running", Destroy),
         (fail(), "a", "a", "crashed", Undefine),
         (fail(), "a", "a", "absent", Release),
-        (V::Provision, "a", "-", "absent", Wait),
         // Delete.
         (delete(), "a", "a", "running", Destroy),
         (delete(), "a", "a", "destroyed", Undefine),

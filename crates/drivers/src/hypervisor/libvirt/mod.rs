@@ -15,7 +15,7 @@ mod migrate;
 mod observe;
 mod pool;
 
-use super::{Connection, Domain, Event, Host, Hypervisor, HypervisorError, Result, Sending, Usage};
+use super::{Connection, Domain, Event, Host, Hypervisor, HypervisorError, Result, Sending};
 use async_trait::async_trait;
 use drover_model::{Obs, Progress, RunState};
 use pool::Pool;
@@ -320,20 +320,8 @@ impl Hypervisor for LibvirtHypervisor {
         self.look("let a guest go on at its target", move |connection, _| migrate::post_copy(connection, uuid)).await
     }
 
-    async fn live_xml(&self, uuid: Uuid) -> Result<Option<String>> {
-        self.look("read a domain's XML", move |connection, _| match find(connection, uuid)? {
-            Some(domain) if domain.is_active()? => Ok(Some(domain.get_xml_desc(0)?)),
-            _ => Ok(None),
-        })
-        .await
-    }
-
     async fn host(&self) -> Result<Host> {
         self.look("ask for versions", |connection, _| observe::host(connection)).await
-    }
-
-    async fn usage(&self) -> Result<Vec<(Uuid, Usage)>> {
-        self.look("read the domains' usage", observe::usage).await
     }
 
     fn events(&self) -> broadcast::Receiver<Event> {

@@ -1,9 +1,9 @@
 //! What libvirt says of domains, in our words.
 
 use super::{Shared, Trouble, find, lock, migrate};
-use crate::hypervisor::{Domain, Host, Usage};
-use drover_model::{Bytes, Obs, OffReason, RunState, domain::Mark};
-use std::{collections::BTreeMap, time::Duration};
+use crate::hypervisor::{Domain, Host};
+use drover_model::{Obs, OffReason, RunState, domain::Mark};
+use std::collections::BTreeMap;
 use uuid::Uuid;
 use virt::connect::Connect;
 use virt_sys as sys;
@@ -136,23 +136,6 @@ pub(super) fn host(connection: &Connect) -> Outcome<Host> {
     domain_types.dedup();
     let cpus = connection.get_node_info()?.cpus;
     Ok(Host { version: format!("{kind} {hypervisor}, libvirt {own}"), cpus, domain_types })
-}
-
-/// libvirt's tag of the resident size in a domain's memory statistics (`VIR_DOMAIN_MEMORY_STAT_RSS`), in KiB.
-const RSS: u32 = 7;
-
-pub(super) fn usage(connection: &Connect, shared: &Shared) -> Outcome<Vec<(Uuid, Usage)>> {
-    let mut out = Vec::new();
-    for domain in connection.list_all_domains(sys::VIR_CONNECT_LIST_DOMAINS_ACTIVE)? {
-        let Ok(uuid) = Uuid::parse_str(&domain.get_uuid_string()?) else { continue };
-        if !matches!(look(&domain, shared, uuid), Ok(Obs::Known(_))) {
-            continue;
-        }
-        let (Ok(info), Ok(memory)) = (domain.get_info(), domain.memory_stats(0)) else { continue };
-        let rss = memory.iter().find(|stat| stat.tag == RSS).map_or(0, |stat| stat.val << 10);
-        out.push((uuid, Usage { rss: Bytes(rss), cpu_time: Duration::from_nanos(info.cpu_time) }));
-    }
-    Ok(out)
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ fn cold() -> VmState {
 fn every_state() -> Vec<VmState> {
     use VmState::*;
     let moves = [live(), live_else_cold(), cold(), migrate("c", How::Live), migrate("a", How::Live)];
-    let others = [Start, Stop, Disable, fail(), Provision, shutdown(), restart(), delete(), Delete { disks: true }];
+    let others = [Start, Stop, Disable, fail(), shutdown(), restart(), delete(), Delete { disks: true }];
     moves.into_iter().chain(others).collect()
 }
 
