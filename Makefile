@@ -12,8 +12,9 @@ deps: ## Install the Debian packages that are missing (root)
 	@scripts/install-deps
 
 .PHONY: build
-build: deps ## Build everything, optimised
-	@$(CARGO) build --release --workspace --bins
+build: deps ## Build what runs, optimised
+	@# Without the simulation: its features would bring the fakes into the daemon.
+	@$(CARGO) build --release --workspace --exclude drover-sim --bins
 
 .PHONY: demo
 demo: build ## One node without configuration, and a VM that runs

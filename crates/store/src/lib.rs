@@ -1,13 +1,15 @@
 //! Records, compare-and-set, watches, sessions and locks, over ZooKeeper, an embedded database or memory.
 //!
 //! Everything that daemons agree on goes through the [`Store`] trait. Its three back ends behave alike, and
-//! [`conformance`] is the one suite that proves it:
+//! `conformance` is the one suite that proves it:
 //!
 //! | back end | for | durable | shared |
 //! |---|---|---|---|
 //! | [`zookeeper`] | a cluster | yes | by every node |
 //! | [`embedded`] | a cluster of one node | yes | no |
-//! | [`memory`] | simulation and fast tests | no | by every handle in the process |
+//! | `memory` | simulation and fast tests | no | by every handle in the process |
+//!
+//! `conformance` and `memory` are there with the feature `testing` only.
 //!
 //! What the trait promises, in short (each method says more):
 //!
@@ -18,11 +20,13 @@
 //! * An answer is *definite* (it happened, it did not and why) or it is [`StoreError::Unknown`], and then it must be
 //!   looked up. Nothing is retried behind the caller's back.
 
+#[cfg(any(test, feature = "testing"))]
 pub mod conformance;
 pub mod embedded;
 mod error;
 mod local;
 pub mod lock;
+#[cfg(any(test, feature = "testing"))]
 pub mod memory;
 pub mod mirror;
 mod subtree;

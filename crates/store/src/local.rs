@@ -38,6 +38,7 @@ impl Local {
         });
     }
 
+    #[cfg(any(test, feature = "testing"))]
     /// Tells a session's watches that anything may have changed, and gives them to its next session.
     pub(crate) fn wake_all(&mut self, session: SessionId, next: SessionId) {
         for (owner, _, waker) in &mut self.watches {

@@ -2,6 +2,7 @@
 //!
 //! A domain is *ours* when it carries [`Mark`] in its metadata. Others are nobody's business here: they are neither listed nor touched.
 
+#[cfg(any(test, feature = "testing"))]
 pub mod fake;
 pub mod libvirt;
 pub mod probe;

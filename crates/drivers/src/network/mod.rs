@@ -1,6 +1,7 @@
 //! Addresses that float between nodes: putting them on an interface for a limited time, telling the network where they are, and asking
 //! whether somebody else has one. A small trait, the kernel behind it, and a fake with latency and faults.
 
+#[cfg(any(test, feature = "testing"))]
 pub mod fake;
 mod kernel;
 mod netlink;

@@ -1,5 +1,6 @@
 //! Where disks are: a small trait, files behind it, and a fake that has none.
 
+#[cfg(any(test, feature = "testing"))]
 pub mod fake;
 pub mod files;
 
