@@ -106,7 +106,8 @@ impl Agent {
 
 /// Completes when the daemon is told to end.
 async fn stopped(stop: &mut watch::Receiver<bool>) {
-    let _its_sender_is_ours = stop.wait_for(|stop| *stop).await;
+    // It fails when the sender is gone, which ends as this does.
+    stop.wait_for(|stop| *stop).await.ok();
 }
 
 /// Lets the role of the primary pass to another node, if this one has it and there is another. What is not passed on in time is left to the lease.

@@ -199,7 +199,8 @@ async fn serve(listener: TcpListener, router: Router, mode: watch::Receiver<Mode
 
 /// Completes when requests are no longer taken.
 async fn drained(mode: &mut watch::Receiver<Mode>) {
-    let _it_ends_with_the_service = mode.wait_for(|mode| *mode == Mode::Draining).await;
+    // It fails when the service is gone, which ends as this does.
+    mode.wait_for(|mode| *mode == Mode::Draining).await.ok();
 }
 
 async fn connection(stream: TcpStream, router: Router, mut mode: watch::Receiver<Mode>, _counted: Counted) {
@@ -210,7 +211,8 @@ async fn connection(stream: TcpStream, router: Router, mut mode: watch::Receiver
     tokio::pin!(connection);
     // One that is opened too late is not idle: its request is about to come, and is told to try again.
     if *mode.borrow() == Mode::Draining {
-        let _broken_off = connection.await;
+        // A connection that broke off has ended too.
+        connection.await.ok();
         return;
     }
     let told: Result<(), hyper::Error> = tokio::select! {
@@ -272,7 +274,8 @@ mod tests {
     /// Everything until the connection ends.
     async fn all(mut stream: TcpStream) -> String {
         let mut text = Vec::new();
-        let _reset_is_an_end_too = stream.read_to_end(&mut text).await;
+        // A reset is an end too.
+        stream.read_to_end(&mut text).await.ok();
         String::from_utf8(text).unwrap()
     }
 

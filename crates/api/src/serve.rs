@@ -38,7 +38,8 @@ pub async fn serve(listeners: Vec<TcpListener>, state: ApiState, stop: watch::Re
     for listener in listeners {
         let mut stop = stop.clone();
         let stopped = async move {
-            let _gone_is_stop_too = stop.wait_for(|stop| *stop).await;
+            // It fails when the sender is gone, which means to stop too.
+            stop.wait_for(|stop| *stop).await.ok();
         };
         let server = axum::serve(listener, router(state.clone())).with_graceful_shutdown(stopped);
         servers.spawn(async move { server.await });

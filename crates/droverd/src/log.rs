@@ -44,8 +44,9 @@ impl LogFile {
 impl Write for Tee {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         // A log that cannot be written must not stop the daemon; one of the two places is enough.
-        let _other_place = io::stderr().write_all(line);
-        let _other_place = self.file.lock().unwrap_or_else(PoisonError::into_inner).write(line);
+        // A log that cannot be written has no other place to say so.
+        io::stderr().write_all(line).ok();
+        self.file.lock().unwrap_or_else(PoisonError::into_inner).write(line).ok();
         Ok(line.len())
     }
 

@@ -100,7 +100,7 @@ fn file_system(spec: &BootSpec) -> Result<()> {
     mount("proc", "/proc", "proc", MountFlags::empty(), None).attempt(|| "cannot mount /proc".to_owned())?;
     if spec.lab.shape == Shape::Cluster {
         // A fresh one shows the network interfaces of this namespace.
-        let _a_read_only_one = unmount("/sys", UnmountFlags::DETACH);
+        unmount("/sys", UnmountFlags::DETACH).ok();
         mount("sysfs", "/sys", "sysfs", MountFlags::empty(), None).attempt(|| "cannot mount /sys".to_owned())?;
     }
     etc(spec)?;
@@ -121,13 +121,16 @@ fn file_system(spec: &BootSpec) -> Result<()> {
 fn etc(spec: &BootSpec) -> Result<()> {
     let own = Path::new("/srv/node/etc");
     if !own.join("hostname").exists() {
-        let _half_made = fs::remove_dir_all(own);
+        // There may be a half-made one, or none.
+        fs::remove_dir_all(own).ok();
         run(&["cp", "-a", "/etc", "/srv/node/etc"])?;
         // The host's networks and guests are not this node's.
-        let _none = fs::remove_dir_all(own.join("libvirt"));
-        let _none = fs::remove_dir_all(own.join("drover"));
+        fs::remove_dir_all(own.join("libvirt")).ok();
+        // There may be none.
+        fs::remove_dir_all(own.join("drover")).ok();
         for made in ["machine-id", "hosts", "hostname", "mtab"] {
-            let _none = fs::remove_file(own.join(made));
+            // There may be none.
+            fs::remove_file(own.join(made)).ok();
         }
         write(own.join("machine-id"), format!("{}\n", uuid::Uuid::new_v4().simple()))?;
         let peers = (1..=spec.lab.nodes).map(|i| format!("{} hv{i}\n", Net::Cluster.address(i)));
@@ -150,7 +153,8 @@ fn var() -> Result<()> {
     {
         folder(own.join(path))?;
     }
-    let _it_is_there = symlink("/run", own.join("run"));
+    // It may be there already.
+    symlink("/run", own.join("run")).ok();
     bind(own, "/var")
 }
 

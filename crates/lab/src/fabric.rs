@@ -155,7 +155,8 @@ impl Fabric {
 
     fn plug(&self, netns: &str, port: &str, interface: &str, net: Net) -> Result<()> {
         let switch = self.switch();
-        let _none_left_from_before = run(&["ip", "-n", &switch, "link", "delete", port]);
+        // Mostly none is left from before.
+        run(&["ip", "-n", &switch, "link", "delete", port]).ok();
         run(&["ip", "-n", &switch, "link", "add", port, "type", "veth", "peer", "name", interface, "netns", netns])?;
         run(&["ip", "-n", &switch, "link", "set", port, "master", net.name(), "up"])?;
         run(&["ip", "-n", netns, "link", "set", interface, "up"]).map(|_| ())
@@ -185,7 +186,8 @@ impl Fabric {
     /// Takes a node's links away, so that nothing that its dying processes or kernel send reaches anybody.
     pub(crate) fn unplug_node(&self, node: &str) {
         for net in Net::ALL {
-            let _gone_already = run(&["ip", "-n", &self.switch(), "link", "delete", &port(node, net)]);
+            // It may be gone already.
+            run(&["ip", "-n", &self.switch(), "link", "delete", &port(node, net)]).ok();
         }
     }
 
@@ -233,7 +235,8 @@ impl Fabric {
         let (switch, table) = (self.switch(), table(node, net));
         let link = run(&["ip", "-n", &switch, "link", "set", &port(node, net), "up"]);
         link.map_err(|e| LabError::new(format!("{node} has no link to {net}; is it on?"), e))?;
-        let _there_is_no_cut = run(&["ip", "netns", "exec", &switch, "nft", "delete", "table", "bridge", &table]);
+        // Mostly there is no cut.
+        run(&["ip", "netns", "exec", &switch, "nft", "delete", "table", "bridge", &table]).ok();
         Ok(())
     }
 }

@@ -110,9 +110,11 @@ fn fetch_kernel(folder: &Path, unpacked: &Path, kernel: &Path) -> Result<()> {
     let package = package
         .ok_or_else(|| LabError::new("no package linux-image-cloud-amd64", "run 'apt-get update' first"))?
         .to_owned();
-    let _half_made = fs::remove_dir_all(unpacked);
+    // There may be a half-made one, or none.
+    fs::remove_dir_all(unpacked).ok();
     let downloads = folder.join("download");
-    let _half_made = fs::remove_dir_all(&downloads);
+    // There may be a half-made one, or none.
+    fs::remove_dir_all(&downloads).ok();
     fs::create_dir_all(&downloads).attempt(failed)?;
     let script = format!(
         "cd '{}' && apt-get -q download {package} && dpkg-deb -x {package}_*.deb '{}'",
@@ -124,7 +126,8 @@ fn fetch_kernel(folder: &Path, unpacked: &Path, kernel: &Path) -> Result<()> {
     let image = fs::read_dir(unpacked.join("boot")).attempt(failed)?.flatten().map(|e| e.path());
     let image = image.into_iter().find(|p| p.file_name().is_some_and(|n| n.to_string_lossy().starts_with("vmlinuz-")));
     fs::copy(image.ok_or_else(|| LabError::new(failed(), "the package has no kernel"))?, kernel).attempt(failed)?;
-    let _only_space = fs::remove_dir_all(&downloads);
+    // What stays costs only space.
+    fs::remove_dir_all(&downloads).ok();
     fs::write(unpacked.join("complete"), "").attempt(failed)
 }
 

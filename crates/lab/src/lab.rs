@@ -137,7 +137,8 @@ impl Lab {
         let program = fs::canonicalize(program).attempt(|| format!("cannot find {}", program.display()))?;
         let target = program.parent().unwrap_or(Path::new("/")).to_owned();
         let link = lab.folder.join("programs");
-        let _the_old_one = fs::remove_file(&link);
+        // There may be no old one.
+        fs::remove_file(&link).ok();
         std::os::unix::fs::symlink(&target, &link).attempt(|| format!("cannot make {}", link.display()))?;
 
         progress("guest image");

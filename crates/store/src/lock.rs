@@ -91,7 +91,8 @@ impl Drop for Pending {
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
                 if let Ok(Some(made)) = find(&*store, &path, &guid).await {
-                    let _gone_with_the_session_otherwise = store.delete(&made, None).await;
+                    // It goes with the session otherwise.
+                    store.delete(&made, None).await.ok();
                 }
             });
         }
@@ -143,7 +144,8 @@ impl Guard {
     pub async fn lost(&self) {
         let mut session: watch::Receiver<_> = self.store.session();
         let lost = |s: &crate::Session| s.generation != self.generation || s.state != SessionState::Connected;
-        let _closed_is_lost_too = session.wait_for(lost).await;
+        // It fails when the session is closed, which is lost too.
+        session.wait_for(lost).await.ok();
     }
 
     /// Gives the lock back, and returns when it is.

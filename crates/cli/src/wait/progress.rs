@@ -64,7 +64,8 @@ impl Progress {
         }
         if self.terminal {
             eprint!("\r\x1b[K{}: {} ({} s)", self.name, line.text(), self.start.elapsed().as_secs());
-            let _the_next_one_will_do = std::io::stderr().flush();
+            // The next one will do.
+            std::io::stderr().flush().ok();
         } else if self.is_due(line) {
             eprintln!("{}: {}", self.name, line.text());
             self.told = Instant::now();

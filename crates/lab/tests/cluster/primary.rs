@@ -109,7 +109,8 @@ impl Pings {
 
 fn interrupt(child: &Child) {
     if let Some(pid) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
-        let _gone_already = kill_process(pid, Signal::INT);
+        // It may be gone already.
+        kill_process(pid, Signal::INT).ok();
     }
 }
 
@@ -126,7 +127,8 @@ impl Drop for Pings {
     fn drop(&mut self) {
         for mut child in self.0.iter_mut().filter_map(Option::take) {
             interrupt(&child);
-            let _ended = child.wait();
+            // How it ended does not matter.
+            child.wait().ok();
         }
     }
 }
@@ -170,7 +172,8 @@ impl Watchdog {
     fn end(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
-            let _its_panic_is_no_news = thread.join();
+            // A panic of its has been told already.
+            thread.join().ok();
         }
     }
 }

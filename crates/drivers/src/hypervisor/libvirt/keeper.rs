@@ -64,18 +64,21 @@ fn open(shared: &Arc<Shared>, wake: &mpsc::Sender<&'static str>) -> Result<(), S
     let mut connection = Connect::open(Some(&shared.options.uri)).map_err(text)?;
     let registered = (|| {
         // Drivers without a daemon (test:///) know no keepalive and need none.
-        let _no_remote = connection.set_keep_alive(KEEPALIVE.0, KEEPALIVE.1);
+        connection.set_keep_alive(KEEPALIVE.0, KEEPALIVE.1).ok();
         let events = shared.events.clone();
         ffi::watch_domains(&connection, move |uuid| {
-            let _nobody_listens = events.send(Event::Domain(uuid));
+            // It fails when nobody listens.
+            events.send(Event::Domain(uuid)).ok();
         })?;
         let wake = wake.clone();
         ffi::watch_connection(&connection, move |why| {
-            let _the_keeper_is_gone = wake.send(why);
+            // It fails when the keeper is gone.
+            wake.send(why).ok();
         })
     })();
     if let Err(error) = registered {
-        let _useless = connection.close();
+        // The connection is of no use any more, whatever closing it says.
+        connection.close().ok();
         return Err(text(error));
     }
     *lock(&shared.open) = Some(connection);
@@ -107,6 +110,7 @@ fn lost(shared: &Shared, why: &str) {
     shared.connection.send_replace(Connection::Down(why.to_owned()));
     shared.tell(Event::Everything);
     if let Some(mut connection) = connection {
-        let _dead_anyway = connection.close();
+        // The connection is dead, whatever closing it says.
+        connection.close().ok();
     }
 }

@@ -32,13 +32,15 @@ pub(super) fn is_sending(shared: &Shared, uuid: Uuid) -> bool {
 /// once (max_client_requests), and this one lasts.
 pub(super) fn send(uri: &str, uuid: Uuid, how: &Sending) -> Result<(), Trouble> {
     let mut connection = Connect::open(Some(uri))?;
-    let _no_remote = connection.set_keep_alive(KEEPALIVE.0, KEEPALIVE.1);
+    // A connection to a local libvirtd may have no keepalive.
+    connection.set_keep_alive(KEEPALIVE.0, KEEPALIVE.1).ok();
     let sent = send_on(&connection, uuid, how).map_err(|trouble| match trouble {
         // What our libvirtd says of its connection to the other one looks like trouble with ours. If ours is whole, it was an answer.
         Trouble::Broken(why) if connection.is_alive().unwrap_or(false) => Trouble::Said(why),
         trouble => trouble,
     });
-    let _closed_in_any_case = connection.close();
+    // The connection is closed in any case.
+    connection.close().ok();
     sent
 }
 

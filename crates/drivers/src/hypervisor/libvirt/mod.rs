@@ -122,10 +122,12 @@ impl LibvirtHypervisor {
         self.pool.run(Box::new(move || {
             // A caller that gave up before its turn came wants nothing any more, and nothing was done.
             let outcome = (!answer.is_closed()).then(|| act(&connection, &shared));
-            let _counted_down_only = connection.close();
+            // This only counts down the references to the connection.
+            connection.close().ok();
             finished(&shared);
             if let Some(outcome) = outcome {
-                let _the_caller_gave_up = answer.send(outcome);
+                // It fails when the caller gave up.
+                answer.send(outcome).ok();
             }
         }));
         let unknown = |why: String| HypervisorError::Unknown { what: what.to_owned(), why };
@@ -185,14 +187,16 @@ impl Drop for LibvirtHypervisor {
     fn drop(&mut self) {
         self.shared.closing.send_replace(true);
         if let Some(mut connection) = lock(&self.shared.open).take() {
-            let _going_away = connection.close();
+            // The connection goes away, whatever closing it says.
+            connection.close().ok();
         }
     }
 }
 
 impl Shared {
     fn tell(&self, event: Event) {
-        let _nobody_listens = self.events.send(event);
+        // It fails when nobody listens.
+        self.events.send(event).ok();
     }
 
     /// Why a domain cannot be looked at now.

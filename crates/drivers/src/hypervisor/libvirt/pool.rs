@@ -33,7 +33,8 @@ impl Pool {
 
     /// Queues a job. It is dropped if the threads are gone.
     pub(super) fn run(&self, job: Job) {
-        let _the_threads_live_as_long_as_the_pool = self.jobs.send(job);
+        // It cannot fail: the threads live as long as the pool.
+        self.jobs.send(job).ok();
     }
 }
 
