@@ -9,7 +9,7 @@
 //! ```
 //!
 //! Lists are answered from this node's view, changes go through `drover_agent::Commands`, and what only another node has (its log, its
-//! guests' consoles) is asked of that node ([`peer`]).
+//! guests' consoles) is asked of that node (`peer`).
 
 mod answer;
 mod args;

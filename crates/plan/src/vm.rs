@@ -21,7 +21,7 @@
 //! * While the domain's state is *unknown*, nothing is done but looking again. Above all the claim is not released.
 //! * A domain in memory without a claim of this node's is cut off at once, whatever is wanted. (The claim moves only by its
 //!   holder's hand or by the fencer's; a node that finds its claim gone was fenced.) The one exception is a guest that comes by migration:
-//!   it carries the next grant ([`moving`]).
+//!   it carries the next grant (`moving`).
 //! * A domain whose VM the store does not know is left alone: an empty store must not cost anybody a guest.
 
 mod moving;

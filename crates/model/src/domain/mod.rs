@@ -1,7 +1,7 @@
 //! libvirt domain XML: read once into what Drover needs, edited in place, otherwise left as its author wrote it.
 //!
 //! The text is the truth: elements that Drover does not know survive untouched, because edits replace single ranges of the text
-//! ([`edit`]) and nothing is ever written anew from a parsed tree. [`Definition`] is the checked text with the few facts that
+//! (`edit`) and nothing is ever written anew from a parsed tree. [`Definition`] is the checked text with the few facts that
 //! decisions need; [`devices`] reads the rest for people.
 
 pub mod devices;

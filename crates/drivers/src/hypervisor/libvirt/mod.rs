@@ -1,10 +1,10 @@
 //! libvirt behind [`Hypervisor`]: one connection, kept; blocking calls on threads of their own, each with a deadline.
 //!
-//! * [`keeper`]: opens the connection, and again whenever it ends.
-//! * [`pool`]: the threads. A hanging call holds one of them until libvirt's keepalive ends the connection (6 s).
-//! * [`observe`]: what libvirt says of a domain, in our words.
-//! * [`migrate`]: guests that are sent to another node.
-//! * [`ffi`]: events, and all the unsafe code.
+//! * `keeper`: opens the connection, and again whenever it ends.
+//! * `pool`: the threads. A hanging call holds one of them until libvirt's keepalive ends the connection (6 s).
+//! * `observe`: what libvirt says of a domain, in our words.
+//! * `migrate`: guests that are sent to another node.
+//! * `ffi`: events, and all the unsafe code.
 //!
 //! A changing call takes its domain's *lane*, and keeps it until libvirt has answered, however long its caller waited. A domain whose lane is taken is observed as
 //! unknown, so nobody acts on a domain that is about to change.
