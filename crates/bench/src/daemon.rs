@@ -26,6 +26,22 @@ pub(crate) struct Memory {
     pub(crate) anonymous: u64,
 }
 
+fn read(pid: i32, file: &str) -> Result<String> {
+    let path = format!("/proc/{pid}/{file}");
+    fs::read_to_string(&path).map_err(|e| LabError::new(format!("cannot read {path}"), e))
+}
+
+/// What a process has now.
+pub(crate) fn memory_of(pid: i32) -> Result<Memory> {
+    let status = read(pid, "status")?;
+    let bytes = |name: &str| {
+        let value = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        let kib = value.and_then(|v| v.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+        kib.map(|kib| kib << 10).ok_or_else(|| LabError::new("cannot read its memory", format!("no {name}")))
+    };
+    Ok(Memory { resident: bytes("VmRSS")?, anonymous: bytes("RssAnon")? })
+}
+
 impl Daemon {
     /// The one that runs on a node.
     pub(crate) fn of(node: &Node<'_>) -> Result<Daemon> {
@@ -36,25 +52,14 @@ impl Daemon {
         Ok(Daemon { pid, life })
     }
 
-    fn read(&self, file: &str) -> Result<String> {
-        let path = format!("/proc/{}/{file}", self.pid);
-        fs::read_to_string(&path).map_err(|e| LabError::new(format!("cannot read {path}"), e))
-    }
-
     /// What it has now.
     pub(crate) fn memory(&self) -> Result<Memory> {
-        let status = self.read("status")?;
-        let bytes = |name: &str| {
-            let value = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-            let kib = value.and_then(|v| v.trim().strip_suffix(" kB")?.parse::<u64>().ok());
-            kib.map(|kib| kib << 10).ok_or_else(|| LabError::new("cannot read its memory", format!("no {name}")))
-        };
-        Ok(Memory { resident: bytes("VmRSS")?, anonymous: bytes("RssAnon")? })
+        memory_of(self.pid)
     }
 
     /// How much processor time it has had, in its own code and in the kernel for it (proc(5), `utime` and `stime`; in steps of 10 ms).
-    fn processor_time(&self) -> Result<Duration> {
-        let stat = self.read("stat")?;
+    pub(crate) fn processor_time(&self) -> Result<Duration> {
+        let stat = read(self.pid, "stat")?;
         let rest = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
         let ticks: u64 = rest.split_whitespace().skip(11).take(2).filter_map(|n| n.parse::<u64>().ok()).sum();
         Ok(Duration::from_secs(ticks) / u32::try_from(rustix::param::clock_ticks_per_second()).unwrap_or(100))

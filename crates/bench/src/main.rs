@@ -13,6 +13,7 @@ mod pings;
 mod probe;
 mod report;
 mod runner;
+mod scale;
 mod supervisor;
 mod world;
 
@@ -37,6 +38,8 @@ struct Arguments {
     /// Put the tables into docs/benchmarks.md
     #[arg(long)]
     write: bool,
+    #[command(flatten)]
+    size: scale::Size,
     /// Measures in this process, whose parent removes the lab
     #[arg(long, hide = true)]
     supervised: bool,
@@ -49,6 +52,9 @@ enum Action {
     /// What is measured inside a node
     #[command(hide = true)]
     Probe { name: String, question: String },
+    /// The agents of a large cluster
+    #[command(hide = true)]
+    Crew { crew: String },
 }
 
 fn main() -> ExitCode {
@@ -62,9 +68,13 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments) -> Result<ExitCode> {
-    if let Some(Action::Probe { name, question }) = arguments.action {
-        println!("{}", probe::answer(&name, &question)?);
-        return Ok(ExitCode::SUCCESS);
+    match arguments.action {
+        Some(Action::Probe { name, question }) => {
+            println!("{}", probe::answer(&name, &question)?);
+            return Ok(ExitCode::SUCCESS);
+        }
+        Some(Action::Crew { crew }) => return scale::run_crew(&crew).map(|()| ExitCode::SUCCESS),
+        None => {}
     }
     let program = std::env::current_exe().map_err(|e| LabError::new("cannot find this program's file", e))?;
     let folder = program.parent().and_then(Path::parent).unwrap_or(Path::new("/run")).join("bench");
@@ -87,7 +97,7 @@ fn measure(arguments: &Arguments, program: &Path, folder: &Path) -> Result<()> {
     let selected: Vec<&'static Benchmark> = BENCHMARKS.iter().filter(wanted).collect();
     let start = Instant::now();
     let progress = move |step: &str| eprintln!("[{:5.1} s] {step}", start.elapsed().as_secs_f32());
-    let results = runner::run(&selected, folder, program, &progress)?;
+    let results = runner::run(&selected, arguments.size, folder, program, &progress)?;
     print!("{}", report::markdown(&results));
     document.map_or(Ok(()), |document| document.write(&results))
 }

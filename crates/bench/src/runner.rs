@@ -3,9 +3,10 @@
 use crate::{
     benchmarks::{Benchmark, MANY, Measure, Row, Setting},
     machine::Machine,
+    scale::{Place, Size},
     world::{Cluster, World},
 };
-use drover_lab::{Progress, Result};
+use drover_lab::{Lab, Progress, Result};
 use std::path::Path;
 
 /// What was found.
@@ -42,6 +43,7 @@ impl Table {
 /// Measures. The lab is in `folder`, which does not exist before and after.
 pub(crate) fn run(
     selected: &[&'static Benchmark],
+    size: Size,
     folder: &Path,
     program: &Path,
     progress: Progress<'_>,
@@ -56,6 +58,10 @@ pub(crate) fn run(
         if let Measure::Alone { nodes, vms, run } = table.benchmark.measure {
             progress(&format!("{}: {nodes} nodes, {vms} VMs", table.benchmark.name));
             table.take(&Scene { cluster: format!("{nodes} nodes, imagined"), vms }, run()?);
+        }
+        if let Measure::Large { run } = table.benchmark.measure {
+            table.rows.extend(run(&Place { size, folder, program, progress })?);
+            Lab::remove(folder)?;
         }
     }
     for cluster in Cluster::ALL {

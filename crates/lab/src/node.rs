@@ -6,7 +6,7 @@ use crate::{
     lab::{Lab, Shape},
     process::{self, Process},
     tools::{Attempt, LabError, Result, printed},
-    zookeeper::{self, Member},
+    zookeeper::{self, Member, SMALL_HEAP},
 };
 use rustix::process::Signal;
 use std::{
@@ -299,7 +299,7 @@ impl<'a> Node<'a> {
         let members: Vec<(usize, String)> = self.lab.spec().members().collect();
         let servers: String = members.iter().map(|(i, a)| format!("server.{i}={a}:2888:3888\n")).collect();
         let ensemble = if members.len() > 1 { servers.as_str() } else { "" };
-        let member = Member { index: self.index, client, ensemble, folder: "/var/lib/zookeeper" };
+        let member = Member { index: self.index, client, ensemble, folder: "/var/lib/zookeeper", heap: SMALL_HEAP };
         member.prepare(&self.folder().join("var/lib/zookeeper"))?;
         let command = member.command().join(" ");
         self.shell(&format!("setsid {command} </dev/null >/var/log/zookeeper.out 2>&1 & echo $! >/run/zookeeper.pid"))

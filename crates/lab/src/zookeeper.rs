@@ -24,7 +24,12 @@ pub(crate) struct Member<'a> {
     pub(crate) ensemble: &'a str,
     /// Its folder, as it sees it itself.
     pub(crate) folder: &'a str,
+    /// The most that its records and all else on Java's heap may have, in MiB.
+    pub(crate) heap: u32,
 }
+
+/// Enough for the records of a small cluster, in MiB.
+pub(crate) const SMALL_HEAP: u32 = 64;
 
 impl Member<'_> {
     /// Writes its settings into its folder, which the caller may see elsewhere.
@@ -52,9 +57,8 @@ impl Member<'_> {
     /// The command that runs it.
     pub(crate) fn command(&self) -> Vec<String> {
         const JARS: &str = "/usr/share/java";
-        const OPTIONS: [&str; 9] = [
+        const OPTIONS: [&str; 8] = [
             "-Xms24m",
-            "-Xmx64m",
             "-Xss256k",
             "-XX:+UseSerialGC",
             "-XX:TieredStopAtLevel=1",
@@ -66,7 +70,7 @@ impl Member<'_> {
         let classes =
             format!("{}/conf:{JARS}/zookeeper.jar:{JARS}/slf4j-log4j12.jar:{JARS}/log4j-1.2.jar", self.folder);
         let main = "org.apache.zookeeper.server.quorum.QuorumPeerMain";
-        let mut words = vec!["java".to_owned()];
+        let mut words = vec!["java".to_owned(), format!("-Xmx{}m", self.heap)];
         words.extend(OPTIONS.map(str::to_owned));
         words.extend(["-cp".to_owned(), classes, main.to_owned(), format!("{}/conf/zoo.cfg", self.folder)]);
         words
@@ -98,6 +102,11 @@ pub struct Ensemble {
 impl Ensemble {
     /// Starts so many members, with their files in a folder, and waits until they serve.
     pub fn start(folder: &Path, members: usize) -> Result<Ensemble> {
+        Ensemble::start_with_heap(folder, members, SMALL_HEAP)
+    }
+
+    /// The same, for many records: each member has so many MiB for them.
+    pub fn start_with_heap(folder: &Path, members: usize, heap: u32) -> Result<Ensemble> {
         let failed = || "cannot find free ports".to_owned();
         // All at once, so that none is found twice.
         let free: Vec<TcpListener> = (0..members * 3)
@@ -119,7 +128,8 @@ impl Ensemble {
         let mut ensemble = Ensemble { folder: folder.to_owned(), members: Vec::new() };
         for (i, client) in clients.iter().enumerate() {
             let own = ensemble.member_folder(i);
-            let member = Member { index: i + 1, client: *client, ensemble: &quorum, folder: &own.to_string_lossy() };
+            let folder = &*own.to_string_lossy();
+            let member = Member { index: i + 1, client: *client, ensemble: &quorum, folder, heap };
             member.prepare(&own)?;
             ensemble.members.push((*client, member.command(), None));
             ensemble.start_member(i)?;

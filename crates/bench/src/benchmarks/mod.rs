@@ -9,10 +9,13 @@ mod migration;
 mod pause;
 mod planning;
 mod ready;
+mod scale;
 mod start;
 
 use crate::{
     figures::Figure,
+    runner::Scene,
+    scale::Place,
     world::{Cluster, World},
 };
 use drover_lab::Result;
@@ -48,6 +51,11 @@ pub(crate) enum Measure {
         vms: usize,
         /// Measures.
         run: fn() -> Result<Vec<Row>>,
+    },
+    /// In a cluster that is larger than a lab can be.
+    Large {
+        /// Brings it up, measures, and says in what each row was measured.
+        run: fn(&Place<'_>) -> Result<Vec<(Scene, Row)>>,
     },
 }
 
@@ -98,4 +106,5 @@ pub(crate) const BENCHMARKS: &[Benchmark] = &[
     planning::BENCHMARK,
     idle::BENCHMARK,
     ready::BENCHMARK,
+    scale::BENCHMARK,
 ];

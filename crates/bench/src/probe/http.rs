@@ -41,10 +41,16 @@ impl Probe for Requests {
     type Answer = Answers;
 
     fn run(self) -> Result<Answers> {
+        self.of(API, &token()?)
+    }
+}
+
+impl Requests {
+    /// Asks an API that is at `address:port`.
+    pub(crate) fn of(&self, api: &str, token: &str) -> Result<Answers> {
         let failed = |e: io::Error| LabError::new(format!("GET {}", self.path), e);
-        let token = token()?;
-        let request = format!("GET {} HTTP/1.1\r\nHost: {API}\r\nX-Api-Key: {token}\r\n\r\n", self.path);
-        let mut connection = Connection::open().map_err(failed)?;
+        let request = format!("GET {} HTTP/1.1\r\nHost: {api}\r\nX-Api-Key: {token}\r\n\r\n", self.path);
+        let mut connection = Connection::open(api).map_err(failed)?;
         for _ in 0..self.warm_up {
             connection.ask(&request).map_err(failed)?;
         }
@@ -66,8 +72,8 @@ struct Connection {
 }
 
 impl Connection {
-    fn open() -> io::Result<Connection> {
-        let stream = TcpStream::connect(API)?;
+    fn open(api: &str) -> io::Result<Connection> {
+        let stream = TcpStream::connect(api)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         Ok(Connection { stream: BufReader::with_capacity(1 << 16, stream), body: Vec::new() })

@@ -1,0 +1,7 @@
+//! What a large cluster costs.
+
+use super::{Benchmark, Measure};
+use crate::scale;
+
+pub(super) const BENCHMARK: Benchmark =
+    Benchmark { name: "scale", title: "A large cluster", measure: Measure::Large { run: scale::run } };

@@ -1,0 +1,365 @@
+//! The course of the measurement: an empty cluster, one with few VMs, a full one; then what moves many VMs, and what comes back after it was gone.
+
+use super::{
+    Place,
+    fill::{self, Records},
+    helper::Helper,
+    meter,
+    words::{Crew, Question, Usage},
+};
+use crate::{
+    benchmarks::Row,
+    definitions,
+    figures::{Figure, Samples},
+    pings::now,
+    probe::{Probe, Requests, Runs},
+    runner::Scene,
+};
+use drover_client::{Client, ClientError};
+use drover_lab::{Ensemble, LabError, Result};
+use drover_model::NodeName;
+use futures_util::{StreamExt, TryStreamExt, stream};
+use std::{
+    fs,
+    future::Future,
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+/// Few VMs.
+const FEW: usize = 100;
+/// How many VMs are defined, and how many metadata are changed, one after the other.
+const CHANGES: usize = 20;
+/// How many VMs are changed elsewhere, and how far apart.
+const ELSEWHERE: (u32, Duration) = (100, Duration::from_millis(100));
+/// How long a cluster is watched in which nothing happens: as long as the time after which an agent looks at everything again.
+const WINDOW: Duration = Duration::from_secs(30);
+/// How many VMs are started at once.
+const STARTS: usize = 1000;
+/// How many requests of these are under way at once.
+const IN_FLIGHT: usize = 16;
+/// How many VMs run on the node that is flushed, if it has so many.
+const FLUSHED: usize = 100;
+/// What each node offers, in MiB: all VMs could run on it.
+const ROOM: u64 = 64 << 20;
+/// What the one daemon's node offers: nothing is placed there, for its hypervisor is in another process than the others.
+const NO_ROOM: u64 = 600;
+/// The heap of a member of the ensemble, in MiB, without VMs, and for each thousand of them.
+const HEAP: (u32, u32) = (256, 24);
+
+/// The cluster.
+struct Large<'a> {
+    place: &'a Place<'a>,
+    crowd: Crew,
+    alone: Crew,
+    /// The process of all the other nodes.
+    others: Helper,
+    one: Helper,
+    records: Records,
+    client: Client,
+    /// Ends after those that use it.
+    ensemble: Ensemble,
+    token: String,
+    rows: Vec<(Scene, Row)>,
+    /// How many VMs there are of the filling.
+    vms: usize,
+    /// How many were defined beside them.
+    more: usize,
+}
+
+/// Measures.
+pub(super) fn run(place: &Place<'_>) -> Result<Vec<(Scene, Row)>> {
+    let heap = HEAP.0 + HEAP.1 * place.size.vms.div_ceil(1000);
+    (place.progress)(&format!("starting an ensemble and {} nodes", place.size.nodes));
+    fs::create_dir_all(place.folder.join("shared")).map_err(|e| LabError::new("cannot make a folder", e))?;
+    let ensemble = Ensemble::start_with_heap(place.folder, 3, heap)?;
+    let mut large = Large::start(place, ensemble)?;
+    let empty = large.memory_of_one("resident memory of one daemon")?;
+    large.fill(FEW)?;
+    let few = large.changes()?;
+    large.fill(place.size.vms as usize)?;
+    let full = large.memory_of_one("resident memory of one daemon")?;
+    let each = full.saturating_sub(empty) / u64::from(place.size.vms);
+    large.row("of it for each VM, none of which is on its node", Figure::Memory(each), String::new());
+    large.steady("nothing changes")?;
+    let many = large.changes()?;
+    large.ratios(&few, &many)?;
+    large.lists()?;
+    large.starts()?;
+    large.steady(&format!("nothing changes, {STARTS} run"))?;
+    large.flush()?;
+    large.daemon_again()?;
+    large.ensemble_again()?;
+    Ok(large.rows)
+}
+
+/// What changes cost.
+struct Costs {
+    define: (Duration, Samples),
+    meta: (Duration, Samples),
+    elsewhere: Duration,
+}
+
+fn unanswered(error: ClientError) -> LabError {
+    LabError::new("the API of the one daemon", error)
+}
+
+fn block_on<T>(work: impl Future<Output = std::result::Result<T, ClientError>>) -> Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|e| LabError::new("cannot run anything asynchronous", e))?.block_on(work).map_err(unanswered)
+}
+
+fn client(one: &Helper, token: &str) -> Result<Client> {
+    let url = format!("http://{}", one.ready.api.as_deref().unwrap_or_default());
+    Client::new(&url, Some(token.to_owned())).map_err(unanswered)
+}
+
+impl<'a> Large<'a> {
+    fn start(place: &'a Place<'a>, ensemble: Ensemble) -> Result<Large<'a>> {
+        let names = (0..place.size.nodes).map(|n| NodeName::new(&format!("hv{n:03}")));
+        let names: Vec<NodeName> = names.collect::<std::result::Result<_, _>>().map_err(|e| LabError::new("a name", e))?;
+        let (own, others) = names.split_first().ok_or_else(|| LabError::new("a cluster", "it has no nodes"))?;
+        let token = "drover_of_the_measurement".to_owned();
+        let crew = |names: &[NodeName], coordinators, memory, token| {
+            let names = names.to_vec();
+            Crew { servers: ensemble.addresses(), names, coordinators, memory, token }
+        };
+        let alone = crew(std::slice::from_ref(own), 0, NO_ROOM, Some(token.clone()));
+        let crowd = crew(others, 3, ROOM, None);
+        let others = Helper::start(place.program, &crowd)?;
+        let one = Helper::start(place.program, &alone)?;
+        let records = Records::connect(&alone)?;
+        let client = client(&one, &token)?;
+        let rows = Vec::new();
+        Ok(Large { place, ensemble, crowd, alone, others, one, records, client, token, rows, vms: 0, more: 0 })
+    }
+
+    fn say(&self, what: &str) {
+        (self.place.progress)(&format!("{} nodes, {} VMs: {what}", self.place.size.nodes, self.vms));
+    }
+
+    fn row(&mut self, what: &str, figure: Figure, detail: String) {
+        let scene = Scene { cluster: format!("{} nodes", self.place.size.nodes), vms: self.vms };
+        (self.place.progress)(&format!("    {} VMs: {what}: {figure} ({detail})", self.vms));
+        self.rows.push((scene, Row { what: what.to_owned(), figure, detail, target: None }));
+    }
+
+    /// Makes VMs until there are so many, and sees to it first that they fit into the machine's memory.
+    fn fill(&mut self, vms: usize) -> Result<()> {
+        let sample = (vms / 10).max(FEW);
+        for step in [sample, vms].into_iter().filter(|step| *step <= vms) {
+            let from = self.vms;
+            let before = self.one.usage()?.resident + self.others.usage()?.resident;
+            if step > from {
+                self.say(&format!("defining VMs until there are {step}"));
+                self.records.fill(from..step, &self.crowd.names)?;
+                self.vms = step;
+                self.settle()?;
+            }
+            let after = self.one.usage()?.resident + self.others.usage()?.resident;
+            if step == sample && step > from {
+                meter::guard(after.saturating_sub(before), step - from, vms - from, meter::available()?)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until every agent has seen all that was written so far, and the one daemon has come to rest.
+    fn settle(&mut self) -> Result<()> {
+        let last = fill::uuid(self.vms.saturating_sub(1));
+        self.everyone_sees(&last, &format!("the last of {}", self.vms))?;
+        let deadline = Instant::now() + Duration::from_secs(120);
+        let mut before = self.one.usage()?.processor;
+        loop {
+            sleep(Duration::from_secs(1));
+            let now = self.one.usage()?.processor;
+            if now.saturating_sub(before) < Duration::from_millis(300) || Instant::now() > deadline {
+                return Ok(());
+            }
+            before = now;
+        }
+    }
+
+    /// Changes a VM, and waits until all agents show it. Returns when each did, in microseconds since the change was begun.
+    fn everyone_sees(&mut self, uuid: &uuid::Uuid, description: &str) -> Result<Vec<Duration>> {
+        let question = Question::Seen(*uuid, description.to_owned());
+        self.others.ask(&question)?;
+        self.one.ask(&question)?;
+        let begin = now();
+        self.records.describe_at_last(uuid, description)?;
+        let mut times = self.others.times()?;
+        times.extend(self.one.times()?);
+        Ok(times.into_iter().map(|at| Duration::from_micros(at.saturating_sub(begin))).collect())
+    }
+
+    /// What the one daemon uses of a processor while nothing happens, of each second.
+    fn at_rest(&mut self, during: Duration) -> Result<f64> {
+        let (before, begin) = (self.one.usage()?.processor, Instant::now());
+        sleep(during);
+        let used = self.one.usage()?.processor.saturating_sub(before);
+        Ok(used.as_secs_f64() / begin.elapsed().as_secs_f64())
+    }
+
+    fn memory_of_one(&mut self, what: &str) -> Result<u64> {
+        let Usage { resident, .. } = self.one.usage()?;
+        let detail = format!("{} all others together", Figure::Memory(self.others.usage()?.resident));
+        self.row(what, Figure::Memory(resident), detail);
+        Ok(resident)
+    }
+
+    fn steady(&mut self, when: &str) -> Result<()> {
+        self.say("watching it do nothing");
+        let members = self.ensemble.addresses();
+        let (before, begin) = (meter::requests(&members)?, Instant::now());
+        let share = self.at_rest(WINDOW)?;
+        let seconds = begin.elapsed().as_secs_f64();
+        let requests = (meter::requests(&members)? - before) as f64 / seconds;
+        let during = format!("over {} s", WINDOW.as_secs());
+        self.row(&format!("processor time of one daemon, of one core, {when}"), Figure::Share(100.0 * share), during.clone());
+        self.row(&format!("requests to the ensemble in a second, {when}"), Figure::Count(requests.round() as u64), during);
+        self.memory_of_one(&format!("resident memory of one daemon, {when}")).map(|_| ())
+    }
+
+    /// The processor time that the one daemon had for something, without what it has in any case; and how long each took.
+    fn spent(&mut self, idle: f64, count: usize, act: impl Fn(&Client, usize) -> Result<()>) -> Result<(Duration, Samples)> {
+        let (before, begin) = (self.one.usage()?.processor, Instant::now());
+        let mut times = Vec::new();
+        for n in 0..count {
+            let start = Instant::now();
+            act(&self.client, n)?;
+            times.push(start.elapsed());
+        }
+        let in_any_case = begin.elapsed().mul_f64(idle);
+        let used = self.one.usage()?.processor.saturating_sub(before).saturating_sub(in_any_case);
+        Ok((used.div_f64(count as f64), Samples::new(times)?))
+    }
+
+    fn changes(&mut self) -> Result<Costs> {
+        self.say("defining and changing VMs, one after the other");
+        let idle = self.at_rest(Duration::from_secs(10))?;
+        let first = self.place.size.vms as usize + self.more;
+        self.more += CHANGES;
+        let define = self.spent(idle, CHANGES, |client, n| {
+            block_on(client.define_vm(&definitions::xml(first + n), None)).map(|_| ())
+        })?;
+        let detail = |(_, wall): &(Duration, Samples)| format!("{} until it is answered, {}", wall.median(), wall.range());
+        self.row("processor time of the daemon that defines a VM", Figure::Time(define.0), detail(&define));
+        let meta = self.spent(idle, CHANGES, |client, n| {
+            // Another one than at the last measurement, or nothing would be written.
+            let change = [("priority", (first % 1000 + n + 1).to_string())];
+            block_on(client.set_vm_meta(&definitions::name(n), &change)).map(|_| ())
+        })?;
+        self.row("processor time of the daemon that changes metadata", Figure::Time(meta.0), detail(&meta));
+        let (count, pause) = ELSEWHERE;
+        let (before, begin) = (self.one.usage()?.processor, Instant::now());
+        for n in 0..count {
+            sleep(pause);
+            self.records.describe(&fill::uuid(n as usize % self.vms), &format!("changed as number {n} of {}", self.vms))?;
+        }
+        sleep(pause * 3);
+        let in_any_case = begin.elapsed().mul_f64(idle);
+        let elsewhere = self.one.usage()?.processor.saturating_sub(before).saturating_sub(in_any_case) / count;
+        let detail = format!("{count} changes, {} ms apart", pause.as_millis());
+        self.row("processor time of a daemon for a change elsewhere", Figure::Time(elsewhere), detail);
+        Ok(Costs { define, meta, elsewhere })
+    }
+
+    fn ratios(&mut self, few: &Costs, many: &Costs) -> Result<()> {
+        let times = |few: Duration, many: Duration| Figure::Ratio(many.as_secs_f64() / few.as_secs_f64());
+        let detail = format!("{} VMs against {FEW}", self.vms);
+        let walls = |few: &Samples, many: &Samples| format!("{detail}; until it is answered: {}", many.against(few));
+        let (define, meta) = (walls(&few.define.1, &many.define.1), walls(&few.meta.1, &many.meta.1));
+        self.row("**many VMs against few**, defining one", times(few.define.0, many.define.0), define);
+        self.row("**many VMs against few**, metadata", times(few.meta.0, many.meta.0), meta);
+        self.row("**many VMs against few**, a change elsewhere", times(few.elsewhere, many.elsewhere), detail);
+        Ok(())
+    }
+
+    fn lists(&mut self) -> Result<()> {
+        self.say("asking for lists");
+        let api = self.one.ready.api.clone().unwrap_or_default();
+        let path = "/api/v1/vm".to_owned();
+        let answers = Requests { path, warm_up: 2, count: 20 }.of(&api, &self.token)?;
+        let (first, whole) = (Samples::new(answers.first_byte)?, Samples::new(answers.whole)?);
+        self.row("`GET /api/v1/vm` until its first byte", first.median(), first.range());
+        let what = format!("`GET /api/v1/vm`, all {}", Figure::Memory(answers.size));
+        self.row(&what, whole.median(), whole.range());
+        let command = self.place.program.with_file_name("drover").display().to_string();
+        let (url, token) = (format!("DROVER_API=http://{api}"), format!("DROVER_TOKEN={}", self.token));
+        let argv = ["env", &url, &token, &command, "vm", "list"].map(str::to_owned).to_vec();
+        let listed = Samples::new(Runs { argv, count: 5 }.run()?)?;
+        self.row("`drover vm list`", listed.median(), listed.range());
+        Ok(())
+    }
+
+    fn set_states(&self, numbers: impl Iterator<Item = usize>, state: &str) -> Result<()> {
+        let set = async |n: usize| self.client.set_vm_state(&definitions::name(n), state, &[]).await.map(|_| ());
+        block_on(stream::iter(numbers).map(set).buffer_unordered(IN_FLIGHT).try_collect())
+    }
+
+    fn starts(&mut self) -> Result<()> {
+        self.say(&format!("starting {STARTS} VMs"));
+        self.others.ask(&Question::Running((0..STARTS).map(fill::uuid).collect()))?;
+        let begin = now();
+        self.set_states(0..STARTS, "start")?;
+        let ordered = Duration::from_micros(now() - begin);
+        let took = self.since(begin)?;
+        let detail = format!("{} until all were ordered, {IN_FLIGHT} at once", Figure::Time(ordered));
+        self.row(&format!("starting {STARTS} VMs, until all run"), Figure::Time(took), detail);
+        Ok(())
+    }
+
+    fn since(&mut self, begin: u64) -> Result<Duration> {
+        let at = self.others.times()?.into_iter().max().unwrap_or_default();
+        Ok(Duration::from_micros(at.saturating_sub(begin)))
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        let nodes = self.crowd.names.len();
+        // The first node's: every so manyth.
+        let own: Vec<usize> = (0..self.vms).step_by(nodes).take(FLUSHED).collect();
+        let Some(name) = self.crowd.names.first().cloned() else { return Ok(()) };
+        self.say(&format!("flushing a node with {} running VMs", own.len()));
+        self.others.ask(&Question::Running(own.iter().copied().map(fill::uuid).collect()))?;
+        self.set_states(own.iter().copied().filter(|n| *n >= STARTS), "start")?;
+        self.others.times()?;
+        let limits = ["moves_per_source", "moves_per_target", "moves"].map(|limit| (limit, "100".to_owned()));
+        block_on(self.client.set_config(&limits))?;
+        self.others.ask(&Question::Flushed(name.clone()))?;
+        let begin = now();
+        block_on(self.client.set_domain_state(name.as_str(), "flush", &[]))?;
+        let took = self.since(begin)?;
+        let detail = "with all limits of moves at 100".to_owned();
+        self.row(&format!("flushing a node with {} running VMs", own.len()), Figure::Time(took), detail);
+        Ok(())
+    }
+
+    fn daemon_again(&mut self) -> Result<()> {
+        self.say("restarting the one daemon");
+        self.one.end()?;
+        self.one = Helper::start(self.place.program, &self.alone)?;
+        self.client = client(&self.one, &self.token)?;
+        let (loaded, used) = (self.one.ready.loaded, self.one.ready.usage.processor);
+        let detail = format!("{} of processor time", Figure::Time(used));
+        self.row("a daemon's start, until it has read everything and reported", Figure::Time(loaded), detail);
+        self.memory_of_one("resident memory of one daemon that has just been started").map(|_| ())
+    }
+
+    fn ensemble_again(&mut self) -> Result<()> {
+        self.say("restarting the ensemble");
+        for member in 0..3 {
+            self.ensemble.kill_member(member)?;
+        }
+        for member in 0..3 {
+            self.ensemble.start_member(member)?;
+        }
+        self.ensemble.wait_serving()?;
+        let before = self.one.usage()?.processor;
+        let last = fill::uuid(self.vms.saturating_sub(1));
+        let times = Samples::new(self.everyone_sees(&last, "after the ensemble was gone")?)?;
+        let used = self.one.usage()?.processor.saturating_sub(before);
+        let detail = format!("median {}; {} of processor time of one daemon", times.median(), Figure::Time(used));
+        self.row("the ensemble was gone: until the slowest view is current again", times.percentile(100), detail);
+        Ok(())
+    }
+}
