@@ -12,7 +12,7 @@ use std::{
 };
 
 /// A running daemon.
-pub(crate) struct Daemon {
+pub(crate) struct Process {
     pid: i32,
     life: OwnedFd,
 }
@@ -42,14 +42,19 @@ pub(crate) fn memory_of(pid: i32) -> Result<Memory> {
     Ok(Memory { resident: bytes("VmRSS")?, anonymous: bytes("RssAnon")? })
 }
 
-impl Daemon {
+impl Process {
     /// The one that runs on a node.
-    pub(crate) fn of(node: &Node<'_>) -> Result<Daemon> {
+    pub(crate) fn on(node: &Node<'_>) -> Result<Process> {
         let failed = || format!("{}: cannot look at droverd", node.name());
-        let pid = node.pid(Service::Drover).ok_or_else(|| LabError::new(failed(), "it does not run"))?;
+        Process::of(node.pid(Service::Drover).ok_or_else(|| LabError::new(failed(), "it does not run"))?)
+    }
+
+    /// The one of this number.
+    pub(crate) fn of(pid: i32) -> Result<Process> {
+        let failed = || format!("cannot look at process {pid}");
         let number = Pid::from_raw(pid).ok_or_else(|| LabError::new(failed(), format!("its number is {pid}")))?;
         let life = pidfd_open(number, PidfdFlags::empty()).map_err(|e| LabError::new(failed(), e))?;
-        Ok(Daemon { pid, life })
+        Ok(Process { pid, life })
     }
 
     /// What it has now.

@@ -2,7 +2,7 @@
 
 use super::{Benchmark, EVERYWHERE, Measure, Row};
 use crate::{
-    daemon::{Daemon, Memory},
+    daemon::{Memory, Process},
     figures::Figure,
     probe::Requests,
     world::World,
@@ -25,7 +25,7 @@ fn run(world: &World<'_>) -> Result<Vec<Row>> {
     world.say("restarting droverd, and watching it do nothing");
     node.stop(Service::Drover)?;
     node.start_drover()?;
-    let daemon = Daemon::of(&node)?;
+    let daemon = Process::on(&node)?;
     come_to_rest(&daemon)?;
     let load = daemon.load(WINDOW)?;
     let fresh = daemon.memory()?;
@@ -54,7 +54,7 @@ fn row(what: &str, Memory { resident, anonymous }: Memory) -> Row {
 }
 
 /// Waits until what a start or a request sets off is done: a second with next to no processor time.
-fn come_to_rest(daemon: &Daemon) -> Result<()> {
+fn come_to_rest(daemon: &Process) -> Result<()> {
     let rests = || daemon.load(Duration::from_secs(1)).ok().filter(|percent| *percent < 5.0);
     Lab::until("droverd does not come to rest", Duration::from_secs(60), rests).map(|_| ())
 }

@@ -30,8 +30,10 @@ use std::{
 const FEW: usize = 100;
 /// How many VMs are defined, and how many metadata are changed, one after the other.
 const CHANGES: usize = 20;
-/// How many VMs are changed elsewhere, and how far apart.
-const ELSEWHERE: (u32, Duration) = (100, Duration::from_millis(100));
+/// How often VMs are changed elsewhere for a while, with a while between in which nothing is.
+const ROUNDS: u32 = 8;
+/// How many VMs are changed in one such while, and how far apart.
+const ELSEWHERE: (u32, Duration) = (40, Duration::from_millis(50));
 /// How long a cluster is watched in which nothing happens: as long as the time after which an agent looks at everything again.
 const WINDOW: Duration = Duration::from_secs(30);
 /// How many VMs are started at once.
@@ -97,14 +99,15 @@ pub(super) fn run(place: &Place<'_>) -> Result<Vec<(Scene, Row)>> {
 struct Costs {
     define: (Duration, Samples),
     meta: (Duration, Samples),
-    elsewhere: Duration,
+    elsewhere: Samples,
 }
 
 fn unanswered(error: ClientError) -> LabError {
     LabError::new("the API of the one daemon", error)
 }
 
-fn block_on<T>(work: impl Future<Output = std::result::Result<T, ClientError>>) -> Result<T> {
+/// Does a request.
+pub(super) fn block_on<T>(work: impl Future<Output = std::result::Result<T, ClientError>>) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(|e| LabError::new("cannot run anything asynchronous", e))?.block_on(work).map_err(unanswered)
 }
@@ -117,7 +120,8 @@ fn client(one: &Helper, token: &str) -> Result<Client> {
 impl<'a> Large<'a> {
     fn start(place: &'a Place<'a>, ensemble: Ensemble) -> Result<Large<'a>> {
         let names = (0..place.size.nodes).map(|n| NodeName::new(&format!("hv{n:03}")));
-        let names: Vec<NodeName> = names.collect::<std::result::Result<_, _>>().map_err(|e| LabError::new("a name", e))?;
+        let names: Vec<NodeName> =
+            names.collect::<std::result::Result<_, _>>().map_err(|e| LabError::new("a name", e))?;
         let (own, others) = names.split_first().ok_or_else(|| LabError::new("a cluster", "it has no nodes"))?;
         let token = "drover_of_the_measurement".to_owned();
         let crew = |names: &[NodeName], coordinators, memory, token| {
@@ -215,13 +219,26 @@ impl<'a> Large<'a> {
         let seconds = begin.elapsed().as_secs_f64();
         let requests = (meter::requests(&members)? - before) as f64 / seconds;
         let during = format!("over {} s", WINDOW.as_secs());
-        self.row(&format!("processor time of one daemon, of one core, {when}"), Figure::Share(100.0 * share), during.clone());
-        self.row(&format!("requests to the ensemble in a second, {when}"), Figure::Count(requests.round() as u64), during);
+        self.row(
+            &format!("processor time of one daemon, of one core, {when}"),
+            Figure::Share(100.0 * share),
+            during.clone(),
+        );
+        self.row(
+            &format!("requests to the ensemble in a second, {when}"),
+            Figure::Count(requests.round() as u64),
+            during,
+        );
         self.memory_of_one(&format!("resident memory of one daemon, {when}")).map(|_| ())
     }
 
     /// The processor time that the one daemon had for something, without what it has in any case; and how long each took.
-    fn spent(&mut self, idle: f64, count: usize, act: impl Fn(&Client, usize) -> Result<()>) -> Result<(Duration, Samples)> {
+    fn spent(
+        &mut self,
+        idle: f64,
+        count: usize,
+        act: impl Fn(&Client, usize) -> Result<()>,
+    ) -> Result<(Duration, Samples)> {
         let (before, begin) = (self.one.usage()?.processor, Instant::now());
         let mut times = Vec::new();
         for n in 0..count {
@@ -242,7 +259,8 @@ impl<'a> Large<'a> {
         let define = self.spent(idle, CHANGES, |client, n| {
             block_on(client.define_vm(&definitions::xml(first + n), None)).map(|_| ())
         })?;
-        let detail = |(_, wall): &(Duration, Samples)| format!("{} until it is answered, {}", wall.median(), wall.range());
+        let detail =
+            |(_, wall): &(Duration, Samples)| format!("{} until it is answered, {}", wall.median(), wall.range());
         self.row("processor time of the daemon that defines a VM", Figure::Time(define.0), detail(&define));
         let meta = self.spent(idle, CHANGES, |client, n| {
             // Another one than at the last measurement, or nothing would be written.
@@ -250,18 +268,26 @@ impl<'a> Large<'a> {
             block_on(client.set_vm_meta(&definitions::name(n), &change)).map(|_| ())
         })?;
         self.row("processor time of the daemon that changes metadata", Figure::Time(meta.0), detail(&meta));
+        let elsewhere = Samples::new((0..ROUNDS).map(|round| self.elsewhere(round)).collect::<Result<_>>()?)?;
         let (count, pause) = ELSEWHERE;
+        let detail = format!("{}; {count} changes, {} ms apart, {ROUNDS} times", elsewhere.range(), pause.as_millis());
+        self.row("processor time of a daemon for a change elsewhere", elsewhere.median(), detail);
+        Ok(Costs { define, meta, elsewhere })
+    }
+
+    /// What each of some changes elsewhere costs, beside what the same time costs without any.
+    fn elsewhere(&mut self, round: u32) -> Result<Duration> {
+        let (count, pause) = ELSEWHERE;
+        let idle = self.at_rest(pause * count)?;
         let (before, begin) = (self.one.usage()?.processor, Instant::now());
         for n in 0..count {
             sleep(pause);
-            self.records.describe(&fill::uuid(n as usize % self.vms), &format!("changed as number {n} of {}", self.vms))?;
+            let description = format!("changed as number {n} of round {round} among {}", self.vms);
+            self.records.describe(&fill::uuid(n as usize % self.vms), &description)?;
         }
-        sleep(pause * 3);
+        sleep(pause);
         let in_any_case = begin.elapsed().mul_f64(idle);
-        let elsewhere = self.one.usage()?.processor.saturating_sub(before).saturating_sub(in_any_case) / count;
-        let detail = format!("{count} changes, {} ms apart", pause.as_millis());
-        self.row("processor time of a daemon for a change elsewhere", Figure::Time(elsewhere), detail);
-        Ok(Costs { define, meta, elsewhere })
+        Ok(self.one.usage()?.processor.saturating_sub(before).saturating_sub(in_any_case) / count)
     }
 
     fn ratios(&mut self, few: &Costs, many: &Costs) -> Result<()> {
@@ -271,7 +297,7 @@ impl<'a> Large<'a> {
         let (define, meta) = (walls(&few.define.1, &many.define.1), walls(&few.meta.1, &many.meta.1));
         self.row("**many VMs against few**, defining one", times(few.define.0, many.define.0), define);
         self.row("**many VMs against few**, metadata", times(few.meta.0, many.meta.0), meta);
-        self.row("**many VMs against few**, a change elsewhere", times(few.elsewhere, many.elsewhere), detail);
+        self.row("**many VMs against few**, a change elsewhere", many.elsewhere.against(&few.elsewhere), detail);
         Ok(())
     }
 

@@ -14,7 +14,7 @@ use drover_model::{
     Bytes, ClusterView, DomainState, DomainType, NodeName, RecordPath, Role, RunState, TokenName, TokenRole, WallTime,
 };
 use drover_store::zookeeper::{self, ZooKeeperStore};
-use futures_util::future::{try_join_all};
+use futures_util::future::try_join_all;
 use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 use std::{
@@ -66,7 +66,8 @@ async fn serve(crew: &Crew, begin: Instant) -> Result<()> {
     say(&Ready { api, loaded, usage: usage()? })?;
     let mut questions = questions();
     while let Some(line) = questions.recv().await {
-        let question = serde_json::from_str::<Question>(&line).map_err(|e| LabError::new(format!("the question {line:?}"), e))?;
+        let question =
+            serde_json::from_str::<Question>(&line).map_err(|e| LabError::new(format!("the question {line:?}"), e))?;
         say(&answer(question, &nodes).await?)?;
     }
     for node in &nodes {
@@ -169,9 +170,8 @@ async fn answer(question: Question, nodes: &[NodeHandle]) -> Result<Answer> {
     let times = match question {
         Question::Usage => return usage().map(Answer::Usage),
         Question::Seen(uuid, description) => {
-            let shows = |view: &ClusterView| {
-                view.vms.get(&uuid).is_some_and(|vm| vm.record.value.description == description)
-            };
+            let shows =
+                |view: &ClusterView| view.vms.get(&uuid).is_some_and(|vm| vm.record.value.description == description);
             try_join_all(nodes.iter().map(|node| seen(node, shows))).await?
         }
         Question::Running(mut uuids) => {
@@ -201,10 +201,8 @@ async fn seen(node: &NodeHandle, mut shows: impl FnMut(&ClusterView) -> bool) ->
 /// What this process has used.
 fn usage() -> Result<Usage> {
     let time = clock_gettime(ClockId::ProcessCPUTime);
-    let processor = Duration::new(
-        u64::try_from(time.tv_sec).unwrap_or_default(),
-        u32::try_from(time.tv_nsec).unwrap_or_default(),
-    );
+    let processor =
+        Duration::new(u64::try_from(time.tv_sec).unwrap_or_default(), u32::try_from(time.tv_nsec).unwrap_or_default());
     let own = i32::try_from(std::process::id()).map_err(|e| LabError::new("this process's number", e))?;
     Ok(Usage { processor, resident: crate::daemon::memory_of(own)?.resident })
 }

@@ -3,7 +3,9 @@
 use crate::{definitions, pings::now, scale::words::Crew};
 use drover_agent::records;
 use drover_lab::{LabError, Result};
-use drover_model::{Claim, Definition, NodeName, RecordPath, Stored, VmRecord, VmStatus, WallTime, layout, vm::VM_SCHEMA};
+use drover_model::{
+    Claim, Definition, NodeName, RecordPath, Stored, VmRecord, VmStatus, WallTime, layout, vm::VM_SCHEMA,
+};
 use drover_plan::admit;
 use drover_store::{
     Op, Store, StoreError,

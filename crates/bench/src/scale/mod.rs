@@ -3,6 +3,7 @@
 //! One process has one agent with its API, as `droverd` has it: what that process uses is what one daemon uses of its node. The other has the
 //! agents of all other nodes. The machines below them only pretend, so that nothing is measured but Drover and ZooKeeper.
 
+mod alone;
 mod course;
 mod crew;
 mod fill;
@@ -43,5 +44,7 @@ pub(crate) struct Place<'a> {
 
 /// Measures.
 pub(crate) fn run(place: &Place<'_>) -> Result<Vec<(Scene, Row)>> {
-    course::run(place)
+    let mut rows = alone::run(place)?;
+    rows.extend(course::run(place)?);
+    Ok(rows)
 }
