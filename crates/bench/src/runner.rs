@@ -22,8 +22,11 @@ pub(crate) struct Table {
     /// It.
     pub(crate) benchmark: &'static Benchmark,
     /// Its rows, each with what it was measured in.
-    pub(crate) rows: Vec<(Scene, Row)>,
+    pub(crate) rows: Rows,
 }
+
+/// Rows, each with what it was measured in.
+pub(crate) type Rows = Vec<(Scene, Row)>;
 
 /// What a row was measured in, for people.
 #[derive(Debug, Clone)]

@@ -14,7 +14,7 @@ mod start;
 
 use crate::{
     figures::Figure,
-    runner::Scene,
+    runner::Rows,
     scale::Place,
     world::{Cluster, World},
 };
@@ -55,7 +55,7 @@ pub(crate) enum Measure {
     /// In a cluster that is larger than a lab can be.
     Large {
         /// Brings it up, measures, and says in what each row was measured.
-        run: fn(&Place<'_>) -> Result<Vec<(Scene, Row)>>,
+        run: fn(&Place<'_>) -> Result<Rows>,
     },
 }
 

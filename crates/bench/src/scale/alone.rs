@@ -6,7 +6,7 @@ use crate::{
     daemon::Process,
     definitions,
     figures::{Figure, Samples},
-    runner::Scene,
+    runner::{Rows, Scene},
 };
 use drover_client::Client;
 use drover_lab::{Lab, LabError, Result};
@@ -38,11 +38,11 @@ struct Alone<'a> {
     folder: PathBuf,
     api: String,
     name: NodeName,
-    rows: Vec<(Scene, Row)>,
+    rows: Rows,
 }
 
 /// Measures.
-pub(super) fn run(place: &Place<'_>) -> Result<Vec<(Scene, Row)>> {
+pub(super) fn run(place: &Place<'_>) -> Result<Rows> {
     let failed = |e: std::io::Error| LabError::new("cannot prepare a node", e);
     // A folder that is known as a lab's is removed whatever happens.
     let folder = place.folder.join("shared/alone");

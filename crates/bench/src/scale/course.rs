@@ -13,7 +13,7 @@ use crate::{
     figures::{Figure, Samples},
     pings::now,
     probe::{Probe, Requests, Runs},
-    runner::Scene,
+    runner::{Rows, Scene},
 };
 use drover_client::{Client, ClientError};
 use drover_lab::{Ensemble, LabError, Result};
@@ -62,7 +62,7 @@ struct Large<'a> {
     /// Ends after those that use it.
     ensemble: Ensemble,
     token: String,
-    rows: Vec<(Scene, Row)>,
+    rows: Rows,
     /// How many VMs there are of the filling.
     vms: usize,
     /// How many were defined beside them.
@@ -70,7 +70,7 @@ struct Large<'a> {
 }
 
 /// Measures.
-pub(super) fn run(place: &Place<'_>) -> Result<Vec<(Scene, Row)>> {
+pub(super) fn run(place: &Place<'_>) -> Result<Rows> {
     let heap = HEAP.0 + HEAP.1 * place.size.vms.div_ceil(1000);
     (place.progress)(&format!("starting an ensemble and {} nodes", place.size.nodes));
     fs::create_dir_all(place.folder.join("shared")).map_err(|e| LabError::new("cannot make a folder", e))?;

@@ -13,7 +13,7 @@ mod words;
 
 pub(crate) use crew::run as run_crew;
 
-use crate::{benchmarks::Row, runner::Scene};
+use crate::runner::Rows;
 use clap::Args;
 use drover_lab::{Progress, Result};
 use std::path::Path;
@@ -43,7 +43,7 @@ pub(crate) struct Place<'a> {
 }
 
 /// Measures.
-pub(crate) fn run(place: &Place<'_>) -> Result<Vec<(Scene, Row)>> {
+pub(crate) fn run(place: &Place<'_>) -> Result<Rows> {
     let mut rows = alone::run(place)?;
     rows.extend(course::run(place)?);
     Ok(rows)
