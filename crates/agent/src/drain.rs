@@ -35,7 +35,8 @@ pub(crate) async fn run(ctx: Arc<Context>) {
             Some(DomainState::Flush) => pass(&ctx, &view, Way::Out).await,
             Some(DomainState::Unflush) => pass(&ctx, &view, Way::Home).await,
             _ => {
-                ctx.drain.send_replace(None);
+                // Nobody is told of what was so before: a report is written when this changes, and a report is a change that wakes this loop.
+                ctx.drain.send_if_modified(|now| now.take().is_some());
                 false
             }
         };

@@ -60,7 +60,7 @@ pub struct Agent {
 impl Agent {
     /// Puts an agent together. Nothing happens until [`Agent::run`].
     pub fn new(options: Options, store: Arc<dyn Store>, drivers: Drivers) -> Agent {
-        let (keeper, views) = view::Keeper::new(store.clone());
+        let (keeper, views) = view::Keeper::new(store.clone(), &options.name);
         let context = Arc::new(Context::new(options, store, drivers, views));
         Agent { context, keeper, ready: watch::channel(false).0, stop: watch::channel(false).0 }
     }

@@ -8,7 +8,7 @@
 use crate::{context::Context, records};
 use drover_drivers::hypervisor::Connection;
 use drover_model::{
-    ClusterConfig, DaemonState, DomainState, NodeName, NodeRecord, NodeSession, NodeStatus, Obs, Only, Primary,
+    ClusterConfig, DaemonState, DomainState, Mono, NodeName, NodeRecord, NodeSession, NodeStatus, Obs, Only, Primary,
     RecordKind, RunState,
     cluster::{CLUSTER_SCHEMA, Layout},
     node::NODE_SCHEMA,
@@ -17,9 +17,13 @@ use drover_plan::capacity::HOST_RESERVE;
 use drover_store::{CreateMode, SessionState, StoreError};
 use std::{sync::Arc, time::Duration};
 use tokio::sync::watch;
+use uuid::Uuid;
 
-/// How often a node reports without being asked.
+/// How often a node looks whether it has something to report.
 const REPORT: Duration = Duration::from_secs(5);
+/// A report that says nothing new is written so often all the same, so that what is shown of a node is never older. (Whether its daemon lives is
+/// told by its session.)
+const REPORT_AGAIN: Duration = Duration::from_secs(60);
 /// Reports that events cause are at least so far apart; what changes meanwhile is folded into one.
 const REPORT_GAP: Duration = Duration::from_millis(500);
 /// How soon a step that the store did not do is tried again.
@@ -213,24 +217,26 @@ async fn lost(ctx: &Context, session: &mut watch::Receiver<drover_store::Session
     }
 }
 
-/// Reports every few seconds, and soon after a domain changed.
+/// Looks every few seconds, and soon after a domain changed, and reports what is new.
 async fn report(ctx: &Context, ready: &watch::Sender<bool>) {
     let mut events = ctx.hypervisor.events();
     let mut connection = ctx.hypervisor.connection();
     let mut domain_type = ctx.options.domain_type.clone();
     let mut drain = ctx.drain.subscribe();
     let mut networks = ctx.network_problems.subscribe();
+    let mut told: Option<(Mono, NodeStatus)> = None;
     loop {
         drain.mark_unchanged();
         networks.mark_unchanged();
         let status = observe(ctx, DaemonState::Run).await;
-        match records::put(&*ctx.store, ctx.me(), &status).await {
-            Ok(()) => {
-                if !ready.send_replace(true) {
-                    tracing::info!(node = %ctx.me(), "ready for work");
-                }
-            }
-            Err(error) => tracing::debug!(%error, "this node's report was not taken"),
+        let now = ctx.clock.now();
+        // Somebody may have removed the node and with it its report, and it came back.
+        let shown = ctx.views.latest().nodes.get(ctx.me()).is_some_and(|node| node.status.is_some());
+        let is_old = |(at, told): &(Mono, NodeStatus)| now.since(*at) >= REPORT_AGAIN || status.is_news_after(told);
+        if shown && !told.as_ref().is_none_or(is_old) {
+            tracing::trace!("nothing to report");
+        } else {
+            told = write_report(ctx, ready, status).await.map(|status| (now, status));
         }
         let earliest = ctx.clock.now().after(REPORT_GAP);
         let latest = ctx.clock.now().after(REPORT);
@@ -245,6 +251,22 @@ async fn report(ctx: &Context, ready: &watch::Sender<bool>) {
         }
         ctx.clock.until(Some(earliest)).await;
         while events.try_recv().is_ok() {}
+    }
+}
+
+/// Writes a report, and returns it if it is known to be written.
+async fn write_report(ctx: &Context, ready: &watch::Sender<bool>, status: NodeStatus) -> Option<NodeStatus> {
+    match records::put(&*ctx.store, ctx.me(), &status).await {
+        Ok(()) => {
+            if !ready.send_replace(true) {
+                tracing::info!(node = %ctx.me(), "ready for work");
+            }
+            Some(status)
+        }
+        Err(error) => {
+            tracing::debug!(%error, "this node's report was not taken");
+            None
+        }
     }
 }
 
@@ -268,6 +290,9 @@ async fn observe(ctx: &Context, daemon: DaemonState) -> NodeStatus {
         Obs::Absent => false,
     };
     let total = ctx.options.capacity.unwrap_or(facts.memory_total);
+    let mut domains: Vec<Uuid> = domains.into_iter().filter(|(_, d)| in_memory(d)).map(|(uuid, _)| uuid).collect();
+    // However the hypervisor lists them: another order is no news.
+    domains.sort_unstable();
     NodeStatus {
         schema: NODE_SCHEMA,
         daemon,
@@ -288,7 +313,7 @@ async fn observe(ctx: &Context, daemon: DaemonState) -> NodeStatus {
         memory_total: total,
         memory_free: facts.memory_available.min(total.saturating_sub(HOST_RESERVE)),
         load: facts.load,
-        domains: domains.into_iter().filter(|(_, d)| in_memory(d)).map(|(uuid, _)| uuid).collect(),
+        domains,
         updated: ctx.wall(),
     }
 }

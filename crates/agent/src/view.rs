@@ -2,7 +2,7 @@
 //!
 //! Whoever waits for a change of one thing keeps the view that it saw last and asks what differs ([`drover_model::view::Table::changes`]).
 
-use drover_model::{ClusterView, RecordPath, layout};
+use drover_model::{ClusterView, NodeName, RecordPath, shelf};
 use drover_store::{Record, Store, mirror};
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -51,11 +51,13 @@ pub(crate) struct Keeper {
 }
 
 impl Keeper {
-    pub(crate) fn new(store: Arc<dyn Store>) -> (Keeper, Views) {
+    /// Of the store's records, as node `me` looks at them.
+    pub(crate) fn new(store: Arc<dyn Store>, me: &NodeName) -> (Keeper, Views) {
         let (sender, views) = watch::channel(Arc::new(ClusterView::default()));
         let mirror = mirror::Mirror::new(store, RecordPath::root(), Decoder { sender });
-        // Rewritten all the time, and of interest to `crate::primary` only, which reads them itself.
-        let mirror = mirror.without(layout::leases());
+        // Who needs these reads them himself; leases are rewritten all the time.
+        let mirror = shelf::unshelved().into_iter().fold(mirror, mirror::Mirror::without);
+        let mirror = mirror.with_leaves(shelf::is_leaf).in_turn(me.as_str());
         let freshness = mirror.freshness();
         (Keeper { mirror }, Views { views, freshness })
     }

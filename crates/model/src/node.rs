@@ -186,6 +186,21 @@ pub struct NodeSession {
     pub started: WallTime,
 }
 
+/// Free memory that differs by less, in bytes, is no news: a kernel's page cache breathes by that much.
+const MEMORY_NEWS: u64 = 64 << 20;
+/// A load that differs by less is no news: a selector's tie is broken by whole vCPUs.
+const LOAD_NEWS: f32 = 0.5;
+
+impl NodeStatus {
+    /// Whether this report says something that `told` does not: every report is read by all nodes.
+    pub fn is_news_after(&self, told: &NodeStatus) -> bool {
+        let memory = self.memory_free.0.abs_diff(told.memory_free.0) >= MEMORY_NEWS;
+        let load = (self.load - told.load).abs() >= LOAD_NEWS;
+        let same = NodeStatus { memory_free: told.memory_free, load: told.load, updated: told.updated, ..self.clone() };
+        memory || load || same != *told
+    }
+}
+
 impl RecordKind for NodeRecord {
     type Key = NodeName;
     const AT: &'static str = "/nodes/*";
@@ -248,6 +263,24 @@ impl RecordKind for NodeSession {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_report_is_news_when_somebody_could_decide_otherwise() {
+        let text = r#"{"schema":1,"daemon":"run","version":"","kernel":"","os":"","arch":"","cpus":1,"memory_total":9,
+            "memory_free":100000000,"load":1.0,"domains":[],"updated":0}"#;
+        let told: NodeStatus = serde_json::from_str(text).unwrap();
+        let is_news = |change: fn(&mut NodeStatus)| {
+            let mut report = told.clone();
+            change(&mut report);
+            report.is_news_after(&told)
+        };
+        assert!(!is_news(|r| (r.updated, r.load, r.memory_free) = (WallTime(9), 1.4, Bytes(100_000_009))));
+        assert!(is_news(|r| r.load = 1.5));
+        assert!(is_news(|r| r.memory_free = Bytes(100_000_000 + (64 << 20))));
+        assert!(is_news(|r| r.daemon = DaemonState::Stop));
+        assert!(is_news(|r| r.hypervisor_problem = "gone".to_owned()));
+        assert!(is_news(|r| r.domains = vec![Uuid::nil()]));
+    }
 
     #[test]
     fn words_are_read_and_refused() {

@@ -185,6 +185,21 @@ pub fn skeleton() -> Vec<RecordPath> {
     folders.filter_map(|folder| RecordPath::new(folder).ok()).collect()
 }
 
+/// Whether nothing is below the record at that path, as far as this version knows: it is of a kind that has no other below it.
+pub fn is_leaf(path: &RecordPath) -> bool {
+    let of = |pattern: &&&str| path.match_pattern(pattern).is_some();
+    let is_below = |other: &str, pattern: &str| other.strip_prefix(pattern).is_some_and(|rest| rest.starts_with('/'));
+    PATTERNS.iter().find(of).is_some_and(|pattern| !PATTERNS.iter().any(|other| is_below(other, pattern)))
+}
+
+/// Kinds that have no shelf, or hold nothing for it: a view need not be kept of them.
+pub fn unshelved() -> Vec<RecordPath> {
+    [NameEntry::AT, Lease::AT, LOCKS]
+        .iter()
+        .filter_map(|pattern| RecordPath::new(pattern.strip_suffix("/*")?).ok())
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -194,6 +209,20 @@ mod tests {
         let skeleton: Vec<String> = skeleton().iter().map(ToString::to_string).collect();
         let wanted = "/faults /locks /locks/primary /names /names/vms /nodes /primary/leases /tokens /vms";
         assert_eq!(skeleton.join(" "), wanted);
+    }
+
+    #[test]
+    fn leaves_are_what_has_no_kind_below_it() {
+        let uuid = Uuid::from_u128(1);
+        let leaf = |path: String| is_leaf(&RecordPath::new(&path).unwrap());
+        let below = ["status", "claim", "arrival"].map(|part| leaf(format!("/vms/{uuid}/{part}")));
+        assert_eq!(below, [true; 3]);
+        assert!(leaf("/config".to_owned()) && leaf("/tokens/x".to_owned()) && leaf("/nodes/a/session".to_owned()));
+        for path in [format!("/vms/{uuid}"), "/nodes/a".to_owned(), "/vms".to_owned(), "/primary".to_owned()] {
+            assert!(!leaf(path.clone()), "{path}");
+        }
+        let unshelved: Vec<String> = unshelved().iter().map(ToString::to_string).collect();
+        assert_eq!(unshelved, ["/names/vms", "/primary/leases", "/locks/primary"]);
     }
 
     #[test]

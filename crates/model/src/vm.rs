@@ -195,9 +195,7 @@ impl VmState {
         match self {
             VmState::Start | VmState::Shutdown { .. } | VmState::Restart { .. } | VmState::Migrate { .. } => true,
             VmState::Unreadable => true,
-            VmState::Stop | VmState::Disable | VmState::Fail { .. } | VmState::Delete { .. } => {
-                false
-            }
+            VmState::Stop | VmState::Disable | VmState::Fail { .. } | VmState::Delete { .. } => false,
         }
     }
 }

@@ -46,6 +46,7 @@ where
     several_changes_are_one(&*one).await?;
     too_much_is_refused(&*one).await?;
     others_see_it_after_a_sync(&*one, &*two).await?;
+    many_are_read_at_once(&*one).await?;
     subtrees_move_whole(&*one).await?;
     watches_wake(&*one, &*two).await?;
     ephemerals_go_with_their_session(&*one, session().await).await?;
@@ -181,6 +182,31 @@ async fn others_see_it_after_a_sync(one: &dyn Store, two: &dyn Store) -> Case {
     let stale = one.set(&p, b"3".to_vec(), seen.version).await;
     ensure!(case, stale == Err(StoreError::Conflict(p.clone())), "{stale:?}");
     one.delete(&p, None).await.map_err(&err)
+}
+
+async fn many_are_read_at_once(store: &dyn Store) -> Case {
+    let case = "many reads";
+    let err = failed(case);
+    for (at, data) in [("/many", "0"), ("/many/b", "b"), ("/many/a", "a")] {
+        store.create(&path(at), data.into(), CreateMode::Persistent).await.map_err(&err)?;
+    }
+    let wanted = [("/many", true), ("/many/gone", true), ("/many/a", false), ("/many/b", true), ("/many", false)];
+    let found = store.read_many(&wanted.map(|(at, below)| (path(at), below))).await.map_err(&err)?;
+    let told: Vec<String> = found
+        .iter()
+        .map(|(record, names)| {
+            let data = record.as_ref().map_or("-".into(), |record| String::from_utf8_lossy(&record.data));
+            format!("{data}:{}", names.join(","))
+        })
+        .collect();
+    ensure!(case, told == ["0:a,b", "-:", "a:", "b:", "0:"], "{told:?}");
+    let single = store.get(&path("/many/a")).await.map_err(&err)?;
+    ensure!(case, found[2].0 == single, "{:?} is not {single:?}", found[2].0);
+    ensure!(case, store.read_many(&[]).await == Ok(Vec::new()), "nothing is nothing");
+    for at in ["/many/a", "/many/b", "/many"] {
+        store.delete(&path(at), None).await.map_err(&err)?;
+    }
+    Ok(())
 }
 
 async fn subtrees_move_whole(store: &dyn Store) -> Case {

@@ -26,6 +26,7 @@ pub mod embedded;
 mod error;
 mod local;
 pub mod lock;
+mod many;
 #[cfg(any(test, feature = "testing"))]
 pub mod memory;
 pub mod mirror;
@@ -35,6 +36,7 @@ mod types;
 pub mod zookeeper;
 
 pub use error::StoreError;
+pub use many::Found;
 pub use types::{CreateMode, Op, Record, Session, SessionState, Wakeup, Watch};
 
 use async_trait::async_trait;
@@ -57,6 +59,12 @@ pub trait Store: Send + Sync + 'static {
 
     /// The names of the records directly below `path`, sorted. Fails with [`StoreError::NotFound`] if `path` has no record.
     async fn children(&self, path: &RecordPath) -> Result<Vec<String>>;
+
+    /// Reads many records, each with the names below it where they are asked for (`true`). What vanishes meanwhile is given as not there; the
+    /// answers are not of one moment. A read whose answer gets lost is tried again by itself: it must not cost all the others.
+    async fn read_many(&self, wanted: &[(RecordPath, bool)]) -> Result<Vec<Found>> {
+        many::one_by_one(self, wanted).await
+    }
 
     /// Creates a record and returns its path: for the sequential modes, `path` with ten digits appended that rise
     /// with every such creation below the same parent.

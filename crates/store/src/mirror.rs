@@ -2,14 +2,21 @@
 
 use crate::{Record, Result, Store, StoreError, Wakeup};
 use drover_model::RecordPath;
-use futures_util::stream::{FuturesOrdered, StreamExt};
-use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
+use futures_util::stream::{FuturesOrdered, FuturesUnordered, StreamExt};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::sync::watch;
 
-/// How many reads are under way at once when everything is read: enough to fill the way to the store, few enough for its queue.
-const IN_FLIGHT: usize = 64;
-/// How often one of them is sent when no answer comes.
-const TRIES: usize = 4;
+/// How many records are read by one request when everything is read: enough to save most of the requests, few enough for an answer of a
+/// moderate size.
+const BATCH: usize = 32;
+/// How many such requests, or reads of single records, are under way at once: enough to fill the way to the store, few enough for its queue.
+const IN_FLIGHT: usize = 4;
+/// See [`IN_FLIGHT`].
+const SINGLE_IN_FLIGHT: usize = 64;
+/// Everything is read anew at most so much later than it could be, by those who come last ([`Mirror::in_turn`]).
+const SPREAD_MAX: Duration = Duration::from_secs(4);
+/// How many records one may have for each millisecond that it waits at most.
+const SPREAD_RECORDS: u64 = 10;
 /// How soon a failed read is tried again, if no wake-up comes before.
 const RETRY: Duration = Duration::from_millis(500);
 
@@ -41,37 +48,55 @@ pub struct Mirror<S> {
     sink: S,
     /// The revision of each record that the sink has: an older read never replaces a newer one.
     have: BTreeMap<RecordPath, i64>,
-    /// What is below this is left out.
-    without: Option<RecordPath>,
+    /// What is at these and below is left out.
+    without: Vec<RecordPath>,
+    /// Below which there is nothing.
+    is_leaf: fn(&RecordPath) -> bool,
+    /// When this one reads everything anew, among all who do: from 0 (at once) to 1000 (last).
+    turn: u64,
     freshness: watch::Sender<Freshness>,
-}
-
-/// A read among many, tried again by itself when no answer comes: one lost answer must not cost all the others.
-async fn again<T, F: Future<Output = Result<T>>>(read: impl Fn() -> F) -> Result<T> {
-    for _ in 1..TRIES {
-        match read().await {
-            Err(StoreError::Unknown { .. }) => {}
-            answer => return answer,
-        }
-    }
-    read().await
 }
 
 impl<S: Sink> Mirror<S> {
     /// Of everything at `root` and below.
     pub fn new(store: Arc<dyn Store>, root: RecordPath, sink: S) -> Mirror<S> {
         let freshness = watch::channel(Freshness::default()).0;
-        Mirror { store, root, sink, have: BTreeMap::new(), without: None, freshness }
+        Mirror { store, root, sink, have: BTreeMap::new(), without: Vec::new(), is_leaf: |_| false, turn: 0, freshness }
     }
 
     /// Leaves out a subtree: it is neither read, nor does a change in it wake anybody.
     #[must_use]
-    pub fn without(self, subtree: RecordPath) -> Mirror<S> {
-        Mirror { without: Some(subtree), ..self }
+    pub fn without(mut self, subtree: RecordPath) -> Mirror<S> {
+        self.without.push(subtree);
+        self
+    }
+
+    /// Says below which records there is nothing, so that it is not asked for.
+    #[must_use]
+    pub fn with_leaves(self, is_leaf: fn(&RecordPath) -> bool) -> Mirror<S> {
+        Mirror { is_leaf, ..self }
+    }
+
+    /// Has its own moment, by its name, when everything is read anew after a connection was lost: an ensemble that comes back is not asked
+    /// for everything by everybody at once. The more there is, the longer they are spread over. The first load does not wait.
+    #[must_use]
+    pub fn in_turn(self, name: &str) -> Mirror<S> {
+        // FNV-1a: the same in each run, and near names are far apart.
+        let hash = name
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+        Mirror { turn: (hash >> 16) % 1001, ..self }
     }
 
     fn is_left_out(&self, path: &RecordPath) -> bool {
-        self.without.as_ref().is_some_and(|subtree| path.is_within(subtree))
+        self.without.iter().any(|subtree| path.is_within(subtree))
+    }
+
+    /// How long it waits for its turn to read everything anew.
+    fn waits(&self) -> Duration {
+        let records = u64::try_from(self.have.len()).unwrap_or(u64::MAX);
+        let spread = Duration::from_millis(records / SPREAD_RECORDS).min(SPREAD_MAX);
+        spread.mul_f64(self.turn as f64 / 1000.0)
     }
 
     /// Tells when the first load is done.
@@ -113,6 +138,7 @@ impl<S: Sink> Mirror<S> {
     async fn read(&mut self, wakeup: &Wakeup) -> Result<()> {
         match wakeup {
             Wakeup::Everything => {
+                tokio::time::sleep(self.waits()).await;
                 // What others wrote while we could not hear of it must be in what we read.
                 self.store.sync().await?;
                 let records = self.read_all().await?;
@@ -125,7 +151,7 @@ impl<S: Sink> Mirror<S> {
                 let mut changes = Vec::with_capacity(paths.len());
                 let mut paths = paths.iter().filter(|path| !self.is_left_out(path));
                 loop {
-                    while reads.len() < IN_FLIGHT
+                    while reads.len() < SINGLE_IN_FLIGHT
                         && let Some(path) = paths.next()
                     {
                         let store = &self.store;
@@ -153,36 +179,29 @@ impl<S: Sink> Mirror<S> {
         Ok(())
     }
 
-    /// Walks the whole subtree, level by level, many reads at a time. Records that vanish meanwhile are left out: the watch tells of them.
+    /// Walks the whole subtree, many records by one request. Records that vanish meanwhile are left out: the watch tells of them.
     async fn read_all(&self) -> Result<Vec<(RecordPath, Record)>> {
         let mut todo = vec![self.root.clone()];
-        let mut reads = FuturesOrdered::new();
+        let mut reads = FuturesUnordered::new();
         let mut out = Vec::new();
         loop {
-            while reads.len() < IN_FLIGHT
-                && let Some(path) = todo.pop()
-            {
-                reads.push_back(async move {
-                    let (record, children) =
-                        tokio::join!(again(|| self.store.get(&path)), again(|| self.store.children(&path)));
-                    (path, record, children)
+            while reads.len() < IN_FLIGHT && !todo.is_empty() {
+                let batch = todo.split_off(todo.len().saturating_sub(BATCH));
+                let wanted: Vec<_> = batch.into_iter().map(|path| (path.clone(), !(self.is_leaf)(&path))).collect();
+                reads.push(async move {
+                    let found = self.store.read_many(&wanted).await;
+                    (wanted, found)
                 });
             }
-            let Some((path, record, children)) = reads.next().await else { return Ok(out) };
-            match children {
-                Ok(names) => {
-                    for name in names {
-                        let child = path.join(&name).map_err(|e| StoreError::Broken(e.to_string()))?;
-                        if !self.is_left_out(&child) {
-                            todo.push(child);
-                        }
+            let Some((wanted, found)) = reads.next().await else { return Ok(out) };
+            for ((path, _), (record, names)) in wanted.into_iter().zip(found?) {
+                for name in names {
+                    let child = path.join(&name).map_err(|e| StoreError::Broken(e.to_string()))?;
+                    if !self.is_left_out(&child) {
+                        todo.push(child);
                     }
                 }
-                Err(StoreError::NotFound(_)) => {}
-                Err(error) => return Err(error),
-            }
-            if let Some(record) = record? {
-                out.push((path, record));
+                out.extend(record.map(|record| (path, record)));
             }
         }
     }

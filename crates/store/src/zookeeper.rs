@@ -9,7 +9,8 @@
 //! * Whatever is not an answer of the server's is [`StoreError::Unknown`]: the request may have been done.
 
 use crate::{
-    CreateMode, Op, Record, Result, Session, SessionState, Store, StoreError, Version, Wakeup, Watch, local, subtree,
+    CreateMode, Found, Op, Record, Result, Session, SessionState, Store, StoreError, Version, Wakeup, Watch, local,
+    many, subtree,
     tree::DATA_MAX,
     types::{Waker, lock},
 };
@@ -319,6 +320,49 @@ impl Store for ZooKeeperStore {
             Err(error) => Err(refusal(&what, &Op::Check(path.clone(), Version(0)), error)),
         })
         .await
+    }
+
+    /// One request for all of them (ZooKeeper 3.6 and later: `multiRead`, in which each read has its own answer).
+    async fn read_many(&self, wanted: &[(RecordPath, bool)]) -> Result<Vec<Found>> {
+        let Some((first, _)) = wanted.first() else { return Ok(Vec::new()) };
+        let what = format!("read {first} and {} more", wanted.len() - 1);
+        let refused = |error| refusal(&what, &Op::Check(first.clone(), Version(0)), error);
+        let one_request = || {
+            self.call(&what, async |client| {
+                let mut reader = client.new_multi_reader();
+                for (path, below) in wanted {
+                    reader.add_get_data(path.as_str()).map_err(refused)?;
+                    if *below {
+                        reader.add_get_children(path.as_str()).map_err(refused)?;
+                    }
+                }
+                reader.commit().await.map_err(refused)
+            })
+        };
+        let mut answers = many::again(one_request).await?.into_iter();
+        let short = || StoreError::Broken(format!("ZooKeeper's answer to {what} is short"));
+        let mut found = Vec::with_capacity(wanted.len());
+        for (_, below) in wanted {
+            let record = match answers.next().ok_or_else(short)? {
+                zk::MultiReadResult::Data { data, stat } => {
+                    Some(Record { data, version: Version(stat.version.into()), revision: stat.mzxid })
+                }
+                zk::MultiReadResult::Error { err: zk::Error::NoNode } => None,
+                zk::MultiReadResult::Error { err } => return Err(refused(err)),
+                _ => return Err(short()),
+            };
+            let names = match below.then(|| answers.next().ok_or_else(short)).transpose()? {
+                Some(zk::MultiReadResult::Children { mut children }) => {
+                    children.sort();
+                    children
+                }
+                Some(zk::MultiReadResult::Error { err: zk::Error::NoNode }) | None => Vec::new(),
+                Some(zk::MultiReadResult::Error { err }) => return Err(refused(err)),
+                Some(_) => return Err(short()),
+            };
+            found.push((record, names));
+        }
+        Ok(found)
     }
 
     async fn create(&self, path: &RecordPath, data: Vec<u8>, create: CreateMode) -> Result<RecordPath> {
