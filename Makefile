@@ -13,16 +13,18 @@ deps: ## Install the Debian packages that are missing (root)
 
 .PHONY: build
 build: deps ## Build what runs, optimised
-	@# Without the simulation: its features would bring the fakes into the daemon.
-	@$(CARGO) build --release --workspace --exclude drover-sim --bins
+	@# Without the simulation and the benchmarks: their features would bring the fakes into the daemon.
+	@$(CARGO) build --release --workspace --exclude drover-sim --exclude drover-bench --bins
 
 .PHONY: demo
-demo: build ## One node without configuration, and a VM that runs
-	@$(BIN)/drover-lab demo up
+demo: deps ## One node without configuration, and a VM that runs
+	@echo "building three programs; from a clean clone this takes some minutes"
+	@$(CARGO) build --profile demo --locked -p droverd -p drover-cli -p drover-lab --bins
+	@target/demo/drover-lab demo up
 
 .PHONY: demo-down
 demo-down: ## Remove every trace of the demo
-	@if [ -x $(BIN)/drover-lab ]; then $(BIN)/drover-lab demo down; fi
+	@if [ -x target/demo/drover-lab ]; then target/demo/drover-lab demo down; fi
 
 .PHONY: lab
 lab: build ## A cluster of three nodes on this machine
@@ -47,4 +49,5 @@ test: deps ## All tests, those with real components included (root)
 
 .PHONY: bench
 bench: build ## Measure, and print the table of docs/benchmarks.md (root)
+	@$(CARGO) build --release --locked -p drover-bench
 	$(BIN)/drover-bench

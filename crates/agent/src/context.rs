@@ -1,6 +1,6 @@
 //! What every loop of an agent shares.
 
-use crate::{clock::Clock, primary::PrimaryOptions, view::Views};
+use crate::{clock::Clock, duty::Failures, primary::PrimaryOptions, view::Views};
 use drover_drivers::{hypervisor::Hypervisor, network::Network, storage::Disks};
 use drover_model::{Bytes, DomainType, DrainReport, NodeName, Role, WallTime};
 use drover_plan::vm::HostState;
@@ -98,6 +98,8 @@ pub(crate) struct Context {
     pub(crate) network_problems: watch::Sender<Vec<String>>,
     /// Which primary services are not as they should be here, and why; empty when this node is not the primary.
     pub(crate) service_problems: watch::Sender<Vec<(String, String)>>,
+    /// What of the daemon itself failed lately.
+    pub(crate) failures: Failures,
     /// The daemon has been told to end.
     pub(crate) stopping: watch::Sender<bool>,
     /// This node has a part in the role of the primary that somebody else could take over.
@@ -107,6 +109,7 @@ pub(crate) struct Context {
 impl Context {
     pub(crate) fn new(options: Options, store: Arc<dyn Store>, drivers: Drivers, views: Views) -> Context {
         let Drivers { hypervisor, disks, network } = drivers;
+        let clock = Clock::new();
         Context {
             options,
             store,
@@ -114,7 +117,8 @@ impl Context {
             disks,
             network,
             views,
-            clock: Clock::new(),
+            clock,
+            failures: Failures::new(clock),
             drain: watch::channel(None).0,
             network_problems: watch::channel(Vec::new()).0,
             service_problems: watch::channel(Vec::new()).0,

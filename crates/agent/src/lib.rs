@@ -16,7 +16,7 @@
 //!                 └────── handle: what the API sees (view, commands)
 //! ```
 //!
-//! [`Agent::run`] owns every task that it starts: dropping it stops them all wherever they are, as a crash would. Nothing here
+//! [`Agent::run`] looks after every task that it starts (`duty`): dropping it stops them all wherever they are, as a crash would. Nothing here
 //! needs to run to its end to be right: a new agent looks at the store and at the hypervisor and goes on from there.
 
 mod arrivals;
@@ -25,6 +25,7 @@ mod clock;
 mod commands;
 mod context;
 mod drain;
+mod duty;
 mod faults;
 mod handle;
 mod membership;
@@ -43,8 +44,10 @@ pub use primary::{Grant, Handover, PrimaryLoop, PrimaryOptions, PrimaryService, 
 
 use context::Context;
 use drover_store::Store;
+use duty::{Duties, Duty};
+use futures_util::future::BoxFuture;
 use std::{sync::Arc, time::Duration};
-use tokio::{sync::watch, task::JoinSet};
+use tokio::sync::watch;
 
 /// How long a daemon that is told to end waits for another to take over the role of the primary.
 const HAND_OVER: Duration = Duration::from_secs(6);
@@ -81,12 +84,8 @@ impl Agent {
     pub async fn run(self) -> Result<(), JoinError> {
         let Agent { context, keeper, ready, stop } = self;
         let mut stopping = stop.subscribe();
-        let mut tasks = JoinSet::new();
-        tasks.spawn(keeper.run());
-        tasks.spawn(supervisor::run(context.clone()));
-        tasks.spawn(drain::run(context.clone()));
-        tasks.spawn(faults::of_primary(context.clone()));
         let member = membership::run(context.clone(), ready);
+        let mut duties = Duties::begin(duties(&context, keeper), context.failures.clone());
         let outcome = tokio::select! {
             biased;
             () = stopped(&mut stopping) => {
@@ -94,14 +93,29 @@ impl Agent {
                 Ok(())
             }
             outcome = member => outcome,
+            failed = duties.look_after() => Err(JoinError::Failed(failed.to_owned())),
         };
-        tasks.shutdown().await;
+        duties.end().await;
         if outcome.is_ok() {
             membership::leave(&context).await;
         }
         context.store.close().await;
         outcome
     }
+}
+
+/// The control loops of a node.
+fn duties(context: &Arc<Context>, keeper: view::Keeper) -> Vec<Duty> {
+    let of = |run: fn(Arc<Context>) -> BoxFuture<'static, ()>| {
+        let context = context.clone();
+        move || run(context.clone())
+    };
+    vec![
+        Duty::once("view", keeper.run()),
+        Duty::again("vms", of(|context| Box::pin(supervisor::run(context)))),
+        Duty::again("drain", of(|context| Box::pin(drain::run(context)))),
+        Duty::again("faults", of(|context| Box::pin(faults::of_primary(context)))),
+    ]
 }
 
 /// Completes when the daemon is told to end.

@@ -50,6 +50,9 @@ pub enum JoinError {
         /// What we know.
         known: u32,
     },
+    /// A part of the daemon failed that cannot be begun again.
+    #[error("the daemon's duty {0:?} failed, which is a defect of Drover; the daemon must be started again")]
+    Failed(String),
     /// The store holds something else.
     #[error("the cluster's records cannot be read: {0}")]
     Broken(String),
@@ -224,10 +227,12 @@ async fn report(ctx: &Context, ready: &watch::Sender<bool>) {
     let mut domain_type = ctx.options.domain_type.clone();
     let mut drain = ctx.drain.subscribe();
     let mut networks = ctx.network_problems.subscribe();
+    let mut failures = ctx.failures.changes();
     let mut told: Option<(Mono, NodeStatus)> = None;
     loop {
         drain.mark_unchanged();
         networks.mark_unchanged();
+        failures.mark_unchanged();
         let status = observe(ctx, DaemonState::Run).await;
         let now = ctx.clock.now();
         // Somebody may have removed the node and with it its report, and it came back.
@@ -247,6 +252,7 @@ async fn report(ctx: &Context, ready: &watch::Sender<bool>) {
             Ok(()) = domain_type.changed() => {}
             Ok(()) = drain.changed() => {}
             Ok(()) = networks.changed() => {}
+            Ok(()) = failures.changed() => {}
             () = ctx.clock.until(Some(latest)) => {}
         }
         ctx.clock.until(Some(earliest)).await;
@@ -310,6 +316,7 @@ async fn observe(ctx: &Context, daemon: DaemonState) -> NodeStatus {
         network_problems: ctx.network_problems.borrow().clone(),
         floating: ctx.options.primary.addresses.iter().map(|a| (a.network.clone(), a.address.to_string())).collect(),
         drain: ctx.drain.borrow().clone(),
+        duties: ctx.failures.lately(),
         memory_total: total,
         memory_free: facts.memory_available.min(total.saturating_sub(HOST_RESERVE)),
         load: facts.load,

@@ -1,6 +1,6 @@
 //! Gives each VM that concerns this node its task, and rings its bell when there is a reason to look.
 
-use crate::{context::Context, vm};
+use crate::{context::Context, duty, vm};
 use drover_drivers::hypervisor::Event;
 use drover_model::{ClusterView, VmView};
 use std::{
@@ -131,7 +131,7 @@ impl Supervisor {
             }
             Err(error) => {
                 let Some(uuid) = self.ids.remove(&error.id()) else { return };
-                tracing::error!(vm = %uuid, %error, "a VM's task failed; the next rescan starts another");
+                self.ctx.failures.count(&format!("vm {uuid}"), &duty::said(error));
                 self.bells.remove(&uuid);
                 self.failed.insert(uuid);
                 return;

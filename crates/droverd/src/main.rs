@@ -170,18 +170,20 @@ async fn run(
     let handle = agent.handle();
     tracing::info!(node = %name, version = env!("CARGO_PKG_VERSION"), clustered = config.is_clustered(), "starting");
     let (stop_api, api_stops) = watch::channel(false);
-    let api = tokio::spawn(drover_api::serve(listeners, ApiState { node: handle.clone() }, api_stops));
+    let mut api = tokio::spawn(drover_api::serve(listeners, ApiState { node: handle.clone() }, api_stops));
     let readiness = tokio::spawn(announce(handle.clone(), own.token.clone(), name.clone()));
     let mut services: Vec<Arc<dyn PrimaryService>> = Vec::new();
     let floating = config.floating_listen();
     if !floating.is_empty() {
         services.push(Arc::new(FloatingApi::new(floating, ApiState { node: handle.clone() })));
     }
-    let _role = role.run(agent.primary(services))?;
+    let (_role, role_over) = role.run(agent.primary(services))?;
     let mut running = tokio::spawn(agent.run());
 
     let outcome = tokio::select! {
         ended = &mut running => ended?.map_err(Failure::from),
+        _ = role_over => Err("the loop of the primary's role failed".into()),
+        served = &mut api => Err(format!("the API ended by itself: {served:?}").into()),
         _ = terminate.recv() => stop(&handle, &mut running).await,
         _ = interrupt.recv() => stop(&handle, &mut running).await,
     };

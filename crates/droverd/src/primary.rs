@@ -22,10 +22,14 @@ impl RoleThread {
         Ok((RoleThread { runtime }, network))
     }
 
-    /// Runs the loop until the returned value is dropped.
-    pub(crate) fn run(self, role: PrimaryLoop) -> io::Result<oneshot::Sender<()>> {
+    /// Runs the loop until the first of the returned values is dropped. The second one tells that it has ended: with the store, or because it
+    /// failed; then the daemon cannot go on, for what this node has up as the primary is not looked after.
+    pub(crate) fn run(self, role: PrimaryLoop) -> io::Result<(oneshot::Sender<()>, oneshot::Receiver<()>)> {
         let (running, ended) = oneshot::channel::<()>();
+        let (alive, over) = oneshot::channel::<()>();
         std::thread::Builder::new().name("primary".to_owned()).spawn(move || {
+            // Dropped when the thread ends, by a panic too.
+            let _alive = alive;
             self.runtime.block_on(async {
                 tokio::select! {
                     // It ends with the store, when the daemon does.
@@ -34,6 +38,6 @@ impl RoleThread {
                 }
             });
         })?;
-        Ok(running)
+        Ok((running, over))
     }
 }

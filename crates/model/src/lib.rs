@@ -30,7 +30,9 @@ pub use dice::Dice;
 pub use domain::{Definition, DomainType};
 pub use meta::{BadMeta, MetaChange, MigrationMethod, Selector, VmMeta};
 pub use name::{BadName, NodeName, TokenName, VmName};
-pub use node::{CoordinatorState, DaemonState, DomainState, DrainReport, NodeRecord, NodeSession, NodeStatus, Role};
+pub use node::{
+    CoordinatorState, DaemonState, DomainState, DrainReport, DutyReport, NodeRecord, NodeSession, NodeStatus, Role,
+};
 pub use obs::Obs;
 pub use path::{BadPath, RecordPath, layout};
 pub use primary::{Cidr, FailedHandoff, FloatingAddress, Handoff, Lease, Phase, Primary};

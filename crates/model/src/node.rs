@@ -156,6 +156,9 @@ pub struct NodeStatus {
     /// How far it is with being emptied or filled; `None`: neither.
     #[serde(default)]
     pub drain: Option<DrainReport>,
+    /// Parts of the daemon that failed lately.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub duties: Vec<DutyReport>,
     /// When this was written, by the node's own wall clock; for people.
     pub updated: WallTime,
 }
@@ -169,6 +172,17 @@ pub struct DrainReport {
     pub moving: u32,
     /// VMs that it cannot do anything about, and why.
     pub blocked: Vec<(VmName, String)>,
+}
+
+/// A part of a node's daemon that failed, and was begun again.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct DutyReport {
+    /// What it is called.
+    pub name: String,
+    /// How often it failed lately.
+    pub failures: u32,
+    /// What it said last.
+    pub why: String,
 }
 
 /// `/nodes/<name>/session`, ephemeral: the node's daemon is alive.

@@ -5,7 +5,7 @@
 //!
 //! Daemons of two versions run side by side while a cluster is upgraded. So:
 //!
-//! * Every change of a layout raises the kind's [`RecordKind::SCHEMA`].
+//! * Every change of a layout since the first release raises the kind's [`RecordKind::SCHEMA`].
 //! * A record of a later layout that can be decoded all the same is used. What this version does not know of it is kept
 //!   ([`Stored::extra`]) and written back by [`Stored::replaced_by`].
 //! * One that cannot be decoded is [`Unreadable`]. It is not used and not written, and what it still tells ([`RecordKind::salvage`]) counts.

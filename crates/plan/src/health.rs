@@ -9,6 +9,8 @@ use drover_model::{
 const DEAD_NODE: u8 = 50;
 /// What a node costs whose hypervisor cannot be used, in percent.
 const NO_HYPERVISOR: u8 = 50;
+/// What a node costs a part of whose daemon failed lately, in percent.
+const FAILED_DUTY: u8 = 10;
 /// What a record costs that cannot be read, in percent.
 const BROKEN_RECORD: u8 = 10;
 
@@ -31,6 +33,13 @@ pub fn node(node: &NodeView) -> Health {
             messages.push(message(format!("node-dead-{name}"), DEAD_NODE, text));
         }
         DaemonState::Run => {
+            for duty in node.status.iter().flat_map(|status| &status.duties) {
+                let text = format!(
+                    "a part of the daemon of node {name} ({}) failed {} times in the last hour: {}. See its log, and report the defect",
+                    duty.name, duty.failures, duty.why
+                );
+                messages.push(message(format!("duty-{name}-{}", duty.name), FAILED_DUTY, text));
+            }
             if let Some(problem) = node.status.as_ref().map(|s| &s.hypervisor_problem).filter(|p| !p.is_empty()) {
                 let text = format!("node {name} cannot use its hypervisor: {problem}");
                 messages.push(message(format!("hypervisor-{name}"), NO_HYPERVISOR, text));

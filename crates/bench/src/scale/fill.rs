@@ -4,7 +4,7 @@ use crate::{definitions, pings::now, scale::words::Crew};
 use drover_agent::records;
 use drover_lab::{LabError, Result};
 use drover_model::{
-    Claim, Definition, NodeName, RecordPath, Stored, VmRecord, VmStatus, WallTime, layout, vm::VM_SCHEMA,
+    Claim, Definition, NameEntry, NodeName, RecordKind, RecordPath, VmRecord, VmStatus, WallTime, vm::VM_SCHEMA,
 };
 use drover_plan::admit;
 use drover_store::{
@@ -58,10 +58,10 @@ pub(crate) fn new_vm(n: usize, node: &NodeName) -> Result<Vec<Op>> {
     };
     let uuid = record.uuid;
     let ops = [
-        records::create_op(layout::vm_name(&record.name), &uuid),
-        records::create_op(layout::vm(&uuid), &record),
-        records::create_op(layout::vm_claim(&uuid), &Claim::never()),
-        records::create_op(layout::vm_status(&uuid), &status),
+        records::create_op(&record.name, &NameEntry(uuid)),
+        records::create_op(&uuid, &record),
+        records::create_op(&uuid, &Claim::never()),
+        records::create_op(&uuid, &status),
     ];
     ops.into_iter().collect::<std::result::Result<_, _>>().map_err(failed)
 }
@@ -95,13 +95,11 @@ impl Records {
 
     /// Writes another description of a VM.
     pub(crate) fn describe(&self, uuid: &Uuid, description: &str) -> Result<()> {
-        let path = layout::vm(uuid);
         let change = async {
-            let old: Option<Stored<VmRecord>> = records::read(&self.store, &path).await?;
-            let old = old.ok_or_else(|| StoreError::NotFound(path.clone()))?;
-            let record = VmRecord { description: description.to_owned(), ..old.value };
-            let data = records::encode(&record)?;
-            self.store.set(&path, data, drover_store::Version(old.version)).await
+            let old = records::read::<VmRecord>(&self.store, uuid).await?;
+            let old = old.ok_or_else(|| StoreError::NotFound(VmRecord::path(uuid)))?;
+            let record = VmRecord { description: description.to_owned(), ..old.value.clone() };
+            records::set(&self.store, uuid, &old, &record).await
         };
         self.wait(change).map(|_| ())
     }

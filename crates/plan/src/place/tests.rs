@@ -53,6 +53,7 @@ pub(crate) fn node(n: &str, gib: u64) -> NodeView {
             floating: vec![],
             shared: vec![],
             drain: None,
+            duties: vec![],
             updated: WallTime(0),
         })),
         session: Some(kept(NodeSession {

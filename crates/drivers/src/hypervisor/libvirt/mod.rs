@@ -108,9 +108,10 @@ impl LibvirtHypervisor {
         act: impl FnOnce(&Connect, &Shared) -> std::result::Result<T, Trouble> + Send + 'static,
         finished: impl FnOnce(&Shared) + Send + 'static,
     ) -> Result<T> {
+        // However the call ends: a panic in the binding, or a job that never gets a thread, must not keep the domain's lane.
+        let finished = Finally { shared: self.shared.clone(), act: Some(finished) };
         let connection = lock(&self.shared.open).clone();
         let Some(mut connection) = connection else {
-            finished(&self.shared);
             let why = match &*self.shared.connection.borrow() {
                 Connection::Down(why) => why.clone(),
                 Connection::Up => "it was just lost".to_owned(),
@@ -124,7 +125,7 @@ impl LibvirtHypervisor {
             let outcome = (!answer.is_closed()).then(|| act(&connection, &shared));
             // This only counts down the references to the connection.
             connection.close().ok();
-            finished(&shared);
+            drop(finished);
             if let Some(outcome) = outcome {
                 // It fails when the caller gave up.
                 answer.send(outcome).ok();
@@ -180,6 +181,20 @@ impl LibvirtHypervisor {
             shared.tell(Event::Domain(uuid));
         };
         self.call(what, deadline, act, finished).await
+    }
+}
+
+/// Does something when it is dropped.
+struct Finally<F: FnOnce(&Shared)> {
+    shared: Arc<Shared>,
+    act: Option<F>,
+}
+
+impl<F: FnOnce(&Shared)> Drop for Finally<F> {
+    fn drop(&mut self) {
+        if let Some(act) = self.act.take() {
+            act(&self.shared);
+        }
     }
 }
 
