@@ -2,7 +2,7 @@
 
 use crate::{commands::Commands, context::Context, records};
 use drover_drivers::hypervisor::Hypervisor;
-use drover_model::{ClusterView, NameEntry, NodeName, RecordKind, VmName, VmRecord, VmView};
+use drover_model::{ClusterView, NameEntry, NodeName, RecordKind, VmName, VmRecord, VmView, WallTime};
 use drover_store::SessionState;
 use std::{
     path::{Path, PathBuf},
@@ -32,6 +32,11 @@ impl NodeHandle {
     /// This node's name.
     pub fn me(&self) -> &NodeName {
         self.context.me()
+    }
+
+    /// This node's wall clock.
+    pub fn wall(&self) -> WallTime {
+        self.context.wall()
     }
 
     /// The newest view of the cluster.

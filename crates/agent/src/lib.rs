@@ -36,7 +36,9 @@ pub mod tokens;
 mod view;
 mod vm;
 
-pub use commands::{Change, CommandError, Commands, ConfigChange, DEADLINE_MAX_S, Define, LIMIT_MAX, Modified, Modify};
+pub use commands::{
+    Change, CommandError, Commands, ConfigChange, DEADLINE_MAX_S, Define, LIMIT_MAX, Maintenance, Modified, Modify,
+};
 pub use context::{Drivers, HostFacts, HostSource, Options};
 pub use handle::NodeHandle;
 pub use membership::JoinError;

@@ -15,6 +15,8 @@ use serde::Serialize;
 pub(crate) struct ApiError {
     pub(crate) status: StatusCode,
     pub(crate) refusal: Box<Refusal>,
+    /// For a method that is not accepted: those that are.
+    pub(crate) allow: Option<HeaderValue>,
 }
 
 /// What every endpoint's function gives.
@@ -22,7 +24,7 @@ pub(crate) type Answer = Result<Response, ApiError>;
 
 impl ApiError {
     pub(crate) fn new(status: StatusCode, message: impl Into<String>) -> ApiError {
-        ApiError { status, refusal: Box::new(Refusal { message: message.into(), ..Refusal::default() }) }
+        ApiError { status, refusal: Box::new(Refusal { message: message.into(), ..Refusal::default() }), allow: None }
     }
 
     pub(crate) fn not_found(message: impl Into<String>) -> ApiError {
@@ -34,7 +36,7 @@ impl ApiError {
         let (given, accepted) = (shortened(given), accepted.into());
         let message = format!("parameter {field}: {given:?} is not accepted; accepted is {accepted}");
         let refusal = Refusal { message, field: Some(field.to_owned()), given: Some(given), accepted: Some(accepted) };
-        ApiError { status: StatusCode::BAD_REQUEST, refusal: Box::new(refusal) }
+        ApiError { status: StatusCode::BAD_REQUEST, refusal: Box::new(refusal), allow: None }
     }
 }
 
@@ -59,6 +61,7 @@ impl From<CommandError> for ApiError {
                     given: Some(shortened(&given)),
                     accepted: None,
                 }),
+                allow: None,
             },
             CommandError::NotFound(_) => ApiError::new(StatusCode::NOT_FOUND, message),
             CommandError::Refused(_) => ApiError::new(StatusCode::BAD_REQUEST, message),
@@ -75,6 +78,7 @@ impl From<ClientError> for ApiError {
             ClientError::Refused { status, refusal } => ApiError {
                 status: StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY),
                 refusal: Box::new(refusal),
+                allow: None,
             },
             error => ApiError::new(StatusCode::BAD_GATEWAY, format!("the other node cannot be asked: {error}")),
         }
@@ -83,7 +87,11 @@ impl From<ClientError> for ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        with_body(self.status, &*self.refusal)
+        let mut response = with_body(self.status, &*self.refusal);
+        if let Some(methods) = self.allow {
+            response.headers_mut().insert(header::ALLOW, methods);
+        }
+        response
     }
 }
 

@@ -14,7 +14,11 @@ pub(crate) fn check(view: &ClusterView, headers: &HeaderMap) -> Result<(), ApiEr
             format!("{why}; send a token in the header X-Api-Key (make one with 'drover token create')"),
         ))
     };
-    let bearer = || headers.get(header::AUTHORIZATION)?.to_str().ok()?.strip_prefix("Bearer ");
+    // The scheme's case does not matter (RFC 9110, 11.1).
+    let bearer = || {
+        let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then_some(token)
+    };
     let given = headers.get("x-api-key").and_then(|v| v.to_str().ok()).or_else(bearer);
     let Some(given) = given.map(str::trim).filter(|g| !g.is_empty()) else { return refused("a token is needed") };
     let hash = tokens::hash(given);

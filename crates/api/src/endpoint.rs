@@ -91,6 +91,7 @@ const VM_LIST: &[Param] = &[
     param("state", Kind::Word(&VmState::WORDS), "only VMs in this state"),
     param("tag", Kind::Text("a tag"), "only VMs with this tag"),
     param("negate", Kind::Flag, "the VMs that the other filters leave out"),
+    param("xml", Kind::Flag, "whether their definitions are in the answer (true)"),
 ];
 const VM_LIMIT: Param = param("limit", Kind::List("nodes' names"), "the nodes that it may run on; empty: all");
 const VM_SELECTOR: Param = param("selector", SELECTOR, "how its node is chosen; none: by the cluster's default");
@@ -192,6 +193,16 @@ const COORDINATOR_STATE: &[Param] = &[required(
     Kind::Word(&["primary", "secondary"]),
     "primary: it takes the role over; secondary: another coordinator takes it over",
 )];
+const MAINTENANCE: &[Param] = &[
+    required("state", Kind::Flag, "whether the cluster is to be in maintenance"),
+    param("until", Kind::Number(0, i64::MAX), "when it ends by itself: milliseconds since 1970, UTC"),
+    param("duration", Kind::Number(1, 366 * 86_400), "instead of until: how long it lasts, in seconds"),
+];
+const FAULTS: &[Param] = &[param(
+    "sort_key",
+    Kind::Word(wire::FaultKey::WORDS),
+    "what they are listed by, the least first; if not given, by id",
+)];
 const CONFIG: &[Param] = &[
     param("selector", Kind::Word(Selector::WORDS), "how the node of a VM is chosen that has no selector of its own"),
     param("moves_per_source", MOVES, "how many VMs move away from one node at once, at most"),
@@ -226,11 +237,12 @@ macro_rules! row {
 
 /// Every endpoint.
 pub static ENDPOINTS: &[Endpoint] = &[
-    row!(open GET "/", "The version of the API.", wire::Message, routes::cluster::root),
+    row!(open GET "/", "The version of the API, and the node that answers.", wire::Root, routes::cluster::root),
     row!(open GET "/openapi.json", "This document.", serde_json::Value, openapi::serve),
     row!(GET "/status", "The cluster as a whole.", &[], wire::Status, routes::cluster::status),
-    row!(open GET "/status/primary_node", "The primary coordinator; 204 when there is none.", wire::StateOf, routes::cluster::primary_node),
-    row!(GET "/faults", "What a person should look at.", &[], Vec<wire::FaultInfo>, routes::cluster::faults),
+    row!(POST "/status", "Switch maintenance on or off.", MAINTENANCE, wire::Maintenance, routes::cluster::set_maintenance),
+    row!(open GET "/status/primary_node", "The primary coordinator; 204 when there is none.", wire::PrimaryNode, routes::cluster::primary_node),
+    row!(GET "/faults", "What a person should look at.", FAULTS, Vec<wire::FaultInfo>, routes::cluster::faults),
     row!(GET "/config", "What holds for the whole cluster.", &[], wire::Config, routes::cluster::config),
     row!(PUT "/config", "Change it; what is not given stays.", CONFIG, wire::Config, routes::cluster::set_config),
     row!(GET "/node", "Nodes.", NODE_LIST, Vec<wire::Node>, routes::node::list),

@@ -9,11 +9,13 @@ use crate::{
 };
 use axum::{
     Router,
-    body::{Body, to_bytes},
+    body::{Body, HttpBody, to_bytes},
     extract::State,
-    http::{Request, StatusCode, header},
+    http::{HeaderValue, Method, Request, StatusCode, header},
     response::{IntoResponse, Response},
 };
+use bytes::Bytes;
+use futures_util::stream;
 use percent_encoding::percent_decode_str;
 use std::{future::Future, io};
 use tokio::{net::TcpListener, sync::watch, task::JoinSet};
@@ -52,9 +54,26 @@ pub async fn serve(listeners: Vec<TcpListener>, state: ApiState, stop: watch::Re
 
 async fn handle(State(state): State<ApiState>, request: Request<Body>) -> Response {
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let response = answer(state, request).await.unwrap_or_else(IntoResponse::into_response);
+    let mut response = answer(state, request).await.unwrap_or_else(IntoResponse::into_response);
+    if method == Method::HEAD {
+        response = without_body(response);
+    }
     tracing::debug!(%method, path, status = response.status().as_u16(), "answered");
     response
+}
+
+/// An answer's head alone. How long the body would have been is said, where that is known: not of what comes piece by piece.
+fn without_body(response: Response) -> Response {
+    let (mut head, body) = response.into_parts();
+    match body.size_hint().exact() {
+        Some(length) if head.status != StatusCode::NO_CONTENT => {
+            head.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+            Response::from_parts(head, Body::empty())
+        }
+        Some(_) => Response::from_parts(head, Body::empty()),
+        // A body that is empty for certain would be announced as one of no bytes.
+        None => Response::from_parts(head, Body::from_stream(stream::empty::<io::Result<Bytes>>())),
+    }
 }
 
 async fn answer(state: ApiState, request: Request<Body>) -> Answer {
@@ -91,7 +110,8 @@ fn find(request: &Request<Body>) -> Result<(&'static Endpoint, String), ApiError
     let mut methods = Vec::new();
     for endpoint in ENDPOINTS {
         if let Some(subject) = matches(endpoint.path, rest) {
-            if endpoint.method == *request.method() {
+            let asked = request.method();
+            if endpoint.method == *asked || (endpoint.method == Method::GET && *asked == Method::HEAD) {
                 return Ok((endpoint, subject));
             }
             methods.push(endpoint.method.as_str());
@@ -101,7 +121,11 @@ fn find(request: &Request<Body>) -> Result<(&'static Endpoint, String), ApiError
         return Err(nothing());
     }
     let message = format!("{} is not accepted here; accepted are {}", request.method(), methods.join(", "));
-    Err(ApiError::new(StatusCode::METHOD_NOT_ALLOWED, message))
+    if methods.contains(&"GET") {
+        methods.push("HEAD");
+    }
+    let allow = HeaderValue::from_str(&methods.join(", ")).ok();
+    Err(ApiError { allow, ..ApiError::new(StatusCode::METHOD_NOT_ALLOWED, message) })
 }
 
 /// Whether a path fits a row's; then what stands for its variable part (empty when it has none).

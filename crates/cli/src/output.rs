@@ -107,6 +107,15 @@ impl Output {
         }
     }
 
+    /// What was done: a sentence for people, or the API's object as data.
+    pub(crate) fn done(&self, message: &str, value: &impl Serialize) -> Result<(), Failure> {
+        if self.format == Format::Json {
+            return self.json(value);
+        }
+        self.note(message);
+        Ok(())
+    }
+
     /// A list, in the format that was asked for. `name` gives what `raw` prints.
     pub(crate) fn list<T: Serialize>(
         &self,

@@ -8,7 +8,9 @@ mod send;
 mod vm;
 
 use bytes::Bytes;
-use drover_model::wire::{Config, FaultInfo, Message, NewToken, Refusal, StateOf, Status, TokenInfo};
+use drover_model::wire::{
+    Config, FaultInfo, FaultKey, Maintenance, Message, NewToken, PrimaryNode, Refusal, Root, Status, TokenInfo,
+};
 use futures_util::{Stream, StreamExt, TryStreamExt};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::{Method, StatusCode};
@@ -168,8 +170,8 @@ impl Client {
         }))
     }
 
-    /// The server's version message.
-    pub async fn root(&self) -> Result<Message> {
+    /// What answers: the API's version, and the node.
+    pub async fn root(&self) -> Result<Root> {
         self.get("/", &[]).await
     }
 
@@ -178,8 +180,15 @@ impl Client {
         self.get("/status", &[]).await
     }
 
+    /// Switches maintenance; `lasts`: it ends by itself after that time.
+    pub async fn set_maintenance(&self, on: bool, lasts: Option<Duration>) -> Result<Maintenance> {
+        let mut params = vec![("state", on.to_string())];
+        params.extend(lasts.map(|lasts| ("duration", lasts.as_secs().to_string())));
+        self.post("/status", &params).await
+    }
+
     /// The primary coordinator, if there is one. Needs no token.
-    pub async fn primary_node(&self) -> Result<Option<StateOf>> {
+    pub async fn primary_node(&self) -> Result<Option<PrimaryNode>> {
         let path = "/status/primary_node";
         let answer = self.send(&Method::GET, path, &[], Some(ANSWER_TIMEOUT)).await?;
         if answer.status() == StatusCode::NO_CONTENT {
@@ -188,9 +197,10 @@ impl Client {
         self.decode(&Method::GET, path, answer).await.map(Some)
     }
 
-    /// Faults.
-    pub async fn faults(&self) -> Result<Vec<FaultInfo>> {
-        self.get("/faults", &[]).await
+    /// Faults, by one of their fields or by id.
+    pub async fn faults(&self, by: Option<FaultKey>) -> Result<Vec<FaultInfo>> {
+        let params: Vec<(&str, String)> = by.iter().map(|key| ("sort_key", key.to_string())).collect();
+        self.get("/faults", &params).await
     }
 
     /// What holds for the whole cluster.

@@ -8,9 +8,10 @@ use reqwest::Method;
 use std::time::Duration;
 
 impl Client {
-    /// VMs, filtered.
+    /// VMs, filtered, without their definitions.
     pub async fn vms(&self, filters: Params<'_>) -> Result<Vec<Vm<'static>>> {
-        self.get("/vm", filters).await
+        let params: Vec<(&str, String)> = filters.iter().cloned().chain([("xml", "false".to_owned())]).collect();
+        self.get("/vm", &params).await
     }
 
     /// One VM.

@@ -185,8 +185,7 @@ fn lease<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Erro
 /// `500ms`, `8s`.
 fn time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(deserializer)?;
-    let number = |unit: &str| text.strip_suffix(unit).and_then(|n| n.trim().parse::<u64>().ok());
-    let time = number("ms").map(Duration::from_millis).or_else(|| number("s").map(Duration::from_secs));
+    let time = drover_model::units::duration(text.trim());
     time.filter(|t| (Duration::from_secs(1)..=Duration::from_secs(120)).contains(t)).ok_or_else(|| {
         D::Error::custom(format!(
             "{text:?} is no time; accepted are \"1s\" to \"120s\", also in milliseconds: \"2500ms\""

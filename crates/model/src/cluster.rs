@@ -19,9 +19,12 @@ pub struct ClusterConfig {
     pub schema: u32,
     /// For people.
     pub cluster_name: String,
-    /// Maintenance mode: no fencing, no new faults.
+    /// Maintenance mode: no fencing, no new faults. Whether it is on still says [`ClusterConfig::is_in_maintenance`].
     #[serde(default)]
     pub maintenance: bool,
+    /// When it ends by itself; `None`: when somebody ends it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub maintenance_until: Option<WallTime>,
     /// How the node of a VM is chosen that has no selector of its own.
     #[serde(default)]
     pub selector: Selector,
@@ -49,11 +52,19 @@ impl Default for ClusterConfig {
             schema: CLUSTER_SCHEMA,
             cluster_name: "drover".to_owned(),
             maintenance: false,
+            maintenance_until: None,
             selector: Selector::default(),
             limits: Limits::default(),
             stall: Stall::default(),
             migration_deadline_s: MIGRATION_DEADLINE_S,
         }
+    }
+}
+
+impl ClusterConfig {
+    /// Whether maintenance is on at this time. Its end is a time that people gave, so a wall clock tells whether it is over.
+    pub fn is_in_maintenance(&self, now: WallTime) -> bool {
+        self.maintenance && self.maintenance_until.is_none_or(|until| now < until)
     }
 }
 
@@ -175,4 +186,26 @@ impl RecordKind for Layout {
     const AT: &'static str = "/schema";
     const SCHEMA: u32 = CLUSTER_SCHEMA;
     const WRITER: Writer = Writer::Node;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn maintenance_ends_by_itself_at_its_time() {
+        let mut config = ClusterConfig { maintenance_until: Some(WallTime(5)), ..ClusterConfig::default() };
+        assert!(!config.is_in_maintenance(WallTime(4)), "it is off");
+        config.maintenance = true;
+        assert_eq!([4, 5, 6].map(|now| config.is_in_maintenance(WallTime(now))), [true, false, false]);
+        config.maintenance_until = None;
+        assert!(config.is_in_maintenance(WallTime(u64::MAX)));
+    }
+
+    #[test]
+    fn a_record_from_before_maintenance_had_an_end_can_be_read() {
+        let old = r#"{"schema": 1, "cluster_name": "c", "maintenance": true}"#;
+        let read: ClusterConfig = serde_json::from_str(old).unwrap();
+        assert_eq!((read.maintenance, read.maintenance_until), (true, None));
+    }
 }

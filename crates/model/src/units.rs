@@ -55,7 +55,92 @@ impl Mono {
     }
 }
 
-/// A moment on a wall clock, in milliseconds since 1970, UTC. For people to read; nothing is decided by it.
+/// A length of time as people write it: `500ms`, `8s`, `10m`, `2h`, `3d`. `None`: it is none.
+pub fn duration(text: &str) -> Option<Duration> {
+    let digits = text.find(|c: char| !c.is_ascii_digit())?;
+    let (number, unit) = text.split_at_checked(digits)?;
+    let number: u64 = number.parse().ok()?;
+    let seconds = match unit.trim_start() {
+        "ms" => return Some(Duration::from_millis(number)),
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        _ => return None,
+    };
+    Some(Duration::from_secs(number.checked_mul(seconds)?))
+}
+
+/// A moment on a wall clock, in milliseconds since 1970, UTC. For people to read; nothing is decided by it, but whether a time that people gave
+/// is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct WallTime(pub u64);
+
+impl WallTime {
+    /// The moment `d` later.
+    pub fn after(self, d: Duration) -> WallTime {
+        WallTime(self.0.saturating_add(u64::try_from(d.as_millis()).unwrap_or(u64::MAX)))
+    }
+}
+
+/// The years of the calendar repeat after so many days: 400 of them.
+const CALENDAR_DAYS: u64 = 146_097;
+
+impl fmt::Display for WallTime {
+    /// As `2026-11-26 08:05:09 UTC`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = self.0 / 1000;
+        let days = seconds / 86_400;
+        let (mut year, mut day) = (1970 + days / CALENDAR_DAYS * 400, days % CALENDAR_DAYS);
+        let leap = |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
+        let year_days = |year| if leap(year) { 366 } else { 365 };
+        while day >= year_days(year) {
+            day -= year_days(year);
+            year += 1;
+        }
+        let february = if leap(year) { 29 } else { 28 };
+        let mut month = 1;
+        for length in [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31] {
+            if day < length {
+                break;
+            }
+            day -= length;
+            month += 1;
+        }
+        let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
+        write!(f, "{year:04}-{month:02}-{:02} {hour:02}:{minute:02}:{second:02} UTC", day + 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_of_time_are_read_as_people_write_them() {
+        for (text, seconds) in
+            [("1500ms", 1.5), ("8s", 8.0), ("8 s", 8.0), ("10m", 600.0), ("2h", 7200.0), ("1d", 86_400.0)]
+        {
+            assert_eq!(duration(text).map(|d| d.as_secs_f32()), Some(seconds), "{text}");
+        }
+        for text in ["", "s", "8", "-8s", "8y", "1.5h", "2h30m", "99999999999999999999s", "999999999999999999d"] {
+            assert_eq!(duration(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn moments_are_shown_as_dates() {
+        for (seconds, shown) in [
+            (0, "1970-01-01 00:00:00 UTC"),
+            (951_782_399, "2000-02-28 23:59:59 UTC"),
+            (951_868_799, "2000-02-29 23:59:59 UTC"),
+            (1_700_000_000, "2023-11-14 22:13:20 UTC"),
+            (4_102_444_800, "2100-01-01 00:00:00 UTC"),
+            (4_107_542_400, "2100-03-01 00:00:00 UTC"),
+        ] {
+            assert_eq!(WallTime(seconds * 1000).to_string(), shown);
+        }
+        assert!(!WallTime(u64::MAX).to_string().is_empty());
+    }
+}

@@ -5,12 +5,25 @@ use super::{
     update::{Outcome, Write},
 };
 use crate::records;
-use drover_model::{ClusterConfig, ClusterView, Only, Selector, Stall};
+use drover_model::{ClusterConfig, ClusterView, Only, Selector, Stall, WallTime};
+use std::time::Duration;
 
 /// The most VMs that may move at once, to or from a node or in all.
 pub const LIMIT_MAX: u32 = 100;
 /// The longest time that a live migration may be given, in seconds: a day.
 pub const DEADLINE_MAX_S: u32 = 86_400;
+
+/// The longest that maintenance may be ordered for: a year.
+const MAINTENANCE_MAX: Duration = Duration::from_secs(366 * 86_400);
+
+/// Whether maintenance is to be on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Maintenance {
+    /// It is over.
+    Off,
+    /// It is on until that time, or until somebody ends it.
+    On(Option<WallTime>),
+}
 
 /// A change of the configuration: what is `None` stays as it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -27,10 +40,12 @@ pub struct ConfigChange {
     pub stall: Option<Stall>,
     /// See [`ClusterConfig::migration_deadline_s`].
     pub migration_deadline_s: Option<u32>,
+    /// See [`ClusterConfig::maintenance`].
+    pub maintenance: Option<Maintenance>,
 }
 
 impl ConfigChange {
-    fn apply(&self, config: &ClusterConfig) -> Result<ClusterConfig> {
+    fn apply(&self, config: &ClusterConfig, now: WallTime) -> Result<ClusterConfig> {
         let within = |field: &'static str, given: Option<u32>, now: u32, max: u32| match given {
             Some(n) if !(1..=max).contains(&n) => Err(CommandError::Invalid {
                 field,
@@ -48,6 +63,19 @@ impl ConfigChange {
         next.limits.cluster = within("moves", self.moves, limits.cluster, LIMIT_MAX)?;
         let deadline = config.migration_deadline_s;
         next.migration_deadline_s = within("migration_deadline", self.migration_deadline_s, deadline, DEADLINE_MAX_S)?;
+        match self.maintenance {
+            Some(Maintenance::On(Some(until))) if until <= now || until > now.after(MAINTENANCE_MAX) => {
+                let (from, to) = (now.0, now.after(MAINTENANCE_MAX).0);
+                let message = format!(
+                    "until: {} ({until}) is not accepted; accepted are milliseconds since 1970, UTC, from now ({from}) to a year from now ({to})",
+                    until.0
+                );
+                return Err(CommandError::Invalid { field: "until", given: until.0.to_string(), message });
+            }
+            Some(Maintenance::On(until)) => (next.maintenance, next.maintenance_until) = (true, until),
+            Some(Maintenance::Off) => (next.maintenance, next.maintenance_until) = (false, None),
+            None => {}
+        }
         Ok(next)
     }
 }
@@ -61,7 +89,7 @@ impl Commands {
                     "the cluster is not set up yet; try again in a moment".to_owned(),
                 ));
             };
-            let new = change.apply(&old.value)?;
+            let new = change.apply(&old.value, self.ctx.wall())?;
             if new == old.value {
                 return Ok(Outcome::Unchanged(new));
             }

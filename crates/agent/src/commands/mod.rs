@@ -10,7 +10,7 @@ mod token;
 mod update;
 mod vm;
 
-pub use config::{ConfigChange, DEADLINE_MAX_S, LIMIT_MAX};
+pub use config::{ConfigChange, DEADLINE_MAX_S, LIMIT_MAX, Maintenance};
 
 use crate::{context::Context, records};
 use drover_model::{BadName, Claim, ClusterView, MetaChange, NodeName, Stored, Version, VmRecord, domain::BadXml};

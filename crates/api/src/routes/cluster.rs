@@ -1,23 +1,24 @@
 //! The cluster as a whole.
 
 use crate::{
-    answer::{self, Answer},
+    answer::{self, Answer, ApiError},
     endpoint::Call,
 };
 use axum::{http::StatusCode, response::IntoResponse};
-use drover_agent::ConfigChange;
+use drover_agent::{ConfigChange, Maintenance};
 use drover_model::{
-    ClusterView, CoordinatorState, DaemonState,
-    wire::{Config, FaultInfo, Resource, Resources, StateOf, Status, VERSION},
+    ClusterView, CoordinatorState, DaemonState, WallTime,
+    wire::{self, Config, FaultInfo, FaultKey, PrimaryNode, Resource, Resources, Status, VERSION},
 };
 use drover_plan::{
     capacity::{Ledger, Usage},
     health,
 };
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
-pub(crate) async fn root(_call: Call) -> Answer {
-    answer::message(format!("Drover API version 1, Drover {VERSION}"))
+pub(crate) async fn root(call: Call) -> Answer {
+    let message = format!("Drover API version 1, Drover {VERSION}");
+    answer::json(&wire::Root { message, node: call.state.node.me().to_string() })
 }
 
 /// The floating address on the upstream network, by the primary's own word.
@@ -29,7 +30,8 @@ fn upstream(view: &ClusterView) -> Option<String> {
 pub(crate) async fn primary_node(call: Call) -> Answer {
     match call.state.node.view().primary_node() {
         Some(name) => {
-            answer::json(&StateOf { name: name.to_string(), state: CoordinatorState::Primary.word().to_owned() })
+            let (name, state) = (name.to_string(), CoordinatorState::Primary.word().to_owned());
+            answer::json(&PrimaryNode { primary_node: name.clone(), name, state })
         }
         None => Ok(StatusCode::NO_CONTENT.into_response()),
     }
@@ -37,11 +39,15 @@ pub(crate) async fn primary_node(call: Call) -> Answer {
 
 pub(crate) async fn faults(call: Call) -> Answer {
     let view = call.state.node.view();
-    answer::json(&view.faults().values().map(|fault| FaultInfo::from(&fault.value)).collect::<Vec<_>>())
+    let mut faults: Vec<FaultInfo> = view.faults().values().map(|fault| FaultInfo::from(&fault.value)).collect();
+    if let Some(key) = call.args.parsed::<FaultKey>("sort_key")? {
+        key.sort(&mut faults);
+    }
+    answer::json(&faults)
 }
 
 pub(crate) async fn config(call: Call) -> Answer {
-    answer::json(&Config::from(&call.state.node.view().config))
+    answer::json(&Config::of(&call.state.node.view().config, call.state.node.wall()))
 }
 
 pub(crate) async fn set_config(call: Call) -> Answer {
@@ -53,8 +59,38 @@ pub(crate) async fn set_config(call: Call) -> Answer {
         moves: args.number("moves"),
         stall: args.parsed("stall")?,
         migration_deadline_s: args.number("migration_deadline"),
+        maintenance: None,
     };
-    answer::json(&Config::from(&call.state.node.commands().set_config(&change).await?))
+    let config = call.state.node.commands().set_config(&change).await?;
+    answer::json(&Config::of(&config, call.state.node.wall()))
+}
+
+pub(crate) async fn set_maintenance(call: Call) -> Answer {
+    let (args, now) = (&call.args, call.state.node.wall());
+    let until = args.number("until").map(WallTime);
+    let lasts = args.number("duration").map(|seconds| now.after(Duration::from_secs(seconds)));
+    let order = match (args.flag("state"), until, lasts) {
+        (true, Some(until), Some(_)) => {
+            return Err(ApiError::parameter("until", &until.0.to_string(), "none beside duration"));
+        }
+        (true, until, lasts) => Maintenance::On(until.or(lasts)),
+        (false, Some(until), _) => {
+            return Err(ApiError::parameter("until", &until.0.to_string(), "none with state=false"));
+        }
+        (false, None, Some(_)) => {
+            return Err(ApiError::parameter("duration", args.required("duration"), "none with state=false"));
+        }
+        (false, None, None) => Maintenance::Off,
+    };
+    let change = ConfigChange { maintenance: Some(order), ..ConfigChange::default() };
+    let config = Config::of(&call.state.node.commands().set_config(&change).await?, now);
+    let message = match (config.maintenance, config.maintenance_until) {
+        (false, _) => "The cluster is not in maintenance.".to_owned(),
+        (true, None) => "The cluster is in maintenance until somebody ends it.".to_owned(),
+        (true, Some(until)) => format!("The cluster is in maintenance until {}.", WallTime(until)),
+    };
+    let Config { maintenance, maintenance_until, .. } = config;
+    answer::json(&wire::Maintenance { message, maintenance, maintenance_until })
 }
 
 pub(crate) async fn status(call: Call) -> Answer {
@@ -84,11 +120,13 @@ pub(crate) async fn status(call: Call) -> Answer {
     for vm in view.vms.values() {
         *vms.entry(vm.record.value.state.word().to_owned()).or_default() += 1;
     }
+    let config = Config::of(&view.config, call.state.node.wall());
     answer::json(&Status {
         cluster_name: view.config.cluster_name.clone(),
         cluster_health: health::cluster(&view),
         node_health: view.nodes.iter().map(|(name, node)| (name.to_string(), health::node(node))).collect(),
-        maintenance: view.config.maintenance.to_string(),
+        maintenance: config.maintenance.to_string(),
+        maintenance_until: config.maintenance_until,
         primary_node: view.primary_node().map(ToString::to_string).unwrap_or_default(),
         upstream_ip: upstream(&view).unwrap_or_default(),
         pvc_version: VERSION.to_owned(),

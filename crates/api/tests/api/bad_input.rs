@@ -180,7 +180,13 @@ async fn bad_requests_are_refused() {
         // Places.
         ("GET", "/nothing", "", String::new(), 404, "openapi.json"),
         ("PATCH", "/vm", "", String::new(), 405, "GET, POST"),
-        ("POST", "/status", "", String::new(), 405, "GET"),
+        ("PUT", "/status", "", String::new(), 405, "GET, POST"),
+        ("POST", "/status", "", String::new(), 400, "state is missing"),
+        ("POST", "/status", url, form(&[("state", "perhaps")]), 400, "true or false"),
+        ("POST", "/status", url, form(&[("state", "true"), ("until", "1")]), 400, "until: 1 (1970-01-01 00:00:00 UTC)"),
+        ("POST", "/status", url, form(&[("state", "true"), ("until", "9999999999999")]), 400, "a year from now"),
+        ("POST", "/status", url, form(&[("state", "true"), ("duration", "0")]), 400, "from 1 to"),
+        ("POST", "/status", url, form(&[("state", "false"), ("duration", "60")]), 400, "none with state=false"),
     ];
     for (method, path, kind, body, status, says) in cases {
         let shown: String = body.chars().take(100).collect();
@@ -227,8 +233,9 @@ async fn without_a_known_token_there_is_nothing() {
         }
     }
     assert_eq!(node.records(), before);
-    let bearer = format!("Bearer {}", node.token);
-    for header in [("x-api-key", node.token.as_str()), ("authorization", bearer.as_str())] {
+    let bearers = ["Bearer", "bearer", "BEARER"].map(|scheme| format!("{scheme} {}", node.token));
+    let bearers = bearers.iter().map(|bearer| ("authorization", bearer.as_str()));
+    for header in [("x-api-key", node.token.as_str())].into_iter().chain(bearers) {
         assert_eq!(node.send(ask("GET", "/status", Some(header))).await.status, 200);
     }
     // What is stored is no token.

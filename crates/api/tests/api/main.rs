@@ -8,4 +8,5 @@ mod moves;
 mod openapi;
 mod primary;
 mod requests;
+mod status;
 mod support;

@@ -150,6 +150,38 @@ async fn a_move_whose_target_changes_its_mind_says_so() {
     assert!(waited.text.contains("it is in state flush") && waited.text.contains("it runs on hv1"), "{waited:?}");
 }
 
+/// A move that could not even be tried is told, and is no reason for the next one.
+#[tokio::test(start_paused = true)]
+async fn a_move_that_is_taken_back_does_not_tell_of_one_that_was_never_tried() {
+    let (first, second) = two().await;
+    assert_eq!(first.form("PUT", "/config", &[("moves_per_source", "1")]).await.status, 200);
+    assert_eq!(first.form("POST", "/vm", &[("xml", &xml("db", "")), ("node", "hv1")]).await.status, 200);
+    first.form("POST", "/vm/db/state", &[("state", "start"), ("wait", "true")]).await;
+    first.machine.set_weather(Weather { transfer_ms: 80_000..80_001, ..Weather::default() });
+    let order = [("action", "migrate"), ("node", "hv2"), ("wait", "true")];
+    assert_eq!(first.form("POST", "/vm/db/node", &order[..2]).await.status, 200);
+    first.vm_until("db", |vm| vm["migration"]["sent"].as_u64() >= Some(16)).await;
+    let waits = first.form("POST", "/vm/web/node", &order);
+    let flushes = async {
+        second.vm_until("web", |vm| vm["doing"].as_str().unwrap().contains("its turn")).await;
+        second.form("POST", "/node/hv2/domain-state", &[("state", "flush")]).await
+    };
+    let (waited, _) = tokio::join!(waits, flushes);
+    assert_eq!(waited.status, 400, "{waited:?}");
+    assert_eq!(first.get("/vm/web").await.json()["move_failures"], 1);
+    let told = second.form("POST", "/node/hv2/domain-state", &[("state", "ready"), ("wait", "true")]).await;
+    assert_eq!(told.status, 200, "{told:?}");
+
+    let waits = first.form("POST", "/vm/web/node", &order);
+    let cancels = async {
+        second.vm_until("web", |vm| vm["state"] == "migrate").await;
+        second.form("POST", "/vm/web/node", &[("action", "cancel")]).await
+    };
+    let (waited, cancelled) = tokio::join!(waits, cancels);
+    assert_eq!(cancelled.status, 200, "{cancelled:?}");
+    assert_eq!(waited.status, 409, "{waited:?}");
+}
+
 #[tokio::test]
 async fn a_choice_is_explained() {
     let (first, _second) = two().await;

@@ -118,6 +118,18 @@ async fn lists_are_filtered() {
     assert_eq!(node.get("/node?domain_state=flushed").await.json(), json!([]));
 }
 
+#[tokio::test]
+async fn a_list_is_given_without_the_definitions_where_nobody_needs_them() {
+    let node = TestNode::start().await;
+    assert_eq!(node.define("web", UUID).await.status, 200);
+    let whole = node.get("/vm").await.json();
+    assert_eq!(whole[0]["xml"], xml("web", UUID), "existing clients expect it");
+    assert_eq!(node.get("/vm?xml=true").await.json(), whole);
+    let mut without = whole;
+    without[0].as_object_mut().unwrap().remove("xml");
+    assert_eq!(node.get("/vm?xml=false").await.json(), without, "all else is the same");
+}
+
 /// A guest that powers itself off is stopped; one that crashes is started again.
 #[tokio::test(start_paused = true)]
 async fn what_guests_do_by_themselves_shows() {
@@ -167,6 +179,38 @@ async fn the_cluster_and_its_nodes_are_shown() {
     ] {
         assert_eq!(shown[key], value, "{key}: {shown}");
     }
-    assert_eq!(node.get("/status/primary_node").await.json()["name"], "hv1");
+    assert_eq!(node.get("/").await.json()["node"], "hv1", "the node that answers");
+    let primary = json!({"primary_node": "hv1", "name": "hv1", "state": "primary"});
+    assert_eq!(node.get("/status/primary_node").await.json(), primary);
     assert_eq!(node.get("/node/hv1/daemon-state").await.json()["state"], "run");
+}
+
+#[tokio::test]
+async fn a_head_is_what_a_get_would_say_without_its_body() {
+    let node = TestNode::start().await;
+    started(&node).await;
+    for path in ["/", "/vm", "/vm/web", "/vm/nobody", "/vm?colour=red", "/vm/web/console"] {
+        let (get, head) = (node.get(path).await, node.raw("HEAD", path, "", "").await);
+        assert_eq!((head.status, head.text.as_str()), (get.status, ""), "{path}");
+        assert_eq!(head.header("content-type"), "application/json", "{path}");
+        assert_eq!(head.header("content-length"), get.text.len().to_string(), "{path}");
+    }
+    // One that never ends by itself has no length, and is not waited for.
+    let watch = node.raw("HEAD", "/vm/web/watch", "", "").await;
+    assert_eq!((watch.status.as_u16(), watch.text.as_str(), watch.header("content-length")), (200, "", ""));
+}
+
+#[tokio::test]
+async fn a_method_that_is_not_accepted_is_told_which_are() {
+    let node = TestNode::start().await;
+    for (method, path, allow) in [
+        ("PATCH", "/vm", "GET, POST, HEAD"),
+        ("DELETE", "/vm/web/rename", "POST"),
+        ("HEAD", "/vm/web/rename", "POST"),
+        ("POST", "/faults", "GET, HEAD"),
+    ] {
+        let told = node.raw(method, path, "", "").await;
+        assert_eq!((told.status.as_u16(), told.header("allow")), (405, allow), "{method} {path}");
+    }
+    assert_eq!(node.get("/vm").await.header("allow"), "");
 }

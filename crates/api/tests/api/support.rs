@@ -3,7 +3,7 @@
 use axum::{
     Router,
     body::{Body, to_bytes},
-    http::{Request, StatusCode},
+    http::{HeaderMap, Request, StatusCode},
 };
 use drover_agent::{Agent, Drivers, HostFacts, NodeHandle, Options, PrimaryOptions};
 use drover_api::{ApiState, router};
@@ -16,7 +16,14 @@ use drover_model::{Bytes, ClusterView, DaemonState, DomainType, NodeName, Role, 
 use drover_store::memory::MemoryCluster;
 use futures_util::StreamExt;
 use serde_json::Value;
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 use tokio::sync::watch;
 use tower::ServiceExt;
 
@@ -25,6 +32,8 @@ pub(crate) struct TestNode {
     pub(crate) machine: FakeMachine,
     pub(crate) handle: NodeHandle,
     pub(crate) token: String,
+    /// What the wall clock shows, in milliseconds since 1970.
+    pub(crate) clock: Arc<AtomicU64>,
     network: FakeNetwork,
     router: Router,
     _folder: tempfile::TempDir,
@@ -34,7 +43,15 @@ pub(crate) struct TestNode {
 #[derive(Debug)]
 pub(crate) struct Told {
     pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
     pub(crate) text: String,
+}
+
+impl Told {
+    /// A header, empty where there is none.
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    }
 }
 
 impl Told {
@@ -81,6 +98,8 @@ impl TestNode {
             memory_available: Bytes::mib(mib),
             ..HostFacts::default()
         };
+        let clock = Arc::new(AtomicU64::new(1_700_000_000_000));
+        let wall = clock.clone();
         let (known, domain_type) = watch::channel(Some(DomainType::Qemu));
         tokio::spawn(async move { known.closed().await });
         let options = Options {
@@ -99,7 +118,7 @@ impl TestNode {
             log_file: folder.path().join("log"),
             primary: PrimaryOptions { term: Some(Duration::from_secs(4)), ..PrimaryOptions::default() },
             token: format!("drover_of_{name}"),
-            wall: Arc::new(|| WallTime(1_700_000_000_000)),
+            wall: Arc::new(move || WallTime(wall.load(Ordering::Relaxed))),
         };
         let store = Arc::new(cluster.session(Duration::from_secs(4)));
         let drivers = Drivers {
@@ -113,7 +132,7 @@ impl TestNode {
         tokio::spawn(agent.run());
         handle.wait_ready().await.unwrap();
         let router = router(ApiState { node: handle.clone() });
-        TestNode { cluster, machine, handle, token: String::new(), network, router, _folder: folder }
+        TestNode { cluster, machine, handle, token: String::new(), clock, network, router, _folder: folder }
     }
 
     /// Waits until a VM, as the API shows it, is so.
@@ -149,9 +168,9 @@ impl TestNode {
 
     pub(crate) async fn send(&self, request: Request<Body>) -> Told {
         let answer = self.router.clone().oneshot(request).await.unwrap();
-        let status = answer.status();
+        let (status, headers) = (answer.status(), answer.headers().clone());
         let bytes = to_bytes(answer.into_body(), 1 << 24).await.unwrap();
-        Told { status, text: String::from_utf8(bytes.to_vec()).unwrap() }
+        Told { status, headers, text: String::from_utf8(bytes.to_vec()).unwrap() }
     }
 
     pub(crate) async fn raw(&self, method: &str, path: &str, kind: &str, body: impl Into<Body>) -> Told {

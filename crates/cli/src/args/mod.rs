@@ -11,10 +11,13 @@ use crate::{
     failure::EXIT_CODES,
     output::{Colour, Format},
 };
-use clap::{Args, Parser, Subcommand};
+use clap::{
+    Args, Parser, Subcommand, ValueEnum,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
 use clap_complete::ArgValueCompleter;
-use drover_model::{Selector, Stall};
-use std::path::PathBuf;
+use drover_model::{Selector, Stall, wire::FaultKey};
+use std::{path::PathBuf, time::Duration};
 
 /// The heading of the options that every command has.
 const GLOBAL: &str = "Options of every command";
@@ -43,6 +46,9 @@ pub(crate) struct Arguments {
 pub(crate) enum Command {
     /// Show the cluster as a whole
     Status,
+    /// What is ordered of the cluster as a whole
+    #[command(subcommand)]
+    Cluster(Cluster),
     /// Virtual machines
     #[command(subcommand)]
     Vm(Vm),
@@ -112,6 +118,38 @@ pub(crate) struct Asking {
 }
 
 #[derive(Debug, Subcommand)]
+pub(crate) enum Cluster {
+    /// Switch maintenance on or off
+    ///
+    /// 'drover status' shows whether it is on, and until when.
+    ///
+    /// Examples: drover cluster maintenance on --for 2h; drover cluster maintenance off
+    Maintenance {
+        /// Whether it is to be on
+        #[arg(value_enum)]
+        switch: Switch,
+        /// It ends by itself after this time: 90s, 45m, 2h, 3d; if not given, when it is switched off
+        #[arg(long = "for", value_name = "TIME", value_parser = duration)]
+        lasts: Option<Duration>,
+    },
+}
+
+/// Whether something is on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Switch {
+    /// It is on
+    On,
+    /// It is off
+    Off,
+}
+
+/// A length of time that is at least a second.
+fn duration(text: &str) -> Result<Duration, String> {
+    let read = drover_model::units::duration(text).filter(|time| time.as_secs() > 0);
+    read.ok_or_else(|| "accepted are a whole number and its unit: 90s, 45m, 2h, 3d".to_owned())
+}
+
+#[derive(Debug, Subcommand)]
 pub(crate) enum Config {
     /// Show it
     Show,
@@ -151,7 +189,11 @@ pub(crate) struct ConfigChange {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Fault {
     /// List faults
-    List,
+    List {
+        /// What they are listed by, the least first; if not given, by id
+        #[arg(long, value_name = "KEY", value_parser = PossibleValuesParser::new(FaultKey::WORDS).try_map(|key| key.parse::<FaultKey>()))]
+        sort_key: Option<FaultKey>,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -200,4 +242,27 @@ pub(crate) enum Connection {
         /// Its name; 'local' for this machine's node
         name: String,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn maintenance_is_ordered_for_a_time() {
+        let parsed = |line: &str| match Arguments::try_parse_from(line.split(' ')).ok()?.command {
+            Command::Cluster(Cluster::Maintenance { switch, lasts }) => Some((switch, lasts.map(|l| l.as_secs()))),
+            _ => None,
+        };
+        for (line, order) in [
+            ("drover cluster maintenance on", Some((Switch::On, None))),
+            ("drover cluster maintenance on --for 2h", Some((Switch::On, Some(7200)))),
+            ("drover cluster maintenance off", Some((Switch::Off, None))),
+            ("drover cluster maintenance on --for 2", None),
+            ("drover cluster maintenance on --for 10ms", None),
+            ("drover cluster maintenance", None),
+        ] {
+            assert_eq!(parsed(line), order, "{line}");
+        }
+    }
 }

@@ -1,7 +1,9 @@
 //! The commands for nodes.
 
 use super::{Asking, LogLines, OneNode, Waiting};
+use crate::complete;
 use clap::Subcommand;
+use clap_complete::ArgValueCompleter;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Node {
@@ -84,10 +86,11 @@ pub(crate) enum Node {
     /// node, 5 no answer (or another failure), 6 not authorised. A yes or a no prints nothing, but with --format json the node's state. Whether there is
     /// a primary, and which, 'drover status' shows.
     ///
-    /// Examples: drover node is-primary hv1 && backup; drover node is-primary hv1 --wait
+    /// Examples: drover node is-primary && backup; drover node is-primary hv1 --wait
     IsPrimary {
-        #[command(flatten)]
-        node: OneNode,
+        /// The node's name; if not given, the node that answers
+        #[arg(value_name = "NODE", add = ArgValueCompleter::new(complete::nodes))]
+        node: Option<String>,
         /// Wait until it is, however long that takes
         #[arg(short, long)]
         wait: bool,
@@ -127,7 +130,7 @@ mod tests {
         let named = |line: &str| match parsed(line) {
             Some(Node::Primary { node, wait }) => ("primary", node.node, wait.wait),
             Some(Node::Secondary { node, wait }) => ("secondary", node.node, wait.wait),
-            Some(Node::IsPrimary { node, wait }) => ("is-primary", node.node, wait),
+            Some(Node::IsPrimary { node, wait }) => ("is-primary", node.unwrap_or_default(), wait),
             _ => ("", String::new(), false),
         };
         for command in ["primary", "secondary", "is-primary"] {
@@ -136,7 +139,10 @@ mod tests {
             for wait in ["-w", "--wait"] {
                 assert_eq!(named(&format!("{line} {wait}")), (command, "hv1".to_owned(), true));
             }
+        }
+        for command in ["primary", "secondary"] {
             assert!(parsed(&format!("drover node {command}")).is_none(), "the node must be named");
         }
+        assert_eq!(named("drover node is-primary -w"), ("is-primary", String::new(), true), "the node that answers");
     }
 }

@@ -6,12 +6,13 @@ use crate::{
     output::{Facts, Format, Output},
 };
 use drover_client::Client;
-use drover_model::wire::Config;
+use drover_model::{WallTime, wire::Config};
 
 fn render(config: &Config, output: &Output) -> String {
     let mut facts = Facts::default();
     facts.fact("Cluster", &*config.cluster_name);
-    facts.fact("Maintenance", if config.maintenance { "yes" } else { "no" });
+    let until = config.maintenance_until.map(|until| format!(" until {}", WallTime(until))).unwrap_or_default();
+    facts.fact("Maintenance", if config.maintenance { format!("on{until}") } else { "off".to_owned() });
     facts.fact("Selector", &*config.selector);
     facts.fact(
         "Moves at once",

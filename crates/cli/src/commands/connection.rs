@@ -6,6 +6,7 @@ use crate::{
     failure::Failure,
     output::{Cell, Format, Output, Table},
 };
+use drover_model::wire::Message;
 use serde_json::json;
 use std::io::{self, BufRead, IsTerminal, Write};
 
@@ -13,16 +14,19 @@ pub(crate) fn run(command: args::Connection, output: Output) -> Result<(), Failu
     let file = connection::file()?;
     let mut connections = Connections::load(&file)?;
     match command {
-        args::Connection::List => return list(&connections, output),
+        args::Connection::List => list(&connections, output),
         args::Connection::Add { name, url, token_file } => {
             // A URL that cannot be used is refused now, not at the first command.
             drover_client::Client::new(&url, None).map_err(|e| Failure::usage(e.to_string()))?;
             let token = if token_file.is_some() { None } else { read_token()? };
             connections.all.insert(name.clone(), Connection { url, token, token_file });
             connections.save(&file)?;
-            output.note(&format!(
-                "Added connection {name}; use it with -c {name}, or always with 'drover connection default {name}'."
-            ));
+            done(
+                format!(
+                    "Added connection {name}; use it with -c {name}, or always with 'drover connection default {name}'."
+                ),
+                output,
+            )
         }
         args::Connection::Remove { name } => {
             if connections.all.remove(&name).is_none() {
@@ -30,18 +34,23 @@ pub(crate) fn run(command: args::Connection, output: Output) -> Result<(), Failu
             }
             connections.default = connections.default.filter(|default| *default != name);
             connections.save(&file)?;
-            output.note(&format!("Removed connection {name}."));
+            done(format!("Removed connection {name}."), output)
         }
         args::Connection::Default { name } => {
             if name != LOCAL && !connections.all.contains_key(&name) {
                 return Err(Failure { code: 3, message: format!("there is no connection named {name:?}") });
             }
-            output.note(&format!("Connection {name} is used when none is named."));
+            let message = format!("Connection {name} is used when none is named.");
             connections.default = Some(name).filter(|name| name != LOCAL);
             connections.save(&file)?;
+            done(message, output)
         }
     }
-    Ok(())
+}
+
+fn done(message: String, output: Output) -> Result<(), Failure> {
+    let message = Message { message };
+    output.done(&message.message, &message)
 }
 
 fn read_token() -> Result<Option<String>, Failure> {

@@ -8,13 +8,14 @@ mod token;
 mod vm;
 
 use crate::{
-    args::{Command, Node},
+    args::{self, Command, Node},
     connection::client,
     failure::Failure,
-    output::Output,
+    output::{Format, Output},
 };
 use bytes::Bytes;
 use drover_client::ClientError;
+use drover_model::wire::Log;
 use futures_util::{Stream, StreamExt};
 use std::{
     io::{self, BufRead, IsTerminal, Write},
@@ -29,11 +30,14 @@ pub(crate) async fn run(command: Command, named: Option<&str>, output: Output) -
                 "fish" => "COMPLETE=fish drover | source".to_owned(),
                 shell => format!("source <(COMPLETE={shell} drover)"),
             };
-            output.print(&line)
+            if output.format == Format::Json { output.json(&line) } else { output.print(&line) }
         }
         Command::Connection(command) => connection::run(command, output),
+        Command::Cluster(args::Cluster::Maintenance { switch, lasts }) => {
+            status::maintenance(&client(named)?, switch, lasts, output).await
+        }
         Command::Status => status::run(&client(named)?, output).await,
-        Command::Fault(crate::args::Fault::List) => status::faults(&client(named)?, output).await,
+        Command::Fault(args::Fault::List { sort_key }) => status::faults(&client(named)?, sort_key, output).await,
         Command::Config(command) => config::run(command, &client(named)?, output).await,
         Command::Node(command @ Node::IsPrimary { .. }) => {
             let answer = async { node::run(command, &client(named)?, output).await };
@@ -60,6 +64,21 @@ fn confirm(question: &str, yes: bool) -> Result<(), Failure> {
     match answer.trim().to_ascii_lowercase().as_str() {
         "y" | "yes" => Ok(()),
         _ => Err(Failure::new("Nothing was done.")),
+    }
+}
+
+/// Prints the lines of a log.
+fn print_log(log: &Log, output: Output) -> Result<(), Failure> {
+    if output.format == Format::Json { output.json(log) } else { output.print(&log.data) }
+}
+
+/// Whether a log can be followed in that format: what has no end is no JSON document.
+fn followable(output: Output) -> Result<(), Failure> {
+    match output.format {
+        Format::Json => {
+            Err(Failure::usage("a log that is followed has no end, so it is no JSON document; leave out --format json"))
+        }
+        Format::Pretty | Format::Raw => Ok(()),
     }
 }
 

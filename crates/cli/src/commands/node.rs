@@ -1,6 +1,6 @@
 //! Nodes.
 
-use super::{confirm, print_stream};
+use super::{confirm, followable, print_log, print_stream};
 use crate::{
     args::{self, Waiting},
     failure::Failure,
@@ -114,48 +114,53 @@ pub(crate) async fn run(command: args::Node, client: &Client, output: Output) ->
                 confirm(&question, sure.yes)?;
             }
             let changed = client.set_domain_state(&node.node, "flush", &[("force", force.to_string())]).await?;
-            if wait.wait {
-                return wait::flushed(client, &changed, output).await;
-            }
-            told(&changed, output)
+            told(&if wait.wait { wait::flushed(client, &changed, output).await? } else { changed }, output)
         }
         args::Node::Ready { node, wait: Waiting { wait } } => {
             let changed = client.set_domain_state(&node.node, "ready", &[]).await?;
-            if wait { wait::ready(client, &changed, output).await } else { told(&changed, output) }
+            told(&if wait { wait::ready(client, &changed, output).await? } else { changed }, output)
         }
         args::Node::Primary { node, wait: Waiting { wait: true } } => {
             let earlier = client.node(&node.node).await?.takeover_problem;
             let changed = client.set_coordinator_state(&node.node, "primary").await?;
-            wait::primary(client, &changed, &earlier, output).await
+            told(&wait::primary(client, &changed, &earlier, output).await?, output)
         }
         args::Node::Primary { node, wait: Waiting { wait: false } } => {
             told(&client.set_coordinator_state(&node.node, "primary").await?, output)
         }
         args::Node::Secondary { node, wait: Waiting { wait } } => {
             let changed = client.set_coordinator_state(&node.node, "secondary").await?;
-            if wait { wait::secondary(client, &changed, output).await } else { told(&changed, output) }
+            told(&if wait { wait::secondary(client, &changed, output).await? } else { changed }, output)
         }
-        args::Node::IsPrimary { node, wait } => is_primary(client, &node.node, wait, output).await,
+        args::Node::IsPrimary { node, wait } => is_primary(client, node.as_deref(), wait, output).await,
         args::Node::Remove { node, confirm: sure } => {
             confirm(&format!("Remove node {} from the cluster?", node.node), sure.yes)?;
-            output.note(&client.remove_node(&node.node).await?.message);
-            Ok(())
+            let done = client.remove_node(&node.node).await?;
+            output.done(&done.message, &done)
         }
         args::Node::Log { node, log } if log.follow => {
+            followable(output)?;
             print_stream(client.follow_node_log(&node.node, log.lines).await?).await
         }
-        args::Node::Log { node, log } => output.print(&client.node_log(&node.node, log.lines).await?.data),
+        args::Node::Log { node, log } => print_log(&client.node_log(&node.node, log.lines).await?, output),
     }
 }
 
 /// A no has nothing to say, which tells it from an error (see [`undecided`]).
-async fn is_primary(client: &Client, name: &str, wait: bool, output: Output) -> Result<(), Failure> {
+async fn is_primary(client: &Client, name: Option<&str>, wait: bool, output: Output) -> Result<(), Failure> {
+    let name = match name {
+        Some(name) => name.to_owned(),
+        None => client.root().await?.node,
+    };
+    if name.is_empty() {
+        return Err(Failure::usage("the node that answers is too old to say its name; name the node"));
+    }
     let state = if wait {
         // A script's log is no place for it.
         let quiet = output.quiet || !io::stderr().is_terminal();
-        wait::until_primary(client, name, Output { quiet, ..output }).await?
+        wait::until_primary(client, &name, Output { quiet, ..output }).await?
     } else {
-        client.coordinator_state(name).await?
+        client.coordinator_state(&name).await?
     };
     if output.format == Format::Json {
         match output.json(&state) {
@@ -174,11 +179,7 @@ pub(super) fn undecided(failure: Failure) -> Failure {
 }
 
 fn told(changed: &NodeChanged, output: Output) -> Result<(), Failure> {
-    if output.format == Format::Json {
-        return output.json(changed);
-    }
-    output.note(&changed.message);
-    Ok(())
+    output.done(&changed.message, changed)
 }
 
 /// What is asked before a flush that shuts VMs down.
@@ -241,7 +242,7 @@ mod tests {
         let ask = async |state: Option<&str>| {
             let answer = state.map(|state| ("/node/hv1/coordinator-state", state.to_owned()));
             let client = wait::tests::routes(&Vec::from_iter(answer)).await;
-            is_primary(&client, "hv1", false, output).await.map_err(undecided)
+            is_primary(&client, Some("hv1"), false, output).await.map_err(undecided)
         };
         let state = |state: &str| json!({"name": "hv1", "state": state}).to_string();
         assert_eq!(ask(Some(&state("primary"))).await, Ok(()));
@@ -250,6 +251,17 @@ mod tests {
         }
         assert_eq!(ask(None).await.unwrap_err().code, 3, "there is no such node");
         assert_eq!(ask(Some("something else")).await.unwrap_err().code, 5, "this is no answer");
+    }
+
+    #[tokio::test]
+    async fn a_node_that_is_not_named_is_the_one_that_answers() {
+        let output = Output { format: Format::Pretty, coloured: false, quiet: true };
+        let (primary, root) = (json!({"name": "hv2", "state": "primary"}), json!({"message": "", "node": "hv2"}));
+        let state = ("/node/hv2/coordinator-state", primary.to_string());
+        let client = wait::tests::routes(&[("/", root.to_string()), state.clone()]).await;
+        assert_eq!(is_primary(&client, None, false, output).await, Ok(()));
+        let old = wait::tests::routes(&[("/", json!({"message": ""}).to_string()), state]).await;
+        assert_eq!(is_primary(&old, None, false, output).await.map_err(undecided).unwrap_err().code, 2);
     }
 
     #[test]

@@ -1,12 +1,16 @@
 //! The cluster as a whole.
 
 use crate::{
+    args::Switch,
     failure::Failure,
     output::{Cell, Facts, Format, Output, Table, Tone},
 };
 use drover_client::Client;
-use drover_model::wire::Status;
-use std::collections::BTreeMap;
+use drover_model::{
+    WallTime,
+    wire::{FaultKey, Status},
+};
+use std::{collections::BTreeMap, time::Duration};
 
 fn counts(counts: &BTreeMap<String, usize>) -> String {
     let total = counts.get("total").copied().unwrap_or(0);
@@ -25,6 +29,10 @@ fn render(status: &Status, output: &Output) -> String {
     let mut facts = Facts::default();
     facts.fact("Cluster", &*status.cluster_name);
     facts.toned("Health", format!("{health} %"), tone);
+    if status.maintenance == "true" {
+        let until = status.maintenance_until.map(|until| format!(" until {}", WallTime(until))).unwrap_or_default();
+        facts.toned("Maintenance", format!("on{until}"), Tone::Busy);
+    }
     facts.fact("Primary", if status.primary_node.is_empty() { "none" } else { &*status.primary_node });
     facts.fact("Upstream address", &*status.upstream_ip);
     facts.fact("Nodes", counts(&status.nodes));
@@ -57,8 +65,22 @@ pub(crate) async fn run(client: &Client, output: Output) -> Result<(), Failure> 
     }
 }
 
-pub(crate) async fn faults(client: &Client, output: Output) -> Result<(), Failure> {
-    let faults = client.faults().await?;
+pub(crate) async fn maintenance(
+    client: &Client,
+    switch: Switch,
+    lasts: Option<Duration>,
+    output: Output,
+) -> Result<(), Failure> {
+    let on = switch == Switch::On;
+    if !on && lasts.is_some() {
+        return Err(Failure::usage("--for goes with 'on' only"));
+    }
+    let done = client.set_maintenance(on, lasts).await?;
+    output.done(&done.message, &done)
+}
+
+pub(crate) async fn faults(client: &Client, by: Option<FaultKey>, output: Output) -> Result<(), Failure> {
+    let faults = client.faults(by).await?;
     let table = |faults: &[drover_model::wire::FaultInfo]| {
         let mut table = Table::new(&["ID", "STATUS", "COSTS", "MESSAGE"]);
         for fault in faults {
@@ -91,5 +113,16 @@ mod tests {
         assert!(text.contains("\nPrimary:          hv2\nUpstream address: 192.0.2.7/24\n"), "{text}");
         let text = shown("", "");
         assert!(text.contains("\nPrimary: none\n") && !text.contains("address"), "{text}");
+    }
+    #[test]
+    fn maintenance_is_shown_while_it_is_on() {
+        let output = Output { format: Format::Pretty, coloured: false, quiet: false };
+        let shown = |on: bool, until: Option<u64>| {
+            let status = Status { maintenance: on.to_string(), maintenance_until: until, ..Status::default() };
+            render(&status, &output)
+        };
+        assert!(!shown(false, None).contains("Maintenance"));
+        assert!(shown(true, None).contains("\nMaintenance: on\n"));
+        assert!(shown(true, Some(0)).contains("\nMaintenance: on until 1970-01-01 00:00:00 UTC\n"));
     }
 }

@@ -33,8 +33,8 @@ pub(crate) async fn run(command: args::Token, client: &Client, output: Output) -
         }
         args::Token::Revoke { name, confirm: sure } => {
             confirm(&format!("Whoever uses token {name} will be refused. Revoke it?"), sure.yes)?;
-            output.note(&client.delete_token(&name).await?.message);
-            Ok(())
+            let done = client.delete_token(&name).await?;
+            output.done(&done.message, &done)
         }
     }
 }

@@ -15,7 +15,7 @@ pub(crate) use progress::figures as migration_figures;
 
 use crate::{failure::Failure, output::Output};
 use drover_client::{Client, ClientError};
-use drover_model::wire::Vm;
+use drover_model::wire::{Changed, Vm};
 use futures_util::{Stream, StreamExt};
 use progress::{Line, Progress};
 use std::{future::Future, ops::ControlFlow, pin::pin, time::Duration};
@@ -24,21 +24,17 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 /// For how long the cluster may give no answer before the wait is given up.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Waits until a VM is settled, from the given version of its record on. Fails when it ends in state `fail`.
-pub(crate) async fn settled(
-    client: &Client,
-    name: &str,
-    uuid: &str,
-    version: i64,
-    output: Output,
-) -> Result<(), Failure> {
+/// Waits until a VM is settled, from the version of its record on that an order made, and gives the order as it came out. Fails when it ends in
+/// state `fail`.
+pub(crate) async fn settled(client: &Client, order: &Changed, output: Output) -> Result<Changed, Failure> {
+    let Changed { name, uuid, version, .. } = order;
     let mut progress = Progress::new(name, output);
     let vm = follow(
         &mut progress,
         || client.watch_vm(uuid),
         |vm: &Vm<'static>| {
             // A node whose view lags behind tells old news first.
-            if vm.version < version {
+            if vm.version < *version {
                 ControlFlow::Continue(None)
             } else if vm.is_settled() {
                 ControlFlow::Break(vm.clone())
@@ -48,15 +44,15 @@ pub(crate) async fn settled(
         },
     );
     let vm = vm.await?;
-    match vm {
-        None => output.note(&format!("{name} is gone.")),
+    let message = match &vm {
+        None => format!("{name} is gone."),
         Some(vm) if vm.state == "fail" => return Err(Failure::new(format!("{name} failed: {}", vm.failed_reason))),
         Some(vm) => {
             let now = if vm.state == "start" { format!("running on {}", vm.claim.node) } else { "off".to_owned() };
-            output.note(&format!("{name} is {now} ({:.1} s).", progress.seconds()));
+            format!("{name} is {now} ({:.1} s).", progress.seconds())
         }
-    }
-    Ok(())
+    };
+    Ok(Changed { message, version: vm.map_or(*version, |vm| vm.version), ..order.clone() })
 }
 
 /// What a VM is doing, in one line.
@@ -143,10 +139,7 @@ pub(crate) mod tests {
         extract::State,
         http::{StatusCode, Uri},
     };
-    use drover_model::{
-        ClusterView,
-        wire::{Changed, Node},
-    };
+    use drover_model::{ClusterView, wire::Node};
     use serde_json::{Value, json};
     use std::{
         collections::{BTreeMap, VecDeque},
@@ -231,19 +224,20 @@ pub(crate) mod tests {
     }
 
     /// The VM was ordered to hv2 as of version 5, after one move that failed.
-    async fn move_to_hv2(streams: Vec<Vec<String>>) -> Result<(), Failure> {
+    async fn move_to_hv2(streams: Vec<Vec<String>>) -> Result<i64, Failure> {
         let (message, name, uuid) = (String::new(), "web".to_owned(), UUID.to_owned());
         let order = Changed { message, name, uuid, version: 5, to: Some("hv2".to_owned()), diff: None };
-        moved(&server(streams).await, &order, "hv2", 1, QUIET).await
+        let before: Vm<'static> = serde_json::from_str(&started(4, "hv1", 1)).unwrap();
+        moved(&server(streams).await, &before, &order, "hv2", QUIET).await.map(|done| done.version)
     }
 
     #[tokio::test]
     async fn a_move_is_waited_for_until_the_vm_is_there() {
         let whole = vec![vec![started(4, "hv1", 1), on_its_way(5, 1), started(6, "hv2", 0)]];
-        assert_eq!(move_to_hv2(whole).await, Ok(()));
+        assert_eq!(move_to_hv2(whole).await, Ok(6), "the version that it ended with");
         // The daemon that is asked goes away in the middle of it.
         let broken = vec![vec![on_its_way(5, 1)], vec![started(6, "hv2", 0)]];
-        assert_eq!(move_to_hv2(broken).await, Ok(()));
+        assert_eq!(move_to_hv2(broken).await, Ok(6));
     }
 
     #[tokio::test]

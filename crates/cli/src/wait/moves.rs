@@ -3,32 +3,30 @@
 use super::{Progress, follow, line};
 use crate::{failure::Failure, output::Output};
 use drover_client::Client;
-use drover_model::wire::{Changed, MoveOutcome, Vm};
+use drover_model::wire::{Changed, MoveOrder, MoveOutcome, Vm};
 use std::{ops::ControlFlow, time::Duration};
 use tokio::time::Instant;
 
 /// How long a node may take to say why a move ended, after it did.
 const SAY_WHY: Duration = Duration::from_secs(5);
 
-/// Waits until a VM has come to the node that an order sent it to. `failures`: how often in a row its moves had failed before that order.
+/// Waits until a VM has come to the node that an order sent it to, and gives the order as it came out. `before`: the VM before that order.
 pub(crate) async fn moved(
     client: &Client,
+    before: &Vm<'_>,
     order: &Changed,
     to: &str,
-    failures: u32,
     output: Output,
-) -> Result<(), Failure> {
+) -> Result<Changed, Failure> {
     let name = &order.name;
     let mut progress = Progress::new(name, output);
+    let ordered = MoveOrder::new(before, to, order.version);
     let mut ended: Option<Instant> = None;
     let outcome = follow(
         &mut progress,
         || client.watch_vm(&order.uuid),
         |vm: &Vm<'static>| {
-            if vm.version < order.version {
-                return ControlFlow::Continue(None);
-            }
-            let outcome = vm.outcome_of_move(to, failures);
+            let Some(outcome) = ordered.outcome(vm) else { return ControlFlow::Continue(None) };
             let done = match outcome {
                 MoveOutcome::UnderWay => {
                     ended = None;
@@ -37,19 +35,23 @@ pub(crate) async fn moved(
                 MoveOutcome::Ended => ended.get_or_insert_with(Instant::now).elapsed() >= SAY_WHY,
                 MoveOutcome::Arrived | MoveOutcome::Failed(_) => true,
             };
-            if done { ControlFlow::Break((outcome, vm.whereabouts())) } else { ControlFlow::Continue(Some(line(vm))) }
+            if done {
+                ControlFlow::Break((outcome, vm.whereabouts(), vm.version))
+            } else {
+                ControlFlow::Continue(Some(line(vm)))
+            }
         },
     );
     let outcome = outcome.await?;
     match outcome {
-        Some((MoveOutcome::Arrived, _)) => {
-            output.note(&format!("{name} is running on {to} ({:.1} s).", progress.seconds()));
-            Ok(())
+        Some((MoveOutcome::Arrived, _, version)) => {
+            let message = format!("{name} is running on {to} ({:.1} s).", progress.seconds());
+            Ok(Changed { message, version, ..order.clone() })
         }
-        Some((MoveOutcome::Failed(why), now)) => {
+        Some((MoveOutcome::Failed(why), now, _)) => {
             Err(Failure::new(format!("{name} was not brought to {to}: {why}\nNow {now}.")))
         }
-        Some((MoveOutcome::Ended | MoveOutcome::UnderWay, now)) => Err(Failure {
+        Some((MoveOutcome::Ended | MoveOutcome::UnderWay, now, _)) => Err(Failure {
             code: 4,
             message: format!("{name} was not brought to {to}: somebody else wants something else of it\nNow {now}."),
         }),

@@ -31,6 +31,8 @@ struct Wait {
     doing: &'static str,
     aim: &'static str,
     version: i64,
+    /// The version that was seen last.
+    seen: i64,
     /// The VMs that nothing can be done about, as the node said last.
     blocked: Vec<Blocked>,
     away: Option<Instant>,
@@ -40,7 +42,7 @@ struct Wait {
 
 impl Wait {
     fn new(doing: &'static str, aim: &'static str, version: i64) -> Wait {
-        Wait { doing, aim, version, blocked: Vec::new(), away: None, first: None }
+        Wait { doing, aim, version, seen: version, blocked: Vec::new(), away: None, first: None }
     }
 
     /// How long it may take still, from the pace so far; empty: nothing has moved yet.
@@ -59,6 +61,7 @@ impl Wait {
         if node.version < self.version {
             return ControlFlow::Continue(None);
         }
+        self.seen = node.version;
         if state == self.aim {
             return ControlFlow::Break(Outcome::Done);
         }
@@ -89,15 +92,15 @@ impl Wait {
     }
 }
 
-/// Waits until a node is flushed, as an order asked for.
-pub(crate) async fn flushed(client: &Client, order: &NodeChanged, output: Output) -> Result<(), Failure> {
+/// Waits until a node is flushed, as an order asked for, and gives the order as it came out.
+pub(crate) async fn flushed(client: &Client, order: &NodeChanged, output: Output) -> Result<NodeChanged, Failure> {
     let (name, version) = (&order.name, order.version);
     let mut wait = Wait::new("flush", "flushed", version);
     let mut progress = Progress::new(name, output);
     loop {
         let outcome = wait.done(client, name, &mut progress).await?;
         if outcome != Outcome::Stuck {
-            return told(name, &outcome, &wait, &progress, output);
+            return told(name, &outcome, &wait, &progress);
         }
         // What the node said may be a moment old; its plan is made now.
         let plan = client.flush_plan(name).await?;
@@ -109,24 +112,25 @@ pub(crate) async fn flushed(client: &Client, order: &NodeChanged, output: Output
     }
 }
 
-/// Waits until a node is ready, as an order asked for.
-pub(crate) async fn ready(client: &Client, order: &NodeChanged, output: Output) -> Result<(), Failure> {
+/// Waits until a node is ready, as an order asked for, and gives the order as it came out.
+pub(crate) async fn ready(client: &Client, order: &NodeChanged, output: Output) -> Result<NodeChanged, Failure> {
     let (name, version) = (&order.name, order.version);
     let mut wait = Wait::new("unflush", "ready", version);
     let mut progress = Progress::new(name, output);
     let outcome = wait.done(client, name, &mut progress).await?;
-    told(name, &outcome, &wait, &progress, output)?;
+    let done = told(name, &outcome, &wait, &progress)?;
     for Blocked { vm, reason } in &wait.blocked {
         output.note(&format!("{vm} does not come home: {reason}"));
     }
-    Ok(())
+    Ok(done)
 }
 
-fn told(name: &str, outcome: &Outcome, wait: &Wait, progress: &Progress, output: Output) -> Result<(), Failure> {
+fn told(name: &str, outcome: &Outcome, wait: &Wait, progress: &Progress) -> Result<NodeChanged, Failure> {
     let message = match outcome {
         Outcome::Done => {
-            output.note(&format!("{name} is {} ({:.1} s).", wait.aim, progress.seconds()));
-            return Ok(());
+            let message = format!("{name} is {} ({:.1} s).", wait.aim, progress.seconds());
+            let (name, state) = (name.to_owned(), wait.aim.to_owned());
+            return Ok(NodeChanged { message, name, state, version: wait.seen });
         }
         Outcome::Stuck => stuck(name, &wait.blocked),
         Outcome::Overtaken(state) => {

@@ -97,7 +97,7 @@ pub(crate) async fn primary(
     order: &NodeChanged,
     earlier: &str,
     output: Output,
-) -> Result<(), Failure> {
+) -> Result<NodeChanged, Failure> {
     let name = &order.name;
     let mut progress = Progress::new(name, output);
     let outcome = match order.state.as_str() {
@@ -105,27 +105,29 @@ pub(crate) async fn primary(
         _ => Handoff::new(true, earlier).done(client, name, &mut progress).await?,
     };
     match outcome {
-        Outcome::Done => output.note(&format!("{name} is the primary ({:.1} s).", progress.seconds())),
+        Outcome::Done => {
+            let message = format!("{name} is the primary ({:.1} s).", progress.seconds());
+            Ok(NodeChanged { message, state: "primary".to_owned(), ..order.clone() })
+        }
         Outcome::Failed(why) => {
             let now = now(client).await;
-            return Err(Failure::new(format!("{name} did not become the primary: {why}\n{now}")));
+            Err(Failure::new(format!("{name} did not become the primary: {why}\n{now}")))
         }
         Outcome::Idle(state) => {
             let now = now(client).await;
-            return Err(Failure {
+            Err(Failure {
                 code: 4,
                 message: format!(
                     "{name} did not become the primary: it is in state {state}, and somebody gave another order meanwhile.\n{now}"
                 ),
-            });
+            })
         }
-        Outcome::Late(state) => return Err(late(name, "the primary", &state)),
+        Outcome::Late(state) => Err(late(name, "the primary", &state)),
     }
-    Ok(())
 }
 
 /// Waits until a node is not the primary any more, as an order asked for.
-pub(crate) async fn secondary(client: &Client, order: &NodeChanged, output: Output) -> Result<(), Failure> {
+pub(crate) async fn secondary(client: &Client, order: &NodeChanged, output: Output) -> Result<NodeChanged, Failure> {
     let name = &order.name;
     let mut progress = Progress::new(name, output);
     let mut handoff = Handoff::new(false, "");
@@ -153,8 +155,9 @@ pub(crate) async fn secondary(client: &Client, order: &NodeChanged, output: Outp
         sleep(Duration::from_secs(1)).await;
     }
     let now = now(client).await;
-    output.note(&format!("{name} is secondary ({:.1} s). {now}", progress.seconds()));
-    Ok(())
+    let message = format!("{name} is secondary ({:.1} s). {now}", progress.seconds());
+    let state = if order.state == "client" { "client" } else { "secondary" }.to_owned();
+    Ok(NodeChanged { message, state, ..order.clone() })
 }
 
 /// Waits until a node is the primary, however it comes to that.
@@ -280,8 +283,8 @@ mod tests {
         assert_eq!(failed.message, "hv1 did not become the primary: no link\nThe primary is hv2.");
         assert_eq!(failed.code, 1);
         let client = routes(&[("/node/hv1/watch", lines(&[role("takeover", ""), role("primary", "")]))]).await;
-        assert_eq!(primary(&client, &order("takeover"), "", QUIET).await, Ok(()));
-        assert_eq!(primary(&routes(&[]).await, &order("primary"), "", QUIET).await, Ok(()), "it was already");
+        assert_eq!(primary(&client, &order("takeover"), "", QUIET).await.unwrap().state, "primary");
+        assert!(primary(&routes(&[]).await, &order("primary"), "", QUIET).await.is_ok(), "it was already");
         assert_eq!(primary(&routes(&[]).await, &order("takeover"), "", QUIET).await.unwrap_err().code, 3);
     }
 
@@ -294,7 +297,7 @@ mod tests {
         let client = routes(&[("/node/hv1/watch", watched), ("/node", nodes)]).await;
         let failed = secondary(&client, &order("primary"), QUIET).await.unwrap_err();
         assert_eq!(failed.message, "hv1 is the primary still: hv2 did not take over: no link");
-        assert_eq!(secondary(&client, &order("secondary"), QUIET).await, Ok(()), "it was already");
+        assert!(secondary(&client, &order("secondary"), QUIET).await.is_ok(), "it was already");
     }
 
     #[tokio::test]

@@ -3,19 +3,21 @@
 //! Everything here is made from the view by pure functions. Sizes are MiB here and nowhere deeper. Fields of things that
 //! this cluster does not have are present and empty, as clients expect them.
 
+mod fault;
 mod meta;
 mod moves;
 mod node;
 mod status;
 mod vm;
 
+pub use fault::{FaultInfo, FaultKey};
 pub use meta::{Meta, Tag, Tags};
-pub use moves::{Explained, Fate, Judged, Migration, MoveOutcome};
+pub use moves::{Explained, Fate, Judged, Migration, MoveOrder, MoveOutcome};
 pub use node::{Blocked, Drain, Memory, Node, NodeChanged, NodeNumbers, Vcpu};
 pub use status::{Health, HealthMessage, Resource, Resources, Status};
 pub use vm::{Vm, VmClaim, VmNode};
 
-use crate::{ClusterConfig, Fault, Token, TokenRole, name::TokenName};
+use crate::{ClusterConfig, Token, TokenRole, WallTime, name::TokenName};
 use serde::{Deserialize, Serialize};
 
 /// The version of Drover, as answers give it.
@@ -27,6 +29,17 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 pub struct Message {
     /// For people.
     pub message: String,
+}
+
+/// What answers: the API's version, and the node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Root {
+    /// For people.
+    pub message: String,
+    /// The name of the node that answers. Older daemons do not say it.
+    #[serde(default)]
+    pub node: String,
 }
 
 /// Why a request was refused.
@@ -66,6 +79,19 @@ pub struct Changed {
     pub diff: Option<String>,
 }
 
+/// The answer to an order that switches maintenance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Maintenance {
+    /// For people.
+    pub message: String,
+    /// Whether the cluster is in maintenance now.
+    pub maintenance: bool,
+    /// When maintenance ends by itself: milliseconds since 1970, UTC. Not there: it is off, or has no end of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub maintenance_until: Option<u64>,
+}
+
 /// Lines of a log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -86,14 +112,30 @@ pub struct StateOf {
     pub state: String,
 }
 
+/// The primary coordinator.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct PrimaryNode {
+    /// Its name, under the name that scripts and load balancers know.
+    #[serde(default)]
+    pub primary_node: String,
+    /// Its name.
+    pub name: String,
+    /// `primary`.
+    pub state: String,
+}
+
 /// What holds for the whole cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Config {
     /// The cluster's name.
     pub cluster_name: String,
-    /// Whether it is in maintenance.
+    /// Whether it is in maintenance now.
     pub maintenance: bool,
+    /// When maintenance ends by itself: milliseconds since 1970, UTC. Not there: it is off, or has no end of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub maintenance_until: Option<u64>,
     /// How the node of a VM is chosen that has no selector of its own.
     pub selector: String,
     /// How many VMs move away from one node at once, at most.
@@ -108,11 +150,14 @@ pub struct Config {
     pub migration_deadline: u32,
 }
 
-impl From<&ClusterConfig> for Config {
-    fn from(config: &ClusterConfig) -> Config {
+impl Config {
+    /// The configuration, as it is now.
+    pub fn of(config: &ClusterConfig, now: WallTime) -> Config {
+        let maintenance = config.is_in_maintenance(now);
         Config {
             cluster_name: config.cluster_name.clone(),
-            maintenance: config.maintenance,
+            maintenance,
+            maintenance_until: config.maintenance_until.filter(|_| maintenance).map(|until| until.0),
             selector: config.selector.word().to_owned(),
             moves_per_source: config.limits.per_source,
             moves_per_target: config.limits.per_target,
@@ -156,38 +201,4 @@ pub struct NewToken {
     pub name: TokenName,
     /// The token itself.
     pub token: String,
-}
-
-/// A fault.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-pub struct FaultInfo {
-    /// Names the cause.
-    pub id: String,
-    /// When it was first seen: milliseconds since 1970, UTC.
-    pub first_reported: u64,
-    /// When it was last seen.
-    pub last_reported: u64,
-    /// When somebody acknowledged it; 0: nobody did.
-    pub acknowledged_at: u64,
-    /// `new` or `ack`.
-    pub status: String,
-    /// How much of the cluster's health it costs, in percent.
-    pub health_delta: u8,
-    /// What is wrong and what to do.
-    pub message: String,
-}
-
-impl From<&Fault> for FaultInfo {
-    fn from(fault: &Fault) -> FaultInfo {
-        FaultInfo {
-            id: fault.id.clone(),
-            first_reported: fault.first_reported.0,
-            last_reported: fault.last_reported.0,
-            acknowledged_at: fault.acknowledged_at.map_or(0, |t| t.0),
-            status: if fault.acknowledged_at.is_some() { "ack" } else { "new" }.to_owned(),
-            health_delta: fault.health_delta,
-            message: fault.message.clone(),
-        }
-    }
 }

@@ -64,25 +64,45 @@ pub enum MoveOutcome {
     Ended,
 }
 
-impl Vm<'_> {
-    /// How a move to a node came out. `failures`: the VM's [`Vm::move_failures`] when it was ordered. To be asked of the version that the
-    /// order made, or later ones.
-    pub fn outcome_of_move(&self, to: &str, failures: u32) -> MoveOutcome {
-        match (self.state.as_str(), &self.migration) {
-            ("migrate" | "migrate-live" | "unmigrate", Some(migration)) if migration.to == to => MoveOutcome::UnderWay,
-            ("start", _) if self.node == to && self.is_settled() => MoveOutcome::Arrived,
-            ("start", _) if self.node == to => MoveOutcome::UnderWay,
-            // Stopped on its way, and not yet known to have come back.
-            ("start", Some(migration)) if migration.to == to => MoveOutcome::UnderWay,
-            ("start", _) if self.move_failures > failures => {
-                let why = self.move_failed.strip_prefix(&format!("to {to}: ")).unwrap_or(&self.move_failed);
-                MoveOutcome::Failed(why.to_owned())
-            }
-            ("fail", _) => MoveOutcome::Failed(self.failed_reason.clone()),
-            _ => MoveOutcome::Ended,
-        }
+/// A move as it was ordered, for whoever waits for it and has to tell its outcome from what was before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MoveOrder {
+    to: String,
+    /// The version of the VM's record that the order made.
+    version: i64,
+    /// How often in a row it had been told before that a move failed.
+    failures: u32,
+}
+
+impl MoveOrder {
+    /// An order that made this version of the record of a VM, which was so before it.
+    pub fn new(before: &Vm<'_>, to: &str, version: i64) -> MoveOrder {
+        MoveOrder { to: to.to_owned(), version, failures: before.move_failures }
     }
 
+    /// How it came out, by how the VM is now; `None`: what is shown is older than the order.
+    pub fn outcome(&self, now: &Vm<'_>) -> Option<MoveOutcome> {
+        let to = self.to.as_str();
+        if now.version < self.version {
+            return None;
+        }
+        Some(match (now.state.as_str(), &now.migration) {
+            ("migrate" | "migrate-live" | "unmigrate", Some(migration)) if migration.to == to => MoveOutcome::UnderWay,
+            ("start", _) if now.node == to && now.is_settled() => MoveOutcome::Arrived,
+            ("start", _) if now.node == to => MoveOutcome::UnderWay,
+            // Stopped on its way, and not yet known to have come back.
+            ("start", Some(migration)) if migration.to == to => MoveOutcome::UnderWay,
+            ("start", _) if now.move_failures > self.failures => {
+                let why = now.move_failed.strip_prefix(&format!("to {to}: ")).unwrap_or(&now.move_failed);
+                MoveOutcome::Failed(why.to_owned())
+            }
+            ("fail", _) => MoveOutcome::Failed(now.failed_reason.clone()),
+            _ => MoveOutcome::Ended,
+        })
+    }
+}
+
+impl Vm<'_> {
     /// Where it is and what it does there, for the end of a sentence.
     pub fn whereabouts(&self) -> String {
         let node = [&self.claim.node, &self.node].into_iter().find(|node| !node.is_empty());
@@ -198,7 +218,7 @@ mod tests {
         put(&format!("/vms/{uuid}"), vm);
         put(&format!("/vms/{uuid}/claim"), json!(claim));
         let failure =
-            (failures > 0).then(|| json!({"to": "b", "reason": "no room", "count": failures, "told": failures}));
+            (failures > 0).then(|| json!({"to": "b", "reason": "no room", "count": failures / 2, "told": failures}));
         let status = json!({"schema": 1, "node": on, "epoch": 1, "run": run, "since": 0, "move_failure": failure});
         put(&format!("/vms/{uuid}/status"), status);
         assert!(view.broken.is_empty(), "{:?}", view.broken);
@@ -212,7 +232,9 @@ mod tests {
         let order = |to: &str| VmState::Migrate { to: name(to), kind: MoveKind::Migrate, how: How::Live };
         let (start, free) = (VmState::Start, Claim::never());
         let failed = VmState::Fail { reason: "no disk".to_owned() };
-        // One move had failed before this one.
+        // One move had failed before this one, or could not even be tried.
+        let (view, vm) = cluster(&VmState::Start, "a", &held("a"), RUNS, 1);
+        let ordered = |version| MoveOrder::new(&Vm::of(&view, &vm), "b", version);
         for (what, state, on, claim, run, failures, outcome) in [
             ("ordered", order("b"), "a", held("a"), RUNS, 1, UnderWay),
             ("being sent", order("b"), "a", sending("a"), RUNS, 1, UnderWay),
@@ -226,8 +248,10 @@ mod tests {
             ("off by its own wish", VmState::Stop, "a", free, None, 1, Ended),
         ] {
             let (view, vm) = cluster(&state, on, &claim, run, failures);
-            assert_eq!(Vm::of(&view, &vm).outcome_of_move("b", 1), outcome, "{what}");
+            assert_eq!(ordered(1).outcome(&Vm::of(&view, &vm)), Some(outcome), "{what}");
         }
+        let (view, vm) = cluster(&VmState::Start, "b", &held("b"), RUNS, 0);
+        assert_eq!(ordered(2).outcome(&Vm::of(&view, &vm)), None, "that was before the order");
     }
 
     #[test]

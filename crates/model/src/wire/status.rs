@@ -67,8 +67,11 @@ pub struct Status {
     pub cluster_health: Health,
     /// How well each node is.
     pub node_health: BTreeMap<String, Health>,
-    /// Whether it is in maintenance: `true` or `false`, as text.
+    /// Whether it is in maintenance now: `true` or `false`, as text.
     pub maintenance: String,
+    /// When maintenance ends by itself: milliseconds since 1970, UTC. Not there: it is off, or has no end of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub maintenance_until: Option<u64>,
     /// The primary coordinator; empty: none.
     pub primary_node: String,
     /// Drover's version on the answering node, under the name that clients know.

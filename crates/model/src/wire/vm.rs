@@ -83,7 +83,8 @@ pub struct Vm<'a> {
     pub devices: Cow<'a, Devices>,
     /// Its VNC display.
     pub vnc: BTreeMap<String, String>,
-    /// The domain XML.
+    /// The domain XML; not there in a list that was asked for without.
+    #[serde(default, skip_serializing_if = "str::is_empty")]
     pub xml: Cow<'a, str>,
 
     /// The higher, the sooner it is moved or started.

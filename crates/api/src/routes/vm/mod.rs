@@ -16,7 +16,7 @@ use drover_model::{
 };
 use drover_plan::admit::Command;
 use similar::TextDiff;
-use std::{sync::Arc, time::Duration};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 use tokio::time::timeout;
 use uuid::Uuid;
 
@@ -39,7 +39,12 @@ pub(crate) async fn list(call: Call) -> Answer {
     let negate = call.args.flag("negate");
     // By name: the order that people read in.
     let all = view.names.values().filter_map(|uuid| view.vms.get(uuid));
-    let vms: Vec<Vm<'_>> = all.filter(|vm| wanted(vm) != negate).map(|vm| Vm::of(&view, vm)).collect();
+    let with_xml = call.args.given_flag("xml").unwrap_or(true);
+    let shown = |vm| {
+        let vm = Vm::of(&view, vm);
+        if with_xml { vm } else { Vm { xml: Cow::Borrowed(""), ..vm } }
+    };
+    let vms: Vec<Vm<'_>> = all.filter(|vm| wanted(vm) != negate).map(|vm| shown(vm)).collect();
     answer::json(&vms)
 }
 

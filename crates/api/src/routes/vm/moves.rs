@@ -8,9 +8,9 @@ use crate::{
 use axum::http::StatusCode;
 use drover_agent::Change;
 use drover_model::{
-    MoveKind, VmState, VmView,
+    MoveKind, VmState,
     vm::SHUTDOWN_TIMEOUT_S,
-    wire::{Changed, Explained, Judged, MoveOutcome, Vm, VmNode},
+    wire::{Changed, Explained, Judged, MoveOrder, MoveOutcome, Vm, VmNode},
 };
 use drover_plan::{
     admit::Command,
@@ -40,15 +40,16 @@ pub(crate) async fn relocate(call: Call) -> Answer {
     let to = call.args.parsed("node")?;
     let request = Request { kind, to, force: call.args.flag("force"), live_only: call.args.flag("force_live") };
     let vm = subject(&call).await?;
-    let failures = failures(&vm);
+    let before = call.state.node.view();
+    let before = Vm::of(&before, &vm);
     let change = call.state.node.commands().relocate(vm.record.value.uuid, &request).await?;
     let (name, state) = (&change.record.name, &change.record.state);
     match (state.destination(), &change.record.node, state) {
-        (Some(to), ..) if call.args.flag("wait") => arrival(&call, &change, to.as_str(), failures).await,
+        (Some(to), ..) if call.args.flag("wait") => arrival(&call, &change, &before, to.as_str()).await,
         (Some(to), ..) => changed(format!("VM {name} goes to {to}."), &change),
         // It waits to be started, and is started there.
         (None, Some(to), VmState::Start) if call.args.flag("wait") => {
-            arrival(&call, &change, to.as_str(), failures).await
+            arrival(&call, &change, &before, to.as_str()).await
         }
         (None, node, _) => {
             let node = node.as_ref().map(ToString::to_string).unwrap_or_default();
@@ -64,17 +65,13 @@ fn without_node(call: &Call, accepted: &str) -> Result<(), ApiError> {
     }
 }
 
-fn failures(vm: &VmView) -> u32 {
-    vm.status.as_ref().and_then(|status| status.move_failure.as_ref()).map_or(0, |failure| failure.count)
-}
-
 /// Waits until a VM has arrived, and tells otherwise why it did not, and where it is.
-async fn arrival(call: &Call, change: &Change, to: &str, failures: u32) -> Answer {
+async fn arrival(call: &Call, change: &Change, before: &Vm<'_>, to: &str) -> Answer {
     let (uuid, name) = (change.record.uuid, &change.record.name);
     let deadline = call.state.node.view().config.migration_deadline_s;
     let patience = Duration::from_secs(u64::from(deadline) + u64::from(SHUTDOWN_TIMEOUT_S)) + PATIENCE;
-    let ended =
-        |vm: &Vm<'_>| Some(vm.outcome_of_move(to, failures)).filter(|outcome| *outcome != MoveOutcome::UnderWay);
+    let order = MoveOrder::new(before, to, change.version.0);
+    let ended = |vm: &Vm<'_>| order.outcome(vm).filter(|outcome| *outcome != MoveOutcome::UnderWay);
     let (mut outcome, mut vm) = until(call, uuid, change.version, patience, ended).await?;
     if outcome == Some(MoveOutcome::Ended) {
         let told = |vm: &Vm<'_>| ended(vm).filter(|outcome| *outcome != MoveOutcome::Ended);

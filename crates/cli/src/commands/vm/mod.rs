@@ -4,7 +4,7 @@ mod info;
 mod meta;
 mod moves;
 
-use super::{confirm, print_stream};
+use super::{confirm, followable, print_log, print_stream};
 use crate::{
     args::{self, Waiting},
     failure::Failure,
@@ -13,6 +13,7 @@ use crate::{
 };
 use drover_client::{Client, ClientError};
 use drover_model::wire::{Changed, Vm};
+use serde_json::json;
 use std::{
     env,
     io::{self, Read, Write},
@@ -33,13 +34,10 @@ fn read(file: &Path) -> Result<String, Failure> {
 /// Says what was done, and waits for it if asked to.
 async fn done(client: &Client, changed: &Changed, wait: &Waiting, output: Output) -> Result<(), Failure> {
     if wait.wait {
-        return wait::settled(client, &changed.name, &changed.uuid, changed.version, output).await;
+        let settled = wait::settled(client, changed, output).await?;
+        return output.done(&settled.message, &settled);
     }
-    if output.format == Format::Json {
-        return output.json(changed);
-    }
-    output.note(&changed.message);
-    Ok(())
+    output.done(&changed.message, changed)
 }
 
 /// A VM that is not there: the names that are near.
@@ -90,7 +88,13 @@ pub(crate) async fn run(command: args::Vm, client: &Client, output: Output) -> R
                 Format::Pretty => output.print(&info::render(&vm, &output)),
             }
         }
-        args::Vm::Dump(one) => output.print(&client.vm(&one.vm).await?.xml),
+        args::Vm::Dump(one) => {
+            let Vm { name, xml, .. } = client.vm(&one.vm).await?;
+            match output.format {
+                Format::Json => output.json(&json!({"name": name, "xml": xml})),
+                Format::Pretty | Format::Raw => output.print(&xml),
+            }
+        }
         args::Vm::Define { file, node, meta, start, wait } => {
             let mut params = meta::params(&meta);
             params.extend(node.map(|node| ("node", node)));
@@ -146,8 +150,11 @@ pub(crate) async fn run(command: args::Vm, client: &Client, output: Output) -> R
             confirm(&format!("Delete VM {} and its disks? If it runs, its power is cut.", vm.vm), sure.yes)?;
             delete(client, &vm.vm, true, output).await
         }
-        args::Vm::Log { vm, log } if log.follow => print_stream(client.follow_console(&vm.vm, log.lines).await?).await,
-        args::Vm::Log { vm, log } => output.print(&client.console(&vm.vm, log.lines).await?.data),
+        args::Vm::Log { vm, log } if log.follow => {
+            followable(output)?;
+            print_stream(client.follow_console(&vm.vm, log.lines).await?).await
+        }
+        args::Vm::Log { vm, log } => print_log(&client.console(&vm.vm, log.lines).await?, output),
     }
 }
 
@@ -170,8 +177,8 @@ async fn state(
 }
 
 async fn delete(client: &Client, vm: &str, disks: bool, output: Output) -> Result<(), Failure> {
-    output.note(&client.delete_vm(vm, disks).await?.message);
-    Ok(())
+    let done = client.delete_vm(vm, disks).await?;
+    output.done(&done.message, &done)
 }
 
 async fn modify(
@@ -191,10 +198,9 @@ async fn modify(
         None => edit(&vm)?,
     };
     let trial = client.modify_vm(name, &xml, Some(vm.version), restart, true).await?;
-    let diff = trial.diff.unwrap_or_default();
+    let diff = trial.diff.as_deref().unwrap_or_default();
     if diff.is_empty() && !restart {
-        output.note(&trial.message);
-        return Ok(());
+        return output.done(&trial.message, &trial);
     }
     for line in diff.lines() {
         let tone = match line.as_bytes().first() {

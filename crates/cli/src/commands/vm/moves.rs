@@ -32,7 +32,10 @@ pub(super) async fn relocate(order: Order<'_>, wait: &Waiting, client: &Client, 
     params.extend(to.map(|to| ("node", to)));
     let changed = client.relocate_vm(&before.uuid, action, &params).await?;
     match &changed.to {
-        Some(to) if wait.wait => wait::moved(client, &changed, to, before.move_failures, output).await,
+        Some(to) if wait.wait => {
+            let arrived = wait::moved(client, &before, &changed, to, output).await?;
+            output.done(&arrived.message, &arrived)
+        }
         // It did not run, so it is there already.
         _ if wait.wait => {
             output.note(&changed.message);
