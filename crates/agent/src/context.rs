@@ -3,7 +3,7 @@
 use crate::{clock::Clock, duty::Failures, primary::PrimaryOptions, view::Views};
 use drover_drivers::{hypervisor::Hypervisor, network::Network, storage::Disks};
 use drover_model::{Bytes, DomainType, DrainReport, NodeName, Role, WallTime};
-use drover_plan::vm::HostState;
+use drover_plan::{liveness::Lives, vm::HostState};
 use drover_store::Store;
 use std::{path::PathBuf, sync::Arc};
 use tokio::sync::watch;
@@ -98,6 +98,8 @@ pub(crate) struct Context {
     pub(crate) network_problems: watch::Sender<Vec<String>>,
     /// Which primary services are not as they should be here, and why; empty when this node is not the primary.
     pub(crate) service_problems: watch::Sender<Vec<(String, String)>>,
+    /// What the nodes' daemons do, and since when.
+    pub(crate) lives: watch::Sender<Lives>,
     /// What of the daemon itself failed lately.
     pub(crate) failures: Failures,
     /// The daemon has been told to end.
@@ -118,6 +120,7 @@ impl Context {
             network,
             views,
             clock,
+            lives: watch::channel(Lives::new()).0,
             failures: Failures::new(clock),
             drain: watch::channel(None).0,
             network_problems: watch::channel(Vec::new()).0,

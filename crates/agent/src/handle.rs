@@ -49,6 +49,11 @@ impl NodeHandle {
         self.context.views.subscribe()
     }
 
+    /// Since when a node's daemon has been in its state, as far as this node has seen; `None`: nothing is known of it.
+    pub fn in_state_since(&self, node: &NodeName) -> Option<WallTime> {
+        self.context.lives.borrow().get(node).map(|life| life.since_wall)
+    }
+
     /// Whether the cluster's records have been read at least once.
     pub fn is_loaded(&self) -> bool {
         self.context.views.freshness().borrow().is_loaded()

@@ -28,6 +28,7 @@ mod drain;
 mod duty;
 mod faults;
 mod handle;
+mod liveness;
 mod membership;
 mod primary;
 pub mod records;
@@ -116,6 +117,7 @@ fn duties(context: &Arc<Context>, keeper: view::Keeper) -> Vec<Duty> {
         Duty::once("view", keeper.run()),
         Duty::again("vms", of(|context| Box::pin(supervisor::run(context)))),
         Duty::again("drain", of(|context| Box::pin(drain::run(context)))),
+        Duty::again("liveness", of(|context| Box::pin(liveness::run(context)))),
         Duty::again("faults", of(|context| Box::pin(faults::of_primary(context)))),
     ]
 }

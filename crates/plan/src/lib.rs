@@ -8,6 +8,7 @@
 //! * [`place`]: which node a VM goes to, and why not the others.
 //! * [`capacity`]: what of a node is given out; each figure is defined here, once.
 //! * [`disks`]: which files belong to a VM alone.
+//! * [`liveness`]: when a node's daemon comes, goes or falls silent.
 //! * [`health`]: how well the cluster is, and what it lacks.
 
 pub mod admit;
@@ -16,6 +17,7 @@ pub mod capacity;
 pub mod disks;
 pub mod drain;
 pub mod health;
+pub mod liveness;
 pub mod moves;
 pub mod node;
 pub mod place;

@@ -6,6 +6,7 @@ use crate::{
     endpoint::Call,
 };
 use axum::http::StatusCode;
+use drover_agent::NodeHandle;
 use drover_model::{
     ClusterView, DaemonState, DomainState, How, NodeName, NodeView, Version,
     wire::{self, Node, NodeChanged, NodeNumbers, StateOf},
@@ -23,9 +24,10 @@ const PATIENCE: Duration = Duration::from_secs(86_400);
 /// For how long of it the node's daemon, which does it, may be away.
 const AWAY: Duration = Duration::from_secs(120);
 
-fn shown(view: &ClusterView, ledger: &Ledger, name: &NodeName, node: &NodeView) -> Node {
+fn shown(handle: &NodeHandle, view: &ClusterView, ledger: &Ledger, name: &NodeName, node: &NodeView) -> Node {
     let Usage { allocated, provisioned, .. } = ledger.usage(name);
-    Node::of(view, node, NodeNumbers { allocated, provisioned, health: health::node(node).health })
+    let daemon_state_since = handle.in_state_since(name).unwrap_or_default();
+    Node::of(view, node, NodeNumbers { allocated, provisioned, health: health::node(node).health, daemon_state_since })
 }
 
 pub(crate) async fn list(call: Call) -> Answer {
@@ -35,7 +37,7 @@ pub(crate) async fn list(call: Call) -> Answer {
     let all = view.nodes.iter().filter(|(name, _)| limit.as_ref().is_none_or(|l| l.is_match(name.as_str())));
     let wanted = |field: &str, is: &str| call.args.text(field).is_none_or(|wanted| wanted == is);
     let nodes: Vec<Node> = all
-        .map(|(name, node)| shown(&view, &ledger, name, node))
+        .map(|(name, node)| shown(&call.state.node, &view, &ledger, name, node))
         .filter(|n| {
             wanted("daemon_state", &n.daemon_state)
                 && wanted("coordinator_state", &n.coordinator_state)
@@ -58,13 +60,13 @@ fn subject(view: &ClusterView, call: &Call) -> Result<(NodeName, Arc<NodeView>),
 pub(crate) async fn one(call: Call) -> Answer {
     let view = call.state.node.view();
     let (name, node) = subject(&view, &call)?;
-    answer::json(&shown(&view, &Ledger::of(&view), &name, &node))
+    answer::json(&shown(&call.state.node, &view, &Ledger::of(&view), &name, &node))
 }
 
 fn state_of(call: &Call, read: fn(&Node) -> &String) -> Answer {
     let view = call.state.node.view();
     let (name, node) = subject(&view, call)?;
-    let shown = shown(&view, &Ledger::of(&view), &name, &node);
+    let shown = shown(&call.state.node, &view, &Ledger::of(&view), &name, &node);
     answer::json(&StateOf { name: name.to_string(), state: read(&shown).clone() })
 }
 
@@ -243,9 +245,10 @@ fn how_word(how: How) -> &'static str {
 
 pub(crate) async fn watch(call: Call) -> Answer {
     let (name, _) = subject(&call.state.node.view(), &call)?;
+    let handle = call.state.node.clone();
     super::watch(&call, move |view| {
         let node = view.nodes.get(&name)?;
-        serde_json::to_vec(&shown(view, &Ledger::of(view), &name, node)).ok()
+        serde_json::to_vec(&shown(&handle, view, &Ledger::of(view), &name, node)).ok()
     })
 }
 

@@ -8,7 +8,10 @@ use crate::{
     wait,
 };
 use drover_client::Client;
-use drover_model::wire::{Fate, Node, NodeChanged};
+use drover_model::{
+    WallTime,
+    wire::{Fate, Node, NodeChanged},
+};
 use std::io::{self, IsTerminal};
 
 fn table(nodes: &[Node]) -> Table {
@@ -36,6 +39,9 @@ fn render(node: &Node, vms: &str, output: &Output) -> String {
     let mut facts = Facts::default();
     facts.fact("Name", &*node.name);
     facts.state("Daemon", &node.daemon_state);
+    if node.daemon_state_since > 0 {
+        facts.fact("In that state since", WallTime(node.daemon_state_since).to_string());
+    }
     facts.state("Role", &node.coordinator_state);
     facts.toned("Takeover failed", &*node.takeover_problem, Tone::Bad);
     for problem in &node.network_problems {

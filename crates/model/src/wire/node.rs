@@ -3,6 +3,7 @@
 use super::VERSION;
 use crate::{
     node::{DomainState, DrainReport},
+    units::WallTime,
     view::{ClusterView, NodeView},
     vm::Demand,
 };
@@ -86,6 +87,9 @@ pub struct Node {
     pub name: String,
     /// `init`, `run`, `shutdown`, `stop`, `dead`.
     pub daemon_state: String,
+    /// Since when the daemon has been in that state, in milliseconds since 1970, as far as the answering node has seen it; 0: not known.
+    #[serde(default)]
+    pub daemon_state_since: u64,
     /// `primary`, `takeover`, `relinquish`, `secondary`, `client`.
     pub coordinator_state: String,
     /// Why it did not become the primary when that was asked for last; empty: it did, or nobody asked.
@@ -150,6 +154,8 @@ pub struct NodeNumbers {
     pub provisioned: Demand,
     /// In percent.
     pub health: u8,
+    /// Since when its daemon has been in its state; 0: not known.
+    pub daemon_state_since: WallTime,
 }
 
 impl Node {
@@ -162,6 +168,7 @@ impl Node {
         Node {
             name: record.name.to_string(),
             daemon_state: node.daemon_state().word().to_owned(),
+            daemon_state_since: numbers.daemon_state_since.0,
             coordinator_state: view.coordinator_state(node).word().to_owned(),
             takeover_problem: view.takeover_problem(&record.name).unwrap_or_default().to_owned(),
             network_problems: status.map(|s| s.network_problems.clone()).unwrap_or_default(),

@@ -1,0 +1,39 @@
+//! Notices when another node's daemon comes, goes or falls silent: the one place in a node where that is seen, logged and told to others.
+
+use crate::{context::Context, view::differs};
+use drover_model::DaemonState;
+use drover_plan::liveness::{self, Transition};
+use std::sync::Arc;
+
+/// Runs until dropped.
+pub(crate) async fn run(ctx: Arc<Context>) {
+    let mut freshness = ctx.views.freshness();
+    if freshness.wait_for(|f| f.is_loaded()).await.is_err() {
+        return;
+    }
+    let mut views = ctx.views.subscribe();
+    loop {
+        let view = views.borrow_and_update().clone();
+        let before = ctx.lives.borrow().clone();
+        let (lives, transitions) = liveness::observe(&before, &view, ctx.clock.now(), ctx.wall());
+        transitions.iter().for_each(log);
+        ctx.lives.send_if_modified(|now| {
+            let changed = *now != lives;
+            *now = lives;
+            changed
+        });
+        if differs(&mut views, &view, |old, new| !old.nodes.ptr_eq(&new.nodes)).await.is_err() {
+            return;
+        }
+    }
+}
+
+fn log(transition: &Transition) {
+    let Transition { node, from, to, seen_by } = transition;
+    let word = |state: &Option<DaemonState>| state.map_or("unknown", DaemonState::word);
+    match to {
+        Some(DaemonState::Dead) => tracing::warn!(%node, from = word(from), %seen_by, "a node is dead"),
+        Some(to) => tracing::info!(%node, from = word(from), %to, %seen_by, "a node's daemon is in another state"),
+        None => tracing::info!(%node, from = word(from), "a node was removed"),
+    }
+}
