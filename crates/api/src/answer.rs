@@ -116,6 +116,54 @@ pub(crate) fn json(value: &impl Serialize) -> Answer {
     Ok(with_body(StatusCode::OK, value))
 }
 
+/// How many items of a long list are made at a time.
+const PIECE: usize = 64;
+
+/// A list, as a JSON array. A long one is made piece by piece while it is sent: its first items are there at once, and it is never in memory as a
+/// whole. `write` appends an item's JSON.
+pub(crate) fn list<T: Send + 'static>(
+    items: Vec<T>,
+    write: impl Fn(&T, &mut Vec<u8>) -> serde_json::Result<()> + Send + 'static,
+) -> Answer {
+    if items.len() > PIECE {
+        return stream("application/json", futures_util::stream::iter(pieces(items, write)));
+    }
+    let whole = pieces(items, write).next().transpose().map_err(|error| {
+        ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, format!("the list cannot be written: {error}"))
+    })?;
+    let mut response = Response::new(Body::from(whole.unwrap_or_default()));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    Ok(response)
+}
+
+fn pieces<T>(
+    items: Vec<T>,
+    write: impl Fn(&T, &mut Vec<u8>) -> serde_json::Result<()>,
+) -> impl Iterator<Item = Result<bytes::Bytes, std::io::Error>> {
+    let (mut left, mut first, mut over) = (items.into_iter(), true, false);
+    std::iter::from_fn(move || {
+        if over {
+            return None;
+        }
+        let mut piece = if first { b"[".to_vec() } else { Vec::new() };
+        for item in left.by_ref().take(PIECE) {
+            if !std::mem::take(&mut first) {
+                piece.push(b',');
+            }
+            if let Err(error) = write(&item, &mut piece) {
+                // The answer has begun: it is cut off here, which no client takes for the end of a list.
+                over = true;
+                return Some(Err(std::io::Error::other(error)));
+            }
+        }
+        if left.as_slice().is_empty() {
+            piece.push(b']');
+            over = true;
+        }
+        Some(Ok(bytes::Bytes::from(piece)))
+    })
+}
+
 /// A sentence, as JSON.
 pub(crate) fn message(text: impl Into<String>) -> Answer {
     json(&Message { message: text.into() })
@@ -131,4 +179,22 @@ pub(crate) fn stream(
     // Proxies must pass each piece on as it comes.
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     Ok(response)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_in_pieces_is_the_list() {
+        let written = |items: Vec<u32>| {
+            let pieces = pieces(items, |item, piece| serde_json::to_writer(piece, item));
+            let pieces: Vec<bytes::Bytes> = pieces.collect::<Result<_, _>>().unwrap();
+            (pieces.len(), pieces.concat())
+        };
+        for (many, in_pieces) in [(0, 1), (1, 1), (64, 1), (65, 2), (200, 4)] {
+            let items: Vec<u32> = (0..many).collect();
+            assert_eq!(written(items.clone()), (in_pieces, serde_json::to_vec(&items).unwrap()), "{many} items");
+        }
+    }
 }

@@ -22,7 +22,7 @@ const RETRY: Duration = Duration::from_millis(500);
 
 /// Takes the copies.
 pub trait Sink: Send {
-    /// This is everything, and replaces whatever was there.
+    /// This is everything: the first load.
     fn replace_all(&mut self, records: Vec<(RecordPath, Record)>);
     /// These records are so now; `None`: they do not exist.
     fn apply(&mut self, changes: Vec<(RecordPath, Option<Record>)>);
@@ -142,8 +142,7 @@ impl<S: Sink> Mirror<S> {
                 // What others wrote while we could not hear of it must be in what we read.
                 self.store.sync().await?;
                 let records = self.read_all().await?;
-                self.have = records.iter().map(|(path, record)| (path.clone(), record.revision)).collect();
-                self.sink.replace_all(records);
+                self.take_all(records);
                 self.freshness.send_modify(|f| f.loads += 1);
             }
             Wakeup::Paths(paths) => {
@@ -177,6 +176,25 @@ impl<S: Sink> Mirror<S> {
             }
         }
         Ok(())
+    }
+
+    /// Hands on everything that was read: as it is the first time, and what is different after that. After a lost connection that is little, and
+    /// whoever looks at the copy need not look at all of it again.
+    fn take_all(&mut self, records: Vec<(RecordPath, Record)>) {
+        let now: BTreeMap<RecordPath, i64> =
+            records.iter().map(|(path, record)| (path.clone(), record.revision)).collect();
+        let before = std::mem::replace(&mut self.have, now);
+        if !self.freshness.borrow().is_loaded() {
+            return self.sink.replace_all(records);
+        }
+        // A revision is never used twice: a record that was deleted and made again has another one.
+        let is_new = |path: &RecordPath, record: &Record| before.get(path) != Some(&record.revision);
+        let gone = before.keys().filter(|path| !self.have.contains_key(*path)).map(|path| (path.clone(), None));
+        let mut changes: Vec<(RecordPath, Option<Record>)> = gone.collect();
+        changes.extend(records.into_iter().filter(|(path, record)| is_new(path, record)).map(|(p, r)| (p, Some(r))));
+        if !changes.is_empty() {
+            self.sink.apply(changes);
+        }
     }
 
     /// Walks the whole subtree, many records by one request. Records that vanish meanwhile are left out: the watch tells of them.

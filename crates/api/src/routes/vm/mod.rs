@@ -40,12 +40,13 @@ pub(crate) async fn list(call: Call) -> Answer {
     // By name: the order that people read in.
     let all = view.names.values().filter_map(|uuid| view.vms.get(uuid));
     let with_xml = call.args.given_flag("xml").unwrap_or(true);
-    let shown = |vm| {
+    let vms: Vec<Arc<VmView>> = all.filter(|vm| wanted(vm) != negate).cloned().collect();
+    let view = view.clone();
+    answer::list(vms, move |vm, piece| {
         let vm = Vm::of(&view, vm);
-        if with_xml { vm } else { Vm { xml: Cow::Borrowed(""), ..vm } }
-    };
-    let vms: Vec<Vm<'_>> = all.filter(|vm| wanted(vm) != negate).map(|vm| shown(vm)).collect();
-    answer::json(&vms)
+        let vm = if with_xml { vm } else { Vm { xml: Cow::Borrowed(""), ..vm } };
+        serde_json::to_writer(piece, &vm)
+    })
 }
 
 /// The VM that a request is about. A name that cannot be any VM's is not found either; names are checked where they are given.
