@@ -38,6 +38,37 @@ impl Dice {
         Duration::from_millis(range.start + self.roll(range.end.saturating_sub(range.start)))
     }
 
+    /// Another version of some bytes, for tests of what reads them: a few of them are changed, cut out, doubled, or replaced by a piece of
+    /// `words`.
+    pub fn mutate(&mut self, bytes: &[u8], words: &[&str]) -> Vec<u8> {
+        let mut out = bytes.to_vec();
+        for _ in 0..=self.roll(3) {
+            let place = |dice: &mut Dice, len: usize| usize::try_from(dice.roll(len as u64 + 1)).unwrap_or(0);
+            let from = place(self, out.len());
+            let to = (from + place(self, 12)).min(out.len());
+            match self.roll(5) {
+                0 => {
+                    if let Some(byte) = out.get_mut(from) {
+                        *byte = self.any().to_le_bytes()[0];
+                    }
+                }
+                1 => {
+                    out.drain(from..to);
+                }
+                2 => {
+                    let piece = out[from..to].to_vec();
+                    out.splice(from..from, piece);
+                }
+                3 => out.truncate(from),
+                _ => {
+                    let word = self.pick(words).copied().unwrap_or_default();
+                    out.splice(from..to, word.bytes());
+                }
+            }
+        }
+        out
+    }
+
     /// One of several; `None` of none.
     pub fn pick<'a, T>(&mut self, of: &'a [T]) -> Option<&'a T> {
         let index = usize::try_from(self.roll(of.len() as u64)).unwrap_or(0);

@@ -5,6 +5,7 @@ mod bad_input;
 mod drain;
 mod meta;
 mod moves;
+mod mutated;
 mod openapi;
 mod primary;
 mod requests;

@@ -390,4 +390,20 @@ mod tests {
     fn an_address_is_written_as_usual() {
         assert_eq!(Mac([0, 1, 0xab, 0xcd, 0xef, 0xff]).to_string(), "00:01:ab:cd:ef:ff");
     }
+
+    /// What comes from the wire is anybody's.
+    #[test]
+    fn almost_a_packet_is_read_or_not() {
+        let [request, reply] = arp_announcements(OTHER, FLOAT4);
+        let neighbour = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
+        let frames = [request, reply, solicitation(OTHER, neighbour, FLOAT6), advertisement(OTHER, FLOAT6)];
+        let (mut dice, mut read) = (drover_model::Dice::new(3), 0);
+        for n in 0..40_000 {
+            let frame = dice.mutate(&frames[n % frames.len()], &["\u{1}", "\u{0}\u{0}", "\u{2}\u{1}", "\u{7f}"]);
+            for ip in [IpAddr::V4(FLOAT4), IpAddr::V6(FLOAT6)] {
+                read += usize::from(answers(&frame, ip).is_some() || claims(&frame, ip, MAC).is_some());
+            }
+        }
+        assert!(read > 1000, "only {read} were read: the mutations are too wild to say much");
+    }
 }
