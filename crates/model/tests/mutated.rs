@@ -77,9 +77,9 @@ fn almost<T: RecordKind>(key: &T::Key, document: &str) {
         let bytes = dice.mutate(document.as_bytes(), WORDS);
         match Stored::<T>::decode(&bytes, Version(1)) {
             Ok(stored) => {
-                let written = stored.replaced_by(&stored.value).unwrap();
-                let again = Stored::<T>::decode(&written, Version(1)).unwrap();
-                assert_eq!(again.value, stored.value, "{}", String::from_utf8_lossy(&bytes));
+                let written = stored.replaced_by(&stored.value).unwrap_or_default();
+                let again = Stored::<T>::decode(&written, Version(1)).map(|again| again.value);
+                assert_eq!(again.as_ref(), Ok(&stored.value), "{}", String::from_utf8_lossy(&bytes));
             }
             Err(unreadable) => {
                 assert!(unreadable.to_string().starts_with("unreadable"), "{unreadable}");
