@@ -85,29 +85,59 @@ impl Connection {
         self.stream.get_mut().write_all(request.as_bytes())?;
         self.stream.fill_buf()?;
         let first_byte = start.elapsed();
-        let length = self.head()?;
-        self.body.resize(length, 0);
-        self.stream.read_exact(&mut self.body)?;
+        self.body.clear();
+        match self.head()? {
+            Some(length) => self.piece(length)?,
+            None => self.pieces()?,
+        }
         Ok((first_byte, start.elapsed()))
     }
 
-    /// Reads up to the body, and gives its length.
-    fn head(&mut self) -> io::Result<usize> {
+    /// Reads so much of the body.
+    fn piece(&mut self, length: usize) -> io::Result<()> {
+        let from = self.body.len();
+        self.body.resize(from + length, 0);
+        self.stream.read_exact(&mut self.body[from..])
+    }
+
+    /// Reads a body that comes in pieces (RFC 9112, 7.1).
+    fn pieces(&mut self) -> io::Result<()> {
+        loop {
+            let line = self.line()?;
+            let bad = || io::Error::other(format!("{line:?} is no length of a piece"));
+            let length = usize::from_str_radix(&line, 16).map_err(|_| bad())?;
+            self.piece(length)?;
+            if !self.line()?.is_empty() {
+                return Err(bad());
+            }
+            if length == 0 {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Reads up to the body, and gives its length; `None`: it comes in pieces.
+    fn head(&mut self) -> io::Result<Option<usize>> {
         let status = self.line()?;
-        let mut length = None;
+        let (mut length, mut in_pieces) = (None, false);
         loop {
             let line = self.line()?;
             if line.is_empty() {
                 break;
             }
-            if let Some((name, value)) = line.split_once(':')
-                && name.eq_ignore_ascii_case("content-length")
-            {
-                length = value.trim().parse().ok();
+            match line.split_once(':') {
+                Some((name, value)) if name.eq_ignore_ascii_case("content-length") => {
+                    length = value.trim().parse().ok();
+                }
+                Some((name, value)) if name.eq_ignore_ascii_case("transfer-encoding") => {
+                    in_pieces = value.trim().eq_ignore_ascii_case("chunked");
+                }
+                _ => {}
             }
         }
         match length {
-            Some(length) if status.starts_with("HTTP/1.1 200 ") => Ok(length),
+            Some(length) if status.starts_with("HTTP/1.1 200 ") => Ok(Some(length)),
+            None if in_pieces && status.starts_with("HTTP/1.1 200 ") => Ok(None),
             _ => Err(io::Error::other(format!("it was answered {status:?}, with a length of {length:?}"))),
         }
     }

@@ -304,12 +304,14 @@ impl<'a> Large<'a> {
     fn lists(&mut self) -> Result<()> {
         self.say("asking for lists");
         let api = self.one.ready.api.clone().unwrap_or_default();
-        let path = "/api/v1/vm".to_owned();
-        let answers = Requests { path, warm_up: 2, count: 20 }.of(&api, &self.token)?;
-        let (first, whole) = (Samples::new(answers.first_byte)?, Samples::new(answers.whole)?);
-        self.row("`GET /api/v1/vm` until its first byte", first.median(), first.range());
-        let what = format!("`GET /api/v1/vm`, all {}", Figure::Memory(answers.size));
-        self.row(&what, whole.median(), whole.range());
+        for parameter in ["", "?xml=false"] {
+            let path = format!("/api/v1/vm{parameter}");
+            let answers = Requests { path: path.clone(), warm_up: 2, count: 20 }.of(&api, &self.token)?;
+            let (first, whole) = (Samples::new(answers.first_byte)?, Samples::new(answers.whole)?);
+            self.row(&format!("`GET {path}` until its first byte"), first.median(), first.range());
+            let what = format!("`GET {path}`, all {}", Figure::Memory(answers.size));
+            self.row(&what, whole.median(), whole.range());
+        }
         let command = self.place.program.with_file_name("drover").display().to_string();
         let (url, token) = (format!("DROVER_API=http://{api}"), format!("DROVER_TOKEN={}", self.token));
         let argv = ["env", &url, &token, &command, "vm", "list"].map(str::to_owned).to_vec();
