@@ -135,8 +135,11 @@ macro_rules! kinds {
             }
         }
 
-        /// Where the records of all kinds are.
-        const PATTERNS: &[&str] = &[$(<$kind>::AT,)* $(<$other>::AT,)*];
+        /// All kinds: where their records are ([`RecordKind::AT`]), and the layout version that is written ([`RecordKind::SCHEMA`]).
+        pub const KINDS: &[(&str, u32)] = &[
+            $((<$kind>::AT, <$kind>::SCHEMA),)*
+            $((<$other>::AT, <$other>::SCHEMA),)*
+        ];
     };
     (@belongs Vm $key:ident) => { Belongs::Vm($key) };
     (@belongs Node $key:ident) => { Belongs::Node($key) };
@@ -174,22 +177,22 @@ const LOCKS: &str = "/locks/primary/*";
 /// The records without content below which the others are, parents first: they must exist before any other.
 pub fn skeleton() -> Vec<RecordPath> {
     let mut folders = BTreeSet::new();
-    for pattern in PATTERNS.iter().chain([&LOCKS]) {
+    for pattern in KINDS.iter().map(|(at, _)| at).chain([&LOCKS]) {
         let fixed = pattern.split('*').next().unwrap_or_default();
         for (at, _) in fixed.match_indices('/').skip(1) {
             folders.insert(&fixed[..at]);
         }
     }
     // An ancestor is a prefix, so it sorts first.
-    let folders = folders.into_iter().filter(|folder| !PATTERNS.contains(folder));
+    let folders = folders.into_iter().filter(|folder| KINDS.iter().all(|(at, _)| at != folder));
     folders.filter_map(|folder| RecordPath::new(folder).ok()).collect()
 }
 
 /// Whether nothing is below the record at that path, as far as this version knows: it is of a kind that has no other below it.
 pub fn is_leaf(path: &RecordPath) -> bool {
-    let of = |pattern: &&&str| path.match_pattern(pattern).is_some();
+    let of = |(pattern, _): &&(&str, u32)| path.match_pattern(pattern).is_some();
     let is_below = |other: &str, pattern: &str| other.strip_prefix(pattern).is_some_and(|rest| rest.starts_with('/'));
-    PATTERNS.iter().find(of).is_some_and(|pattern| !PATTERNS.iter().any(|other| is_below(other, pattern)))
+    KINDS.iter().find(of).is_some_and(|(pattern, _)| !KINDS.iter().any(|(other, _)| is_below(other, pattern)))
 }
 
 /// Kinds that have no shelf, or hold nothing for it: a view need not be kept of them.

@@ -192,7 +192,8 @@ impl Task {
         let run = if unknown { old.and_then(|o| o.run) } else { domain.map(|d| d.run) };
         let since = old.filter(|o| o.run == run && o.node == *self.ctx.me()).map(|o| o.since);
         let status = VmStatus {
-            schema: VM_SCHEMA,
+            // A later layout stays one: else the report would be news each time.
+            schema: old.map_or(VM_SCHEMA, |old| old.schema.max(VM_SCHEMA)),
             node: self.ctx.me().clone(),
             epoch: claim.epoch,
             run,
