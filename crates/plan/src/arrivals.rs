@@ -3,10 +3,9 @@
 
 use crate::{
     capacity::{HOST_RESERVE, Ledger, OVERHEAD},
-    moves,
     place::{self, Verdict},
 };
-use drover_model::{Bytes, ClusterView, DomainState, MoveKind, NodeName, Version, VmState, VmView};
+use drover_model::{Bytes, ClusterView, NodeName, Version, VmState, VmView};
 use std::{cmp::Reverse, collections::BTreeSet, sync::Arc};
 use uuid::Uuid;
 
@@ -86,8 +85,8 @@ pub fn answers(view: &ClusterView, me: &NodeName, granted: &BTreeSet<Uuid>) -> V
 /// Why the node cannot take a VM, room apart.
 fn unfit(view: &ClusterView, me: &NodeName, vm: &VmView) -> Option<String> {
     let VmState::Migrate { kind, how, .. } = &vm.record.value.state else { return None };
-    let node = moves::as_target(view, me, *kind)?;
-    match place::judge(view, &Ledger::default(), me, &node, &place::Wanted::moved(vm, *how)) {
+    let wanted = place::Wanted::moved(vm).by(*how).coming_to(view, me, *kind);
+    match place::judge(view, &Ledger::default(), me, view.nodes.get(me)?, &wanted) {
         Verdict::Fits { .. } => None,
         Verdict::Rejected(why) => Some(why.to_string()),
     }
@@ -102,11 +101,6 @@ pub fn outdated(view: &ClusterView, me: &NodeName) -> Vec<Uuid> {
             && vm.record.value.state.destination() != Some(me)
     };
     view.vms_of(me).filter(stale).map(|vm| vm.record.value.uuid).collect()
-}
-
-/// Whether a node takes VMs that come by a move of this kind: one that is being made ready takes those that come home.
-pub(crate) fn takes(state: DomainState, kind: MoveKind) -> bool {
-    state == DomainState::Ready || (state == DomainState::Unflush && kind == MoveKind::Unmigrate)
 }
 
 #[cfg(test)]

@@ -9,7 +9,6 @@
 
 use crate::{
     capacity::Ledger,
-    moves,
     place::{self, Verdict, Wanted},
 };
 use drover_model::{
@@ -108,39 +107,25 @@ fn leave(view: &ClusterView, ledger: &mut Ledger, vm: &VmView, node: &NodeName) 
     if record.state != VmState::Start || record.node.as_ref() != Some(node) || vm.sent_to().is_some() {
         return Fate::UnderWay;
     }
-    let how = moves::how(record.meta.method);
-    let failure = vm.status.as_ref().and_then(|s| s.move_failure.as_ref());
     if let Some(blocked) = given_up(vm) {
         return blocked;
     }
     if vm.status.as_ref().is_some_and(|s| s.run == Some(RunState::Paused)) {
         return Fate::Blocked("its guest is paused; let it run on, or stop it".to_owned());
     }
-    // Where it has just failed is tried again only if there is no other.
-    let find = |how| {
-        let wanted = Wanted::moved(vm, how);
-        let elsewhere = failure.and_then(|failure| place::best(view, ledger, &wanted, Some(&failure.to)));
-        elsewhere.or_else(|| place::best(view, ledger, &wanted, None)).cloned()
-    };
-    let found = match find(how) {
-        None if how == How::LiveElseCold => find(How::Cold).map(|to| (to, How::Cold)),
-        found => found.map(|to| (to, how)),
-    };
-    match found {
+    let placement = place::choose(view, ledger, &Wanted::moved(vm));
+    match placement.chosen {
         Some((to, how)) => {
             ledger.expect(&to, vm.demand);
             Fate::Moves { to, how }
         }
-        None => Fate::ShutDown(place::choose(view, ledger, &Wanted::moved(vm, how)).reasons()),
+        None => Fate::ShutDown(placement.reasons()),
     }
 }
 
 /// Which VMs come home to a node, and which are started there.
 pub fn bring_home(view: &ClusterView, node: &NodeName) -> Plan {
     let mut ledger = Ledger::of(view);
-    // The node takes its own, and nobody else's, while it is made ready.
-    let mut view = view.clone();
-    view.change_node(node, |own| own.record.value.domain_state = DomainState::Ready);
     let mut plan = Plan::default();
     let concerned = view.vms_of(node).filter(|vm| {
         let record = &vm.record.value;
@@ -153,7 +138,7 @@ pub fn bring_home(view: &ClusterView, node: &NodeName) -> Plan {
         waits || leaves || record.last_node.as_ref() == Some(node) || record.state.destination() == Some(node)
     });
     for vm in in_order(concerned) {
-        if let Some(fate) = come(&view, &mut ledger, vm, node) {
+        if let Some(fate) = come(view, &mut ledger, vm, node) {
             plan.fates.push((vm.record.value.uuid, vm.record.value.name.clone(), fate));
         }
     }
@@ -162,10 +147,19 @@ pub fn bring_home(view: &ClusterView, node: &NodeName) -> Plan {
 
 fn come(view: &ClusterView, ledger: &mut Ledger, vm: &VmView, node: &NodeName) -> Option<Fate> {
     let record = &vm.record.value;
-    let here = view.nodes.get(node)?;
-    let fit = |ledger: &Ledger, wanted: &Wanted<'_>| match place::judge(view, ledger, node, here, wanted) {
-        Verdict::Fits { .. } => Ok(()),
-        Verdict::Rejected(why) => Err(Fate::Blocked(why.to_string())),
+    if !view.nodes.contains_key(node) {
+        return None;
+    }
+    let mut fit = |wanted: Wanted<'_>| {
+        let placement = place::choose(view, ledger, &wanted.to(Some(node)).as_ready(Some(node)));
+        match (placement.chosen, placement.verdicts.into_iter().next()) {
+            (Some((_, how)), _) => {
+                ledger.expect(node, vm.demand);
+                Ok(how)
+            }
+            (None, Some((_, Verdict::Rejected(why)))) => Err(Fate::Blocked(why.to_string())),
+            (None, _) => Err(Fate::Blocked(format!("there is no node {node}"))),
+        }
     };
     if let Some(why) = vm.unreadable() {
         return Some(Fate::Blocked(why.to_owned()));
@@ -176,31 +170,21 @@ fn come(view: &ClusterView, ledger: &mut Ledger, vm: &VmView, node: &NodeName) -
         VmState::Stop if record.meta.autostart && vm.is_held_by(node) => Some(Fate::UnderWay),
         // Its home or the node where it was shut down, whichever is ready first.
         VmState::Stop if record.meta.autostart && vm.is_free() => {
-            let wanted = Wanted { from: None, live: false, ..Wanted::moved(vm, How::Cold) };
-            match fit(ledger, &wanted) {
-                Ok(()) => {
-                    ledger.expect(node, vm.demand);
-                    Some(Fate::Starts)
-                }
-                Err(blocked) => Some(blocked),
-            }
+            let wanted = Wanted { may_stay: true, ..Wanted::moved(vm).by(How::Cold) };
+            Some(fit(wanted).map_or_else(|blocked| blocked, |_| Fate::Starts))
         }
         VmState::Shutdown { .. } if record.meta.autostart && record.node.as_ref() == Some(node) => Some(Fate::UnderWay),
         VmState::Restart { .. } if record.last_node.as_ref() == Some(node) => Some(Fate::UnderWay),
         VmState::Start if record.last_node.as_ref() == Some(node) && vm.sent_to().is_some() => Some(Fate::UnderWay),
         // Only what runs comes home; what was stopped meanwhile stays where it is.
         VmState::Start if record.last_node.as_ref() == Some(node) => {
-            let how = moves::how(record.meta.method);
             if let Some(blocked) = given_up(vm) {
                 return Some(blocked);
             }
-            match fit(ledger, &Wanted::moved(vm, how)) {
-                Ok(()) => {
-                    ledger.expect(node, vm.demand);
-                    Some(Fate::Moves { to: node.clone(), how })
-                }
-                Err(blocked) => Some(blocked),
-            }
+            Some(match fit(Wanted::moved(vm)) {
+                Ok(how) => Fate::Moves { to: node.clone(), how },
+                Err(blocked) => blocked,
+            })
         }
         _ => None,
     }
@@ -302,11 +286,16 @@ pub enum Refusal {
     },
 }
 
-/// The state that a request makes of a node's: whether it is to be emptied, or to take VMs.
-pub fn request(view: &ClusterView, name: &NodeName, ready: bool, force: bool) -> Result<DomainState, Refusal> {
+/// The state that a request makes of a node's, which is `now` by its record: whether it is to be emptied, or to take VMs.
+pub fn request(
+    view: &ClusterView,
+    name: &NodeName,
+    now: DomainState,
+    ready: bool,
+    force: bool,
+) -> Result<DomainState, Refusal> {
     use DomainState::*;
-    let Some(node) = view.nodes.get(name) else { return Ok(if ready { Ready } else { Flushed }) };
-    let (now, daemon) = (node.record.value.domain_state, node.daemon_state());
+    let daemon = view.nodes.get(name).map_or(DaemonState::Dead, |node| node.daemon_state());
     let next = match (ready, now) {
         (true, Flush | Flushed) => Unflush,
         (true, Ready | Unflush) => now,

@@ -1,13 +1,12 @@
 //! Moves of VMs between nodes: which are allowed, whose turn it is, and what becomes of one that does not come to its end.
 
 use crate::{
-    arrivals,
     capacity::Ledger,
     place::{self, Rejection, Verdict, Wanted},
 };
 use drover_model::{
-    Arrival, ClusterConfig, ClusterView, DaemonState, DomainState, How, MigrationMethod, MoveKind, NodeName, NodeView,
-    Stall, VmName, VmRecord, VmState, VmView,
+    Arrival, ClusterConfig, ClusterView, DaemonState, How, MigrationMethod, MoveKind, NodeName, Stall, VmName,
+    VmRecord, VmState, VmView,
 };
 use std::{cmp::Reverse, collections::BTreeMap, time::Duration};
 use uuid::Uuid;
@@ -108,15 +107,6 @@ pub enum Refusal {
     },
 }
 
-/// How a VM is moved, by its method.
-pub fn how(method: MigrationMethod) -> How {
-    match method {
-        MigrationMethod::None => How::LiveElseCold,
-        MigrationMethod::Live => How::Live,
-        MigrationMethod::Shutdown => How::Cold,
-    }
-}
-
 /// What a request to move a VM makes of its record. A running VM is sent; one that is off is only assigned elsewhere.
 ///
 /// # Errors
@@ -156,51 +146,30 @@ pub fn relocate(view: &ClusterView, vm: &VmView, request: &Request) -> Result<Vm
             MigrationMethod::None | MigrationMethod::Live => How::Live,
         }
     } else {
-        how(record.meta.method)
+        place::how(record.meta.method)
     };
-    let (to, how) = match target(view, vm, to, method) {
-        // What no node can take while it runs may still be started there.
-        Err(live) if method == How::LiveElseCold => {
-            target(view, vm, to, How::Cold).map(|to| (to, How::Cold)).map_err(|_| live)?
+    let wanted = Wanted::moved(vm).by(method);
+    let wanted = match to {
+        Some(to) if !view.nodes.contains_key(to) => {
+            let known: Vec<String> = view.nodes.keys().map(ToString::to_string).collect();
+            return Err(Refusal::NoSuchNode { given: to.clone(), known: known.join(", ") });
         }
-        found => (found?, method),
+        Some(to) => wanted.coming_to(view, to, request.kind),
+        None => wanted,
+    };
+    let placement = place::choose(view, &Ledger::of(view), &wanted);
+    let why = placement.reasons();
+    let Some((to, how)) = placement.chosen else {
+        return Err(match placement.verdicts.into_iter().next() {
+            Some((node, Verdict::Rejected(why))) if to.is_some() => Refusal::Unfit { name: name(), node, why },
+            _ => Refusal::Nowhere { name: name(), why },
+        });
     };
     if running {
         let state = VmState::Migrate { to, kind: request.kind, how };
         return Ok(VmRecord { state, ..record.clone() });
     }
     Ok(record.arrived(&to, request.kind))
-}
-
-/// The node that a VM goes to in that way.
-fn target(view: &ClusterView, vm: &VmView, to: Option<&NodeName>, how: How) -> Result<NodeName, Refusal> {
-    let (ledger, wanted) = (Ledger::of(view), Wanted::moved(vm, how));
-    match to {
-        Some(to) => named(view, &ledger, vm, to, &wanted),
-        None => {
-            let placement = place::choose(view, &ledger, &wanted);
-            let why = placement.reasons();
-            placement.node.ok_or_else(|| Refusal::Nowhere { name: vm.record.value.name.clone(), why })
-        }
-    }
-}
-
-/// A node that somebody named, if it can take the VM.
-fn named(
-    view: &ClusterView,
-    ledger: &Ledger,
-    vm: &VmView,
-    to: &NodeName,
-    wanted: &Wanted<'_>,
-) -> Result<NodeName, Refusal> {
-    let Some(node) = view.nodes.get(to) else {
-        let known: Vec<String> = view.nodes.keys().map(ToString::to_string).collect();
-        return Err(Refusal::NoSuchNode { given: to.clone(), known: known.join(", ") });
-    };
-    match place::judge(view, ledger, to, node, wanted) {
-        Verdict::Fits { .. } => Ok(to.clone()),
-        Verdict::Rejected(why) => Err(Refusal::Unfit { name: vm.record.value.name.clone(), node: to.clone(), why }),
-    }
 }
 
 /// Whether a VM that is to be moved may go now.
@@ -217,7 +186,7 @@ pub enum Turn {
 /// One move of the cluster, in the order in which they get their turn: what is under way first, then by priority and name.
 type Place<'a> = (Reverse<bool>, Reverse<i32>, &'a VmName);
 
-/// Whether it is a VM's turn. Its target must have said that it can come: the target alone knows what it has promised ([`crate::arrivals`]).
+/// Whether it is a VM's turn. Its target must have said that it can come: the target alone knows what it has promised (`plan::arrivals`).
 /// Among those that may come the limits are given out in one order, which every node works out alike from its view. (Views may differ for a
 /// moment, so that a limit may be exceeded for a moment; nothing depends on it but load.) Others have no turn yet, or moves could wait for each
 /// other in a ring: each for the target's consent, or for the turn of one that has none.
@@ -267,20 +236,12 @@ fn answer(vm: &VmView) -> Option<&Arrival> {
 
 /// Why a VM cannot go to its target at all. Whether there is room is for the target to say.
 fn never(view: &ClusterView, vm: &VmView, to: &NodeName, kind: MoveKind, how: How) -> Option<String> {
-    let Some(node) = as_target(view, to, kind) else { return Some(format!("there is no node {to}")) };
-    match place::judge(view, &Ledger::default(), to, &node, &Wanted::moved(vm, how)) {
+    let Some(node) = view.nodes.get(to) else { return Some(format!("there is no node {to}")) };
+    let wanted = Wanted::moved(vm).by(how).coming_to(view, to, kind);
+    match place::judge(view, &Ledger::default(), to, node, &wanted) {
         Verdict::Fits { .. } | Verdict::Rejected(Rejection::Memory { .. }) => None,
         Verdict::Rejected(why) => Some(format!("{to} cannot take it: {why}")),
     }
-}
-
-/// A node as a target of a move of that kind: one that is being made ready takes those that come home.
-pub(crate) fn as_target(view: &ClusterView, name: &NodeName, kind: MoveKind) -> Option<NodeView> {
-    let mut node = NodeView::clone(view.nodes.get(name)?);
-    if arrivals::takes(node.record.value.domain_state, kind) {
-        node.record.value.domain_state = DomainState::Ready;
-    }
-    Some(node)
 }
 
 /// What is done about a live migration that is under way.

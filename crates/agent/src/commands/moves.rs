@@ -2,7 +2,7 @@
 
 use super::{Change, CommandError, Commands, Result, update::Outcome, vm};
 use crate::records;
-use drover_model::{BadMeta, Claim, ClusterView, How, MetaChange, NodeName, VmMeta, VmRecord, VmView};
+use drover_model::{BadMeta, Claim, ClusterView, MetaChange, NodeName, VmMeta, VmRecord, VmView};
 use drover_plan::{
     capacity::Ledger,
     moves,
@@ -78,13 +78,7 @@ impl Commands {
     /// Where a VM would go if it were moved now, and why.
     pub fn explain(&self, vm: &VmView) -> Placement {
         let view = self.ctx.views.latest();
-        let (ledger, how) = (Ledger::of(&view), moves::how(vm.record.value.meta.method));
-        let live = place::choose(&view, &ledger, &Wanted::moved(vm, how));
-        // What no node can take while it runs is moved cold, if it may be.
-        if live.node.is_none() && how == How::LiveElseCold {
-            return place::choose(&view, &ledger, &Wanted::moved(vm, How::Cold));
-        }
-        live
+        place::choose(&view, &Ledger::of(&view), &Wanted::moved(vm))
     }
 
     /// Decides on a VM's records as they are now, within the cluster as the view has it, and writes what its record becomes.
@@ -96,17 +90,19 @@ impl Commands {
         let decide = &decide;
         self.update(&self.vm_name(&uuid), || async move {
             let read = self.read(&uuid).await?;
-            let mut view = ClusterView::clone(&*self.view()?);
-            let seen = view.change_vm(&uuid, |vm| {
-                vm.record = read.record.clone().into();
-                vm.claim = Some(read.claim.clone().into());
-            });
-            let Some(shown) = view.vms.get(&uuid).filter(|_| seen) else {
+            let view = self.view()?;
+            let Some(shown) = view.vms.get(&uuid) else {
                 return Err(CommandError::Unavailable(
                     "this node does not see the VM yet; try again in a moment".to_owned(),
                 ));
             };
-            let new = decide(&view, shown)?;
+            let now = VmView {
+                claim: Some(read.claim.clone().into()),
+                status: shown.status.clone(),
+                arrival: shown.arrival.clone(),
+                ..VmView::of(read.record.clone())
+            };
+            let new = decide(&view, &now)?;
             let given_away = new.node != read.record.value.node;
             let said = format!(
                 "changed, in state {} on {} (was {} on {})",

@@ -27,11 +27,10 @@ impl Commands {
         let name = &name;
         self.update(&format!("node {name}"), || async move {
             let old = records::read::<NodeRecord>(&*self.ctx.store, name).await?;
-            let mut view = ClusterView::clone(&*self.view()?);
+            let view = self.view()?;
             known(&view, name)?;
             let Some(old) = old else { return Err(CommandError::NotFound(format!("there is no node {name}"))) };
-            view.change_node(name, |node| node.record = old.clone().into());
-            let next = drain::request(&view, name, ready, force)?;
+            let next = drain::request(&view, name, old.value.domain_state, ready, force)?;
             if next == old.value.domain_state {
                 return Ok(Outcome::Unchanged(next));
             }
@@ -70,10 +69,8 @@ impl Commands {
 
     /// What a flush of a node would do now.
     pub fn plan_flush(&self, name: &NodeName) -> Result<drain::Plan> {
-        let mut view = ClusterView::clone(&*self.view()?);
+        let view = self.view()?;
         known(&view, name)?;
-        // As it would be then: the node takes no VMs.
-        view.change_node(name, |node| node.record.value.domain_state = DomainState::Flush);
         Ok(drain::evacuate(&view, name))
     }
 

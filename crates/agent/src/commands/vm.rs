@@ -67,13 +67,13 @@ impl Commands {
         let view = self.view()?;
         let meta = moves::checked(&view, &request.meta, &VmMeta::default())?;
         let node = match request.node {
+            // It may be defined where it cannot be started.
             Some(node) => Some(moves::allowed(known_node(&view, node)?, &meta)?),
             None => {
                 let devices = Devices::read(&definition.xml);
-                let wanted =
-                    Wanted { demand: definition.demand, meta: &meta, devices: &devices, from: None, live: false };
+                let wanted = Wanted::new(definition.demand, &meta, &devices);
                 let placement = place::choose(&view, &Ledger::of(&view), &wanted);
-                let Some(node) = placement.node.clone() else {
+                let Some(node) = placement.node().cloned() else {
                     let why = placement.reasons();
                     return Err(CommandError::Refused(format!(
                         "no node can take VM {}: {why}. Make room, or name a node to define it there without starting it",

@@ -6,7 +6,7 @@ use crate::{
     figures::{Figure, Samples},
 };
 use drover_lab::{LabError, Result};
-use drover_model::{ClusterView, How, NodeName};
+use drover_model::{ClusterView, NodeName};
 use drover_plan::{
     capacity::Ledger,
     drain::{self, Fate},
@@ -72,8 +72,8 @@ fn evacuate(view: &ClusterView, vms: usize) -> Result<()> {
 /// Counts what is given out, as whoever is asked for one VM does, and finds the VM a node.
 fn choose(view: &ClusterView) -> Result<()> {
     let vm = view.vm(&definitions::name(0)).ok_or_else(|| unlike("it has no VM".to_owned()))?;
-    let placement = place::choose(view, &Ledger::of(view), &Wanted::moved(vm, How::LiveElseCold));
-    match black_box(placement).node {
+    let placement = place::choose(view, &Ledger::of(view), &Wanted::moved(vm));
+    match black_box(placement).chosen {
         Some(_) => Ok(()),
         None => Err(unlike("no node takes the VM".to_owned())),
     }

@@ -4,7 +4,7 @@ use super::*;
 use crate::place::tests::{
     Tweak, cluster, kept, moving, name, node, node_in, running, same_cases, sending, status, vm,
 };
-use drover_model::{Arrival, How, NodeView, VmRecord, vm::VM_SCHEMA};
+use drover_model::{Arrival, DomainState, How, MoveKind, NodeView, VmRecord, vm::VM_SCHEMA};
 use proptest::prelude::*;
 
 /// What node `b` has said of a VM, as of a version of its record.

@@ -5,6 +5,7 @@ mod orders;
 mod worlds;
 
 use super::*;
+use crate::moves;
 use crate::place::tests::kept;
 use crate::place::tests::{Tweak, cluster, moving, name, node, node_in, running, sending, status, vm};
 use drover_model::{
@@ -197,6 +198,19 @@ fn where_it_failed_is_tried_again_only_if_there_is_no_other_and_not_for_ever() {
 }
 
 #[test]
+fn what_is_explained_and_what_is_asked_for_avoid_where_it_failed_as_a_flush_does() {
+    let vm1 = failed(running(1, "a", 64), "c", 1);
+    let view = cluster(vec![node("a", 64), node("b", 16), node("c", 32)], vec![vm1.clone()]);
+    let explained = place::choose(&view, &Ledger::of(&view), &Wanted::moved(&vm1));
+    assert_eq!(explained.chosen, Some((name("b"), How::LiveElseCold)));
+    assert_eq!(explained.reasons(), "c: it could not be brought there just now: no route");
+    let asked = |to| moves::Request { kind: MoveKind::Move, to, force: false, live_only: false };
+    let goes = |to| moves::relocate(&view, &vm1, &asked(to)).unwrap().state.destination().cloned();
+    assert_eq!(goes(None), Some(name("b")));
+    assert_eq!(goes(Some(name("c"))), Some(name("c")), "it was named");
+}
+
+#[test]
 fn two_nodes_that_are_flushed_at_once_never_pick_each_other() {
     let flushed = |third: Option<NodeView>| {
         let nodes = vec![node_in("a", 64, DomainState::Flush), node_in("b", 64, DomainState::Flush)];
@@ -245,8 +259,7 @@ fn a_report_counts_what_is_left_what_is_on_its_way_and_names_what_is_stuck() {
 #[test]
 fn a_request_begins_what_is_not_so_yet() {
     use DomainState::*;
-    let ask =
-        |now, ready| request(&cluster(vec![node_in("a", 8, now), node("b", 8)], vec![]), &name("a"), ready, false);
+    let ask = |now, ready| request(&cluster(vec![node("a", 8), node("b", 8)], vec![]), &name("a"), now, ready, false);
     for (now, ready, then) in [
         (Ready, false, Flush),
         (Unflush, false, Flush),
@@ -276,15 +289,15 @@ fn the_last_node_that_takes_vms_is_flushed_by_force_only() {
     ];
     for (what, others, allowed) in others {
         let view = cluster([vec![node("a", 8)], others].concat(), vec![]);
-        let asked = request(&view, &name("a"), false, false);
+        let asked = request(&view, &name("a"), Ready, false, false);
         let wanted = if allowed { Ok(Flush) } else { Err(last.to_owned()) };
         assert_eq!(asked.map_err(|refusal| refusal.to_string()), wanted, "others: {what}");
-        assert_eq!(request(&view, &name("a"), false, true), Ok(Flush), "others: {what}");
-        assert_eq!(request(&view, &name("a"), true, false), Ok(Ready), "others: {what}");
+        assert_eq!(request(&view, &name("a"), Ready, false, true), Ok(Flush), "others: {what}");
+        assert_eq!(request(&view, &name("a"), Ready, true, false), Ok(Ready), "others: {what}");
     }
     let alone = cluster(vec![node_in("a", 8, Flushed)], vec![]);
-    assert_eq!(request(&alone, &name("a"), false, false), Ok(Flushed), "it is so already");
-    assert_eq!(request(&alone, &name("a"), true, false), Ok(Unflush));
+    assert_eq!(request(&alone, &name("a"), Flushed, false, false), Ok(Flushed), "it is so already");
+    assert_eq!(request(&alone, &name("a"), Flushed, true, false), Ok(Unflush));
 }
 
 #[test]
@@ -294,11 +307,11 @@ fn a_node_whose_daemon_does_not_run_cannot_be_asked_by_force_either() {
     let says = "the daemon of node a is in state dead, so it cannot do this; start it first";
     for (now, ready) in [(Ready, false), (Flushed, true), (Flush, true), (Unflush, false)] {
         for force in [false, true] {
-            let refusal = request(&dead(now), &name("a"), ready, force).unwrap_err();
+            let refusal = request(&dead(now), &name("a"), now, ready, force).unwrap_err();
             assert_eq!(refusal.to_string(), says, "{now}, ready: {ready}, force: {force}");
         }
     }
     for (now, ready) in [(Ready, true), (Flushed, false), (Flush, false), (Unflush, true)] {
-        assert_eq!(request(&dead(now), &name("a"), ready, false), Ok(now), "nothing is to be done");
+        assert_eq!(request(&dead(now), &name("a"), now, ready, false), Ok(now), "nothing is to be done");
     }
 }

@@ -4,7 +4,7 @@ mod turns;
 
 use super::*;
 use crate::place::tests::{Tweak, cluster, moving, name, node, node_in, running, status, vm};
-use drover_model::{AtRest, DaemonState};
+use drover_model::{AtRest, DaemonState, DomainState, NodeView};
 
 /// `migrate`, `move` or `unmigrate`; `to` a node; `by force`; `live`.
 fn request(text: &str) -> Request {

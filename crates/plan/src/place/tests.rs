@@ -142,12 +142,13 @@ pub(crate) fn same_cases(cases: u32) -> Config {
 /// A new VM of that size.
 fn place(view: &ClusterView, memory_mib: u64, vcpus: u32, meta: &VmMeta) -> Placement {
     let demand = Demand { memory: Bytes::mib(memory_mib), vcpus };
-    let wanted = Wanted { demand, meta, devices: &Devices::default(), from: None, live: false };
+    let devices = Devices::default();
+    let wanted = Wanted::new(demand, meta, &devices);
     choose(view, &Ledger::of(view), &wanted)
 }
 
 fn small(view: &ClusterView) -> Option<String> {
-    place(view, 512, 1, &VmMeta::default()).node.map(|n| n.to_string())
+    place(view, 512, 1, &VmMeta::default()).node().map(ToString::to_string)
 }
 
 #[test]
@@ -197,7 +198,7 @@ fn a_vm_that_moves_takes_its_room_at_both_ends_and_once_at_each() {
         assert_eq!((promised("a"), promised("b"), promised("c")), (2048 + 96, 2048 + 96, 0));
     }
     let view = cluster(four(), vec![moving(1, "a", "b", 2048)]);
-    assert_eq!(place(&view, 2048, 1, &VmMeta::default()).node, Some(name("c")));
+    assert_eq!(place(&view, 2048, 1, &VmMeta::default()).node(), Some(&name("c")));
     let reasons = place(&view, 4096, 1, &VmMeta::default()).reasons();
     assert!(
         reasons.starts_with("a: 4192 MiB are needed (with 96 MiB for QEMU itself), 1440 MiB are free; b: "),
@@ -218,7 +219,7 @@ fn a_node_that_takes_no_vm_says_why() {
         node("h", 1),
     ];
     let placement = place(&cluster(nodes, vec![]), 512, 1, &VmMeta::default());
-    assert_eq!(placement.node, None);
+    assert_eq!(placement.node(), None);
     assert_eq!(
         placement.reasons(),
         "a: its daemon is in state dead; b: its daemon is in state init; c: its daemon is in state shutdown; \
@@ -229,8 +230,8 @@ fn a_node_that_takes_no_vm_says_why() {
     assert_eq!(place(&cluster(vec![], vec![]), 1, 1, &VmMeta::default()).reasons(), "there is no other node");
     // A view in which the node's report has not come yet.
     let meta = VmMeta::default();
-    let wanted =
-        Wanted { demand: Demand::default(), meta: &meta, devices: &Devices::default(), from: None, live: false };
+    let devices = Devices::default();
+    let wanted = Wanted::new(Demand::default(), &meta, &devices);
     let verdict = judge(&cluster(vec![], vec![]), &Ledger::default(), &name("a"), &node("a", 8), &wanted);
     assert_eq!(verdict, Verdict::Rejected(Rejection::NotReported));
 }
@@ -327,7 +328,7 @@ fn every_rejection_of_a_move_has_its_reason() {
         let mut s = Setting { h: node("h", 2), b: node("b", 2), vm: running(1, "h", 512) };
         change(&mut s);
         let view = cluster(vec![s.h, s.b], vec![s.vm.clone()]);
-        let placement = choose(&view, &Ledger::of(&view), &Wanted::moved(&s.vm, how));
+        let placement = choose(&view, &Ledger::of(&view), &Wanted::moved(&s.vm).by(how));
         assert_eq!(placement.verdicts[1], (name("h"), Verdict::Rejected(Rejection::Here)), "row {row}");
         match &placement.verdicts[0].1 {
             Verdict::Fits { .. } => assert_eq!("", says, "row {row} fits"),
@@ -343,8 +344,8 @@ fn a_new_vm_takes_no_files_with_it() {
     let view = cluster(vec![node("a", 8)], vec![]);
     let (meta, mut s) = (VmMeta::default(), Setting { h: node("h", 8), b: node("b", 8), vm: running(1, "h", 512) });
     s.disk("/d");
-    let wanted = Wanted { demand: Demand::default(), meta: &meta, devices: &s.vm.devices, from: None, live: false };
-    assert_eq!(choose(&view, &Ledger::of(&view), &wanted).node, Some(name("a")));
+    let wanted = Wanted::new(Demand::default(), &meta, &s.vm.devices);
+    assert_eq!(choose(&view, &Ledger::of(&view), &wanted).node(), Some(&name("a")));
 }
 
 #[test]
@@ -374,7 +375,7 @@ fn each_selector_picks_what_is_best_with_the_vm_on_it() {
         (Selector::Vms, "e", -2),
     ] {
         let placement = place(&view, 1000, 2, &VmMeta { selector: Some(selector), ..VmMeta::default() });
-        assert_eq!((placement.selector, placement.node.as_ref()), (selector, Some(&name(best))), "{placement:#?}");
+        assert_eq!((placement.selector, placement.node()), (selector, Some(&name(best))), "{placement:#?}");
         let (_, verdict) = placement.verdicts.iter().find(|(node, _)| *node == name(best)).unwrap();
         let Verdict::Fits { score: got, .. } = verdict else { panic!("{verdict:?}") };
         assert_eq!(*got, score, "{selector}");
@@ -386,7 +387,7 @@ fn ties_go_to_the_first_name_by_every_selector() {
     for word in Selector::WORDS {
         let meta = VmMeta { selector: Some(word.parse().unwrap()), ..VmMeta::default() };
         let equal = cluster(vec![node("c", 4), node("b", 4), node("d", 4)], vec![]);
-        assert_eq!(place(&equal, 64, 1, &meta).node, Some(name("b")), "{word}");
+        assert_eq!(place(&equal, 64, 1, &meta).node(), Some(&name("b")), "{word}");
     }
 }
 
@@ -394,12 +395,12 @@ fn ties_go_to_the_first_name_by_every_selector() {
 fn the_load_that_is_on_its_way_counts_before_the_node_reports_it() {
     let by_load = VmMeta { selector: Some(Selector::Load), ..VmMeta::default() };
     let nodes = || vec![node("a", 8).but(|n| status(n).load = 0.5), node("b", 8).but(|n| status(n).load = 1.0)];
-    assert_eq!(place(&cluster(nodes(), vec![]), 64, 1, &by_load).node, Some(name("a")));
+    assert_eq!(place(&cluster(nodes(), vec![]), 64, 1, &by_load).node(), Some(&name("a")));
     for coming in [vm(1, VmState::Start, "a", None, 64), moving(1, "b", "a", 64)] {
-        assert_eq!(place(&cluster(nodes(), vec![coming]), 64, 1, &by_load).node, Some(name("b")));
+        assert_eq!(place(&cluster(nodes(), vec![coming]), 64, 1, &by_load).node(), Some(&name("b")));
     }
     let there = cluster(nodes(), vec![running(1, "a", 64)]);
-    assert_eq!(place(&there, 64, 1, &by_load).node, Some(name("a")), "its load is in the report already");
+    assert_eq!(place(&there, 64, 1, &by_load).node(), Some(&name("a")), "its load is in the report already");
 }
 
 #[test]
@@ -409,5 +410,33 @@ fn a_vm_without_a_selector_goes_by_the_clusters() {
     view.config.selector = Selector::Vms;
     assert_eq!(small(&view).as_deref(), Some("a"));
     let own = VmMeta { selector: Some(Selector::Mem), ..VmMeta::default() };
-    assert_eq!(place(&view, 512, 1, &own).node, Some(name("b")));
+    assert_eq!(place(&view, 512, 1, &own).node(), Some(&name("b")));
+}
+
+#[test]
+fn a_new_vm_needs_its_bridges_too() {
+    let meta = VmMeta::default();
+    let devices = Devices::read(
+        "<domain><devices><interface type='bridge'><source bridge='br1'/></interface></devices></domain>",
+    );
+    let view = cluster(vec![node("a", 8), node("b", 4).but(|n| status(n).bridges = vec!["br1".to_owned()])], vec![]);
+    let placement = choose(&view, &Ledger::of(&view), &Wanted::new(Demand::default(), &meta, &devices));
+    assert_eq!((placement.node(), placement.reasons()), (Some(&name("b")), "a: it has no bridge br1".to_owned()));
+}
+
+#[test]
+fn what_its_own_node_does_not_say_is_no_permission() {
+    let silent = || node("h", 8).but(|n| n.status = None);
+    let ask = |nodes: Vec<NodeView>, how, change: fn(&mut Setting)| {
+        let mut s = Setting { h: silent(), b: node("b", 8), vm: running(1, "h", 64) };
+        change(&mut s);
+        let view = cluster(nodes.into_iter().chain([s.b]).collect(), vec![s.vm.clone()]);
+        choose(&view, &Ledger::of(&view), &Wanted::moved(&s.vm).by(how)).verdicts.remove(0).1
+    };
+    let unknown = Verdict::Rejected(Rejection::StorageUnknown("/d".to_owned()));
+    for nodes in [vec![], vec![silent()]] {
+        assert_eq!(ask(nodes.clone(), How::Cold, |s| _ = s.disk("/d")), unknown);
+        assert_eq!(ask(nodes.clone(), How::Live, |_| {}), Verdict::Rejected(Rejection::SourceUnknown));
+        assert!(matches!(ask(nodes, How::Cold, |_| {}), Verdict::Fits { .. }));
+    }
 }

@@ -127,7 +127,7 @@ async fn cancel(call: Call) -> Answer {
 
 pub(crate) async fn explain(call: Call) -> Answer {
     let vm = subject(&call).await?;
-    let Placement { node, selector, verdicts } = call.state.node.commands().explain(&vm);
+    let Placement { chosen, selector, verdicts } = call.state.node.commands().explain(&vm);
     let nodes = verdicts.into_iter().map(|(node, verdict)| {
         let node = node.to_string();
         match verdict {
@@ -146,7 +146,7 @@ pub(crate) async fn explain(call: Call) -> Answer {
         name: record.name.to_string(),
         node: text(&record.node),
         selector: selector.word().to_owned(),
-        chosen: text(&node),
+        chosen: text(&chosen.map(|(node, _)| node)),
         nodes: nodes.collect(),
     })
 }

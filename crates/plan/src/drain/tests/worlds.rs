@@ -72,6 +72,10 @@ impl World {
         self.view.change_node(node, |node| node.record.value.domain_state = state);
     }
 
+    fn state_of(&self, node: &NodeName) -> DomainState {
+        self.view.nodes[node].record.value.domain_state
+    }
+
     fn in_state(&self, state: DomainState) -> Vec<NodeName> {
         let nodes = self.view.nodes.iter().filter(|(_, node)| node.record.value.domain_state == state);
         nodes.map(|(name, _)| name.clone()).collect()
@@ -238,14 +242,14 @@ proptest! {
         let (wanted, before) = (world.picture(), world.view.clone());
         for (i, ready, rounds) in requests {
             let node = name(NODES[i % sizes.len()]);
-            let state = request(&world.view, &node, ready, true).unwrap();
+            let state = request(&world.view, &node, world.state_of(&node), ready, true).unwrap();
             world.set(&node, state);
             for _ in 0..rounds {
                 world.round();
             }
         }
         for node in before.nodes.keys() {
-            let state = request(&world.view, node, true, false).unwrap();
+            let state = request(&world.view, node, world.state_of(node), true, false).unwrap();
             world.set(node, state);
         }
         world.settle();

@@ -70,7 +70,8 @@ fn carries(view: &ClusterView, node: &NodeName) -> Bytes {
 }
 
 fn choose_for(view: &ClusterView, (demand, meta): &(Demand, VmMeta)) -> Placement {
-    let wanted = Wanted { demand: *demand, meta, devices: &Devices::default(), from: None, live: false };
+    let devices = Devices::default();
+    let wanted = Wanted::new(*demand, meta, &devices);
     choose(view, &Ledger::of(view), &wanted)
 }
 
@@ -93,8 +94,8 @@ proptest! {
                 && demand.vcpus <= 4
                 && carries(&view, n).saturating_add(demand.memory).saturating_add(OVERHEAD) <= offered
         };
-        match choose_for(&view, &wanted).node {
-            Some(node) => prop_assert!(fit(&node), "{} was chosen", node),
+        match choose_for(&view, &wanted).chosen {
+            Some((node, _)) => prop_assert!(fit(&node), "{} was chosen", node),
             None => prop_assert!(!view.nodes.keys().any(fit)),
         }
     }
@@ -122,8 +123,8 @@ proptest! {
             let before = all.verdicts.iter().find(|(n, _)| n == node);
             prop_assert_eq!(before.map(|(_, v)| v), Some(verdict));
         }
-        if all.node.is_none() || others.verdicts.iter().any(|(node, _)| Some(node) == all.node.as_ref()) {
-            prop_assert_eq!(others.node, all.node);
+        if all.chosen.is_none() || others.verdicts.iter().any(|(node, _)| Some(node) == all.node()) {
+            prop_assert_eq!(others.chosen, all.chosen);
         }
     }
 
@@ -135,9 +136,10 @@ proptest! {
         let view = cluster(nodes, vms);
         let mut ledger = Ledger::of(&view);
         let mut carried: Vec<(NodeName, Bytes)> = vec![];
+        let devices = Devices::default();
         for (demand, meta) in &wanted {
-            let wanted = Wanted { demand: *demand, meta, devices: &Devices::default(), from: None, live: false };
-            if let Some(node) = choose(&view, &ledger, &wanted).node {
+            let wanted = Wanted::new(*demand, meta, &devices);
+            if let Some((node, _)) = choose(&view, &ledger, &wanted).chosen {
                 ledger.expect(&node, *demand);
                 carried.push((node, demand.memory.saturating_add(OVERHEAD)));
             }
