@@ -48,7 +48,7 @@ async fn write(ctx: &Context, answer: &Answer) -> Result<(), StoreError> {
     let uuid = &answer.uuid;
     let arrival = Arrival { schema: VM_SCHEMA, node: ctx.me().clone(), of: answer.of, refused: answer.refused.clone() };
     let vm = records::check_op::<VmRecord>(uuid, answer.of);
-    let set = match records::read::<Arrival>(&*ctx.store, uuid).await? {
+    let set = match records::read_report::<Arrival>(&*ctx.store, uuid).await? {
         Some(old) => records::set_op(uuid, &old, &arrival)?,
         None => records::create_op(uuid, &arrival)?,
     };

@@ -43,22 +43,24 @@ pub(crate) async fn of_node(store: &dyn Store, name: &NodeName, version: Version
     Ok(ops)
 }
 
-/// The steps that delete the records directly below another.
+/// The steps that delete the records below another, however deep, the deepest first.
 async fn below(
     store: &dyn Store,
     path: &RecordPath,
     version_of: impl Fn(&RecordPath) -> Option<Version>,
 ) -> Result<Vec<Op>, StoreError> {
-    let names = match store.children(path).await {
-        Ok(names) => names,
-        Err(StoreError::NotFound(_)) => Vec::new(),
-        Err(error) => return Err(error),
-    };
-    let mut ops = Vec::with_capacity(names.len() + 3);
-    for name in names {
-        let child = path.join(&name).map_err(|error| StoreError::Broken(error.to_string()))?;
-        let version = version_of(&child);
-        ops.push(Op::Delete(child, version));
+    let (mut todo, mut found) = (vec![path.clone()], Vec::new());
+    while let Some(above) = todo.pop() {
+        let names = match store.children(&above).await {
+            Ok(names) => names,
+            Err(StoreError::NotFound(_)) => Vec::new(),
+            Err(error) => return Err(error),
+        };
+        for name in names {
+            let child = above.join(&name).map_err(|error| StoreError::Broken(error.to_string()))?;
+            todo.push(child.clone());
+            found.push(child);
+        }
     }
-    Ok(ops)
+    Ok(found.into_iter().rev().map(|path| (version_of(&path), path)).map(|(v, path)| Op::Delete(path, v)).collect())
 }

@@ -175,7 +175,7 @@ async fn enter(ctx: &Context) -> Result<(), Trouble> {
         boot: ctx.options.boot.clone(),
         started: ctx.wall(),
     };
-    if let Some(old) = records::read::<NodeSession>(&*ctx.store, ctx.me()).await? {
+    if let Some(old) = records::read_report::<NodeSession>(&*ctx.store, ctx.me()).await? {
         if old.value.machine != mine.machine {
             let (name, machine) = (ctx.me().clone(), old.value.machine);
             return Err(Trouble::Join(JoinError::NameTaken { name, machine }));
@@ -185,7 +185,15 @@ async fn enter(ctx: &Context) -> Result<(), Trouble> {
             Err(error) => return Err(error.into()),
         }
     }
-    ctx.store.create(&path, records::encode(&mine)?, CreateMode::Ephemeral).await?;
+    match ctx.store.create(&path, records::encode(&mine)?, CreateMode::Ephemeral).await {
+        Ok(_) => {}
+        Err(StoreError::NoParent(_)) => {
+            // The node was removed while it was cut off, and comes back.
+            prepare(ctx).await?;
+            ctx.store.create(&path, records::encode(&mine)?, CreateMode::Ephemeral).await?;
+        }
+        Err(error) => return Err(error.into()),
+    }
     tracing::info!(node = %ctx.me(), instance = %mine.instance, "this node is a member of the cluster");
     Ok(())
 }

@@ -14,6 +14,23 @@ pub async fn read<T: RecordKind>(store: &dyn Store, key: &T::Key) -> Result<Opti
     decode(&path, &record.data, record.version).map(Some)
 }
 
+/// The same for a record that is only a report, to be replaced by whoever has something to say: one that cannot be decoded is taken for what it
+/// still tells.
+///
+/// # Errors
+/// See [`read`]; [`StoreError::Broken`] only for one that tells nothing.
+pub async fn read_report<T: RecordKind>(store: &dyn Store, key: &T::Key) -> Result<Option<Stored<T>>, StoreError> {
+    let path = T::path(key);
+    let Some(record) = store.get(&path).await? else { return Ok(None) };
+    match Stored::decode(&record.data, record.version) {
+        Ok(stored) => Ok(Some(stored)),
+        Err(why) => match T::salvage(key, &why.document) {
+            Some(value) => Ok(Some(Stored::new(value, record.version))),
+            None => Err(StoreError::Broken(format!("record {path} is {why}"))),
+        },
+    }
+}
+
 /// Decodes a record that was read.
 ///
 /// # Errors

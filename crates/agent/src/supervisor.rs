@@ -100,6 +100,9 @@ impl Supervisor {
 
     /// Rings a VM's bell, and starts its task if it has none.
     fn ring(&mut self, uuid: Uuid) {
+        if self.failed.contains(&uuid) {
+            return;
+        }
         match self.bells.get(&uuid) {
             Some(bell) => bell.send_modify(|n| *n += 1),
             None => {

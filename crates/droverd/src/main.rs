@@ -183,7 +183,8 @@ async fn run(
     let outcome = tokio::select! {
         ended = &mut running => ended?.map_err(Failure::from),
         _ = role_over => Err("the loop of the primary's role failed".into()),
-        served = &mut api => Err(format!("the API ended by itself: {served:?}").into()),
+        // Nothing is left of it to be waited for below.
+        served = &mut api => return Err(format!("the API ended by itself: {served:?}").into()),
         _ = terminate.recv() => stop(&handle, &mut running).await,
         _ = interrupt.recv() => stop(&handle, &mut running).await,
     };

@@ -154,6 +154,24 @@ impl RecordKind for ClusterConfig {
     fn schema(&self) -> u32 {
         self.schema
     }
+
+    /// For a daemon that has no last value: each part that can be read; and maintenance, unless it is said that there is none.
+    fn salvage(_: &Only, document: &serde_json::Value) -> Option<ClusterConfig> {
+        fn part<T: serde::de::DeserializeOwned>(document: &serde_json::Value, field: &str, or: T) -> T {
+            document.get(field).cloned().and_then(|value| serde_json::from_value(value).ok()).unwrap_or(or)
+        }
+        let or = ClusterConfig::default();
+        Some(ClusterConfig {
+            schema: CLUSTER_SCHEMA,
+            cluster_name: part(document, "cluster_name", or.cluster_name),
+            maintenance: part(document, "maintenance", true),
+            maintenance_until: part(document, "maintenance_until", None),
+            selector: part(document, "selector", or.selector),
+            limits: part(document, "limits", or.limits),
+            stall: part(document, "stall", or.stall),
+            migration_deadline_s: part(document, "migration_deadline_s", or.migration_deadline_s),
+        })
+    }
 }
 
 impl RecordKind for Token {

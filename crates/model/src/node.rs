@@ -249,6 +249,38 @@ impl RecordKind for NodeStatus {
     fn schema(&self) -> u32 {
         self.schema
     }
+
+    /// What its daemon does, and what it has, as far as that can be read: a node of a later version lives, though it takes no VMs from here.
+    fn salvage(_: &NodeName, document: &serde_json::Value) -> Option<NodeStatus> {
+        fn part<T: serde::de::DeserializeOwned>(document: &serde_json::Value, field: &str) -> Option<T> {
+            document.get(field).cloned().and_then(|value| serde_json::from_value(value).ok())
+        }
+        let text = |field: &str| part::<String>(document, field).unwrap_or_default();
+        Some(NodeStatus {
+            schema: NODE_SCHEMA,
+            daemon: part(document, "daemon")?,
+            version: text("version"),
+            kernel: text("kernel"),
+            os: text("os"),
+            arch: text("arch"),
+            hypervisor: text("hypervisor"),
+            hypervisor_problem: text("hypervisor_problem"),
+            domain_type: part(document, "domain_type"),
+            cpus: part(document, "cpus").unwrap_or_default(),
+            memory_total: part(document, "memory_total").unwrap_or_default(),
+            memory_free: part(document, "memory_free").unwrap_or_default(),
+            load: part(document, "load").unwrap_or_default(),
+            domains: part(document, "domains").unwrap_or_default(),
+            cpu_model: text("cpu_model"),
+            bridges: part(document, "bridges").unwrap_or_default(),
+            shared: part(document, "shared").unwrap_or_default(),
+            network_problems: part(document, "network_problems").unwrap_or_default(),
+            floating: part(document, "floating").unwrap_or_default(),
+            drain: part(document, "drain"),
+            duties: part(document, "duties").unwrap_or_default(),
+            updated: part(document, "updated").unwrap_or_default(),
+        })
+    }
 }
 
 impl RecordKind for NodeSession {

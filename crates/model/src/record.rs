@@ -68,6 +68,10 @@ pub trait RecordKind: Serialize + DeserializeOwned + Clone + PartialEq + fmt::De
     /// Whether the last one that could be read is used while the present one cannot be read.
     const KEEPS_LAST: bool = false;
 
+    /// Members of which every part must be known: a record of a later layout that says more in one of them is unreadable. For what is a choice
+    /// of one thing among several: what is unknown of one choice must not stick to the next.
+    const WHOLE: &'static [&'static str] = &[];
+
     /// The layout version that the record says it has. Kinds without one never change.
     fn schema(&self) -> u32 {
         Self::SCHEMA
@@ -147,6 +151,12 @@ impl<T: RecordKind> Stored<T> {
             Ok(value) if value.schema() <= T::SCHEMA => Ok(Stored::new(value, version)),
             Ok(value) => {
                 let extra = unknown(data, &value).filter(|extra| !extra.is_empty()).map(Arc::new);
+                if let Some(part) = extra.as_ref().and_then(|extra| extra.inside_of(T::WHOLE)) {
+                    let document = serde_json::from_slice(data).unwrap_or_default();
+                    let newer = Some((value.schema(), T::SCHEMA));
+                    let why = format!("it says more in {part:?} than is known");
+                    return Err(Unreadable { version, newer, why, document });
+                }
                 Ok(Stored { value, version, extra })
             }
             Err(error) => {
@@ -197,6 +207,11 @@ pub struct Extra {
 }
 
 impl Extra {
+    /// The first of these members that has something unknown inside.
+    fn inside_of(&self, members: &[&'static str]) -> Option<&'static str> {
+        members.iter().copied().find(|member| self.inside.contains_key(*member))
+    }
+
     fn is_empty(&self) -> bool {
         self.members.is_empty() && self.inside.is_empty()
     }

@@ -54,10 +54,11 @@ impl<T: RecordKind> Shelf<T> {
             }
             Err(problem) => {
                 let problem = Arc::new(problem);
-                if let Some(value) = T::salvage(key, &problem.document) {
-                    self.records.insert(key.clone(), Stored::new(value, version).into());
-                } else if !T::KEEPS_LAST {
-                    self.records.remove(key);
+                if !(T::KEEPS_LAST && self.records.contains_key(key)) {
+                    match T::salvage(key, &problem.document) {
+                        Some(value) => self.records.insert(key.clone(), Stored::new(value, version).into()),
+                        None => self.records.remove(key),
+                    };
                 }
                 self.unreadable.insert(key.clone(), problem.clone());
                 Some(problem)
@@ -237,5 +238,10 @@ mod tests {
         assert!(shelf.only().unwrap().value.maintenance && shelf.problem(&Only).is_some());
         shelf.put(&Only, None);
         assert!(shelf.only().is_none() && shelf.problem(&Only).is_none());
+        // A daemon that has just started has no last value: what can be read of it counts.
+        let newer = br#"{"schema":9,"maintenance":"sometimes","limits":{"per_source":1,"per_target":1,"cluster":1},"stall":{}}"#;
+        assert!(shelf.put(&Only, Some((newer, Version(3)))).is_some());
+        let config = &shelf.only().unwrap().value;
+        assert_eq!((config.maintenance, config.limits.cluster), (true, 1));
     }
 }

@@ -235,13 +235,13 @@ impl ClusterView {
         }
         let name_of = |vm: &Arc<VmView>| vm.record.value.name.clone();
         let (was, is) = (old.as_ref().map(name_of), new.as_ref().map(name_of));
-        if was != is {
-            if let Some(was) = was.filter(|was| self.names.get(was) == Some(&uuid)) {
-                self.names.0.remove(&was);
-            }
-            if let Some(is) = is {
-                self.names.0.insert(is, uuid);
-            }
+        let given_up = was.filter(|was| is.as_ref() != Some(was) && self.names.get(was) == Some(&uuid));
+        if let Some(was) = given_up {
+            self.names.0.remove(&was);
+        }
+        // Also if it has its name still: another one may have had it in between, as far as this view was told.
+        if let Some(is) = is.filter(|is| self.names.get(is) != Some(&uuid)) {
+            self.names.0.insert(is, uuid);
         }
         let was = old.as_ref().map(|vm| vm.nodes()).unwrap_or_default();
         let is = new.as_ref().map(|vm| vm.nodes()).unwrap_or_default();

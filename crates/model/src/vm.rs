@@ -317,6 +317,7 @@ impl RecordKind for VmRecord {
     const AT: &'static str = "/vms/*";
     const SCHEMA: u32 = VM_SCHEMA;
     const WRITER: Writer = Writer::Requests;
+    const WHOLE: &'static [&'static str] = &["state"];
 
     fn schema(&self) -> u32 {
         self.schema
@@ -352,6 +353,26 @@ impl RecordKind for VmStatus {
     fn schema(&self) -> u32 {
         self.schema
     }
+
+    /// Who said it. The rest is unknown until somebody reports in words of this version.
+    fn salvage(_: &Uuid, document: &serde_json::Value) -> Option<VmStatus> {
+        let node = document.get("node").and_then(serde_json::Value::as_str)?;
+        Some(VmStatus {
+            schema: VM_SCHEMA,
+            node: NodeName::new(node).ok()?,
+            epoch: Epoch(document.get("epoch").and_then(serde_json::Value::as_u64).unwrap_or(0)),
+            run: None,
+            unknown: true,
+            doing: String::new(),
+            generation: None,
+            crashes: 0,
+            since: WallTime(0),
+            console: false,
+            vnc: None,
+            progress: None,
+            move_failure: None,
+        })
+    }
 }
 
 impl RecordKind for Claim {
@@ -362,6 +383,13 @@ impl RecordKind for Claim {
     fn schema(&self) -> u32 {
         self.schema
     }
+
+    /// Its holder, and where the guest may be beside it, if they are named as this version names them.
+    fn salvage(_: &Uuid, document: &serde_json::Value) -> Option<Claim> {
+        let node = |field: &str| NodeName::new(document.get(field)?.as_str()?).ok();
+        let epoch = Epoch(document.get("epoch").and_then(serde_json::Value::as_u64).unwrap_or(0));
+        Some(Claim { schema: VM_SCHEMA, node: Some(node("node")?), epoch, to: node("to") })
+    }
 }
 
 impl RecordKind for Arrival {
@@ -371,6 +399,12 @@ impl RecordKind for Arrival {
     const WRITER: Writer = Writer::Node;
     fn schema(&self) -> u32 {
         self.schema
+    }
+
+    /// Who said it, of no version that there is: its target answers anew, in words of this version.
+    fn salvage(_: &Uuid, document: &serde_json::Value) -> Option<Arrival> {
+        let node = NodeName::new(document.get("node")?.as_str()?).ok()?;
+        Some(Arrival { schema: VM_SCHEMA, node, of: Version(-1), refused: None })
     }
 }
 

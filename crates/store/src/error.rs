@@ -65,7 +65,7 @@ impl StoreError {
     /// Whether somebody else was quicker: reading again and deciding again may help.
     pub fn is_conflict(&self) -> bool {
         match self {
-            StoreError::Conflict(_) | StoreError::Exists(_) | StoreError::NotFound(_) => true,
+            StoreError::Conflict(_) | StoreError::Exists(_) | StoreError::NotFound(_) | StoreError::NotEmpty(_) => true,
             StoreError::Refused { cause, .. } => cause.is_conflict(),
             _ => false,
         }

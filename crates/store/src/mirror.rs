@@ -117,6 +117,9 @@ impl<S: Sink> Mirror<S> {
             }
         };
         while let Some(mut wakeup) = watch.next().await {
+            if wakeup == Wakeup::Everything {
+                tokio::time::sleep(self.waits()).await;
+            }
             // Until it is read: later wake-ups are folded in, a failure is tried again.
             while let Err(error) = self.read(&wakeup).await {
                 if error == StoreError::Closed {
@@ -138,7 +141,6 @@ impl<S: Sink> Mirror<S> {
     async fn read(&mut self, wakeup: &Wakeup) -> Result<()> {
         match wakeup {
             Wakeup::Everything => {
-                tokio::time::sleep(self.waits()).await;
                 // What others wrote while we could not hear of it must be in what we read.
                 self.store.sync().await?;
                 let records = self.read_all().await?;

@@ -153,7 +153,7 @@ impl Task {
 
     /// Tells how far a migration is. Only this task writes the status.
     async fn report_progress(&self, progress: Option<Progress>) -> Result<(), StoreError> {
-        let Some(old) = records::read::<VmStatus>(&*self.ctx.store, &self.uuid).await? else { return Ok(()) };
+        let Some(old) = records::read_report::<VmStatus>(&*self.ctx.store, &self.uuid).await? else { return Ok(()) };
         if old.value.progress == progress {
             return Ok(());
         }

@@ -160,7 +160,7 @@ impl Task {
         let (record, claim, status, domain) = tokio::join!(
             records::read(store, &self.uuid),
             records::read(store, &self.uuid),
-            records::read(store, &self.uuid),
+            records::read_report(store, &self.uuid),
             self.ctx.hypervisor.domain(self.uuid)
         );
         Ok(Snapshot { record: record?, claim: claim?, status: status?, domain })

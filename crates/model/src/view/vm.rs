@@ -88,7 +88,7 @@ impl VmView {
 
     /// Whether nobody may run it, so that whoever is to may take it.
     pub fn is_free(&self) -> bool {
-        self.claim.as_ref().is_some_and(|claim| claim.value.node.is_none())
+        !self.claim_unreadable && self.claim.as_ref().is_some_and(|claim| claim.value.node.is_none())
     }
 
     /// Where its guest may be beside its holder: a move is under way, or was taken back and may have come to its end all the same.
