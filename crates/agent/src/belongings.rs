@@ -1,6 +1,7 @@
 //! What belongs to a VM or to a node, and goes with it: the one list of it.
 //!
-//! Records below its own go whatever they are, also those of kinds that only a newer version knows. Those elsewhere are named here.
+//! Records below its own go whatever they are, also those of kinds that only a newer version knows. Those elsewhere are
+//! named here.
 
 use crate::faults;
 use drover_model::{Claim, Fault, NameEntry, NodeName, NodeRecord, RecordKind, RecordPath, Stored, Version, VmRecord};
@@ -30,7 +31,8 @@ pub(crate) async fn of_vm(
     Ok(ops)
 }
 
-/// The steps that delete a node's records, all or none: if its record has not changed. Its session, if there is one, makes them fail.
+/// The steps that delete a node's records, all or none: if its record has not changed. Its session, if there is one,
+/// makes them fail.
 ///
 /// # Errors
 /// Those of the store.

@@ -1,8 +1,10 @@
-//! Empties this node, or brings its VMs home, when its record asks for it; and lets VMs come to it that others send ([`arrivals`]).
+//! Empties this node, or brings its VMs home, when its record asks for it; and lets VMs come to it that others send
+//! ([`arrivals`]).
 //!
-//! The loop waits for the view to change, asks `plan::drain` for the whole plan, writes as much of it as the limits allow, and waits again. It
-//! remembers nothing: another request on the node is seen in the next pass, which then follows that one; what is on its way by then arrives and is
-//! planned anew. The moves themselves are the VMs' own tasks.
+//! The loop waits for the view to change, asks `plan::drain` for the whole plan, writes as much of it as the limits
+//! allow, and waits again. It remembers nothing: another request on the node is seen in the next pass, which then
+//! follows that one; what is on its way by then arrives and is planned anew. The moves themselves are the VMs' own
+//! tasks.
 
 use crate::{arrivals, context::Context, records, view::differs};
 use drover_model::{Claim, ClusterView, DomainState, MoveKind, NodeName, NodeRecord, Obs, RunState};
@@ -35,7 +37,8 @@ pub(crate) async fn run(ctx: Arc<Context>) {
             Some(DomainState::Flush) => pass(&ctx, &view, Way::Out).await,
             Some(DomainState::Unflush) => pass(&ctx, &view, Way::Home).await,
             _ => {
-                // Nobody is told of what was so before: a report is written when this changes, and a report is a change that wakes this loop.
+                // Nobody is told of what was so before: a report is written when this changes, and a report is a change
+                // that wakes this loop.
                 ctx.drain.send_if_modified(|now| now.take().is_some());
                 false
             }
@@ -51,8 +54,8 @@ pub(crate) async fn run(ctx: Arc<Context>) {
     }
 }
 
-/// Whether two views differ in what a plan for this node is made from: the nodes, the limits, and the VMs that concern it. (What a plan waits for
-/// elsewhere is looked at again after [`LOOK_AGAIN`].)
+/// Whether two views differ in what a plan for this node is made from: the nodes, the limits, and the VMs that concern
+/// it. (What a plan waits for elsewhere is looked at again after [`LOOK_AGAIN`].)
 fn of_interest(old: &ClusterView, new: &ClusterView, me: &NodeName) -> bool {
     let concerns = |view: &ClusterView, uuid| view.vms.get(uuid).is_some_and(|vm| vm.matters_to(me));
     old.nodes.get(me) != new.nodes.get(me)
@@ -121,7 +124,8 @@ async fn finished(ctx: &Context, plan: &Plan, way: Way) -> Option<DomainState> {
     }
 }
 
-/// Waits until the view shows what was ordered, so that the next pass counts it. Not for long: what was not taken will never be shown.
+/// Waits until the view shows what was ordered, so that the next pass counts it. Not for long: what was not taken will
+/// never be shown.
 async fn shown(ctx: &Context, orders: &[Order]) {
     let mut views = ctx.views.subscribe();
     let newer = |view: &Arc<ClusterView>| {

@@ -1,6 +1,7 @@
-//! Duties: the control loops of a node. Each is a named task that is looked after: one that fails (a panic, which is a defect) is logged, counted,
-//! shown in the node's report and health, and begun again after a while; one that cannot be begun again ends the daemon, which its service
-//! manager starts again. No node goes on saying that it runs with a loop that is dead.
+//! Duties: the control loops of a node. Each is a named task that is looked after: one that fails (a panic, which is a
+//! defect) is logged, counted, shown in the node's report and health, and begun again after a while; one that cannot be
+//! begun again ends the daemon, which its service manager starts again. No node goes on saying that it runs with a loop
+//! that is dead.
 
 use crate::clock::Clock;
 use drover_model::{DutyReport, Mono};

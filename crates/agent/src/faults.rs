@@ -1,7 +1,7 @@
 //! Faults: what a person should look at, reported once for each cause.
 //!
-//! Level-triggered, as everything here: each pass of a VM's task compares what is so with what is reported, so that a daemon that died in
-//! between leaves no fault out and none behind.
+//! Level-triggered, as everything here: each pass of a VM's task compares what is so with what is reported, so that a
+//! daemon that died in between leaves no fault out and none behind.
 
 use crate::{context::Context, records, view::differs};
 use drover_model::{

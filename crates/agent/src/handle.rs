@@ -71,8 +71,8 @@ impl NodeHandle {
         }
     }
 
-    /// A VM by its name or UUID. One that the view does not have yet (it was defined a moment ago, at another node) is looked up in
-    /// the store, so that nobody is told that his new VM does not exist.
+    /// A VM by its name or UUID. One that the view does not have yet (it was defined a moment ago, at another node) is
+    /// looked up in the store, so that nobody is told that his new VM does not exist.
     pub async fn find_vm(&self, which: &str) -> Option<Arc<VmView>> {
         if let Some(vm) = self.view().vm(which) {
             return Some(vm.clone());

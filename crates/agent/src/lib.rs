@@ -1,4 +1,5 @@
-//! Control loops of a node: wait for a change or a deadline, build a snapshot, ask `plan` what to do, do one step, repeat.
+//! Control loops of a node: wait for a change or a deadline, build a snapshot, ask `plan` what to do, do one step,
+//! repeat.
 //!
 //! ```text
 //!              store (watch)          hypervisor (events)
@@ -16,8 +17,9 @@
 //!                 └────── handle: what the API sees (view, commands)
 //! ```
 //!
-//! [`Agent::run`] looks after every task that it starts (`duty`): dropping it stops them all wherever they are, as a crash would. Nothing here
-//! needs to run to its end to be right: a new agent looks at the store and at the hypervisor and goes on from there.
+//! [`Agent::run`] looks after every task that it starts (`duty`): dropping it stops them all wherever they are, as a
+//! crash would. Nothing here needs to run to its end to be right: a new agent looks at the store and at the hypervisor
+//! and goes on from there.
 
 mod arrivals;
 mod belongings;
@@ -76,14 +78,14 @@ impl Agent {
         NodeHandle::new(self.context.clone(), self.ready.subscribe(), self.stop.clone())
     }
 
-    /// The node's part in the role of the primary. To be run beside [`Agent::run`], and on a thread of its own, so that nothing else holds it up.
-    /// `services`: what moves with it beside the addresses.
+    /// The node's part in the role of the primary. To be run beside [`Agent::run`], and on a thread of its own, so that
+    /// nothing else holds it up. `services`: what moves with it beside the addresses.
     pub fn primary(&self, services: Vec<Arc<dyn PrimaryService>>) -> PrimaryLoop {
         PrimaryLoop::new(self.context.clone(), services)
     }
 
-    /// Runs the node until [`NodeHandle::stop`] is called (then guests keep running, and the others are told that this was on purpose),
-    /// or until it turns out that the node may not join the cluster.
+    /// Runs the node until [`NodeHandle::stop`] is called (then guests keep running, and the others are told that this
+    /// was on purpose), or until it turns out that the node may not join the cluster.
     pub async fn run(self) -> Result<(), JoinError> {
         let Agent { context, keeper, ready, stop } = self;
         let mut stopping = stop.subscribe();
@@ -128,7 +130,8 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
     stop.wait_for(|stop| *stop).await.ok();
 }
 
-/// Lets the role of the primary pass to another node, if this one has it and there is another. What is not passed on in time is left to the lease.
+/// Lets the role of the primary pass to another node, if this one has it and there is another. What is not passed on in
+/// time is left to the lease.
 async fn hand_over(ctx: &Context) {
     ctx.stopping.send_replace(true);
     let mut must = ctx.must_hand_over.subscribe();

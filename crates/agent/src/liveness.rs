@@ -1,4 +1,5 @@
-//! Notices when another node's daemon comes, goes or falls silent: the one place in a node where that is seen, logged and told to others.
+//! Notices when another node's daemon comes, goes or falls silent: the one place in a node where that is seen, logged
+//! and told to others.
 
 use crate::{context::Context, view::differs};
 use drover_model::DaemonState;

@@ -1,9 +1,11 @@
 //! The node as a member of its cluster: the tree's skeleton, its record, its session, its report.
 //!
-//! A node's name belongs to one machine, for claims are held by it: another machine may not join under it until the node was removed.
+//! A node's name belongs to one machine, for claims are held by it: another machine may not join under it until the
+//! node was removed.
 //!
-//! The session (an ephemeral record) is made anew in every session of the store. If one of this node's name is there already, it is our
-//! dead predecessor's (the same machine) and is replaced at once, for a lock on the state folder keeps two daemons of one machine apart.
+//! The session (an ephemeral record) is made anew in every session of the store. If one of this node's name is there
+//! already, it is our dead predecessor's (the same machine) and is replaced at once, for a lock on the state folder
+//! keeps two daemons of one machine apart.
 
 use crate::{context::Context, records};
 use drover_drivers::hypervisor::Connection;
@@ -21,8 +23,8 @@ use uuid::Uuid;
 
 /// How often a node looks whether it has something to report.
 const REPORT: Duration = Duration::from_secs(5);
-/// A report that says nothing new is written so often all the same, so that what is shown of a node is never older. (Whether its daemon lives is
-/// told by its session.)
+/// A report that says nothing new is written so often all the same, so that what is shown of a node is never older.
+/// (Whether its daemon lives is told by its session.)
 const REPORT_AGAIN: Duration = Duration::from_secs(60);
 /// Reports that events cause are at least so far apart; what changes meanwhile is folded into one.
 const REPORT_GAP: Duration = Duration::from_millis(500);
@@ -198,7 +200,8 @@ async fn enter(ctx: &Context) -> Result<(), Trouble> {
     Ok(())
 }
 
-/// Completes when the sign of life must be made anew: there is a new session, or the record is gone (or another's) in the view.
+/// Completes when the sign of life must be made anew: there is a new session, or the record is gone (or another's) in
+/// the view.
 async fn lost(ctx: &Context, session: &mut watch::Receiver<drover_store::Session>) {
     let generation = session.borrow_and_update().generation;
     let mut views = ctx.views.subscribe();

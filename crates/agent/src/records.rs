@@ -7,15 +7,16 @@ use serde::Serialize;
 /// Reads and decodes one record.
 ///
 /// # Errors
-/// Those of the store; [`StoreError::Broken`] when the record cannot be decoded: then nothing may be decided on it, nor may it be written.
+/// Those of the store; [`StoreError::Broken`] when the record cannot be decoded: then nothing may be decided on it, nor
+/// may it be written.
 pub async fn read<T: RecordKind>(store: &dyn Store, key: &T::Key) -> Result<Option<Stored<T>>, StoreError> {
     let path = T::path(key);
     let Some(record) = store.get(&path).await? else { return Ok(None) };
     decode(&path, &record.data, record.version).map(Some)
 }
 
-/// The same for a record that is only a report, to be replaced by whoever has something to say: one that cannot be decoded is taken for what it
-/// still tells.
+/// The same for a record that is only a report, to be replaced by whoever has something to say: one that cannot be
+/// decoded is taken for what it still tells.
 ///
 /// # Errors
 /// See [`read`]; [`StoreError::Broken`] only for one that tells nothing.
@@ -39,8 +40,8 @@ pub fn decode<T: RecordKind>(path: &RecordPath, data: &[u8], version: Version) -
     Stored::decode(data, version).map_err(|why| StoreError::Broken(format!("record {path} is {why}")))
 }
 
-/// The bytes of a new record. Cannot fail for our types, which have no maps with odd keys and no fallible serialisers; an error
-/// would be a defect, and is reported as one instead of ending the daemon.
+/// The bytes of a new record. Cannot fail for our types, which have no maps with odd keys and no fallible serialisers;
+/// an error would be a defect, and is reported as one instead of ending the daemon.
 pub fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, StoreError> {
     serde_json::to_vec(value).map_err(unwritable)
 }

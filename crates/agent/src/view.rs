@@ -1,6 +1,7 @@
 //! Keeps the decoded view of the cluster current and hands it out.
 //!
-//! Whoever waits for a change of one thing keeps the view that it saw last and asks what differs ([`drover_model::view::Table::changes`]).
+//! Whoever waits for a change of one thing keeps the view that it saw last and asks what differs
+//! ([`drover_model::view::Table::changes`]).
 
 use drover_model::{ClusterView, NodeName, RecordPath, shelf};
 use drover_store::{Record, Store, mirror};
@@ -31,7 +32,8 @@ impl Views {
     }
 }
 
-/// Waits until the view differs from the one that was seen last in what is of interest. Safe to cancel: nothing is lost.
+/// Waits until the view differs from the one that was seen last in what is of interest. Safe to cancel: nothing is
+/// lost.
 pub(crate) async fn differs(
     views: &mut watch::Receiver<Arc<ClusterView>>,
     seen: &ClusterView,

@@ -119,8 +119,8 @@ pub(crate) fn json(value: &impl Serialize) -> Answer {
 /// How many items of a long list are made at a time.
 const PIECE: usize = 64;
 
-/// A list, as a JSON array. A long one is made piece by piece while it is sent: its first items are there at once, and it is never in memory as a
-/// whole. `write` appends an item's JSON.
+/// A list, as a JSON array. A long one is made piece by piece while it is sent: its first items are there at once, and
+/// it is never in memory as a whole. `write` appends an item's JSON.
 pub(crate) fn list<T: Send + 'static>(
     items: Vec<T>,
     write: impl Fn(&T, &mut Vec<u8>) -> serde_json::Result<()> + Send + 'static,

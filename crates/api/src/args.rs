@@ -1,7 +1,8 @@
-//! Parameters: from the query, a form or a JSON body alike, checked against the endpoint's row before its function sees them.
+//! Parameters: from the query, a form or a JSON body alike, checked against the endpoint's row before its function sees
+//! them.
 //!
-//! A list is given as one text with commas, as a parameter that is repeated, or as a JSON array; an empty text or array is an empty list, which is
-//! not the same as none.
+//! A list is given as one text with commas, as a parameter that is repeated, or as a JSON array; an empty text or array
+//! is an empty list, which is not the same as none.
 
 use crate::{
     answer::{ApiError, shortened},

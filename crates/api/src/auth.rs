@@ -6,7 +6,8 @@ use drover_agent::tokens;
 use drover_model::ClusterView;
 use subtle::{Choice, ConstantTimeEq};
 
-/// Checks the token of a request against the hashes in the view. Every hash is compared, each in constant time, so that the time taken tells nothing.
+/// Checks the token of a request against the hashes in the view. Every hash is compared, each in constant time, so that
+/// the time taken tells nothing.
 pub(crate) fn check(view: &ClusterView, headers: &HeaderMap) -> Result<(), ApiError> {
     let refused = |why: &str| {
         Err(ApiError::new(

@@ -1,8 +1,8 @@
 //! The API on the floating addresses: a service that moves with the primary.
 //!
-//! A connection does not move with the address that it was made to. So before the role passes on, requests under way are answered and their
-//! connections closed, and what comes in meanwhile is told to try again. What takes longer than that (a followed log, a wait) is broken off
-//! while the address is still here, so that the client hears of it at once.
+//! A connection does not move with the address that it was made to. So before the role passes on, requests under way
+//! are answered and their connections closed, and what comes in meanwhile is told to try again. What takes longer than
+//! that (a followed log, a wait) is broken off while the address is still here, so that the client hears of it at once.
 
 use crate::{ApiState, answer::ApiError, serve::router};
 use async_trait::async_trait;
@@ -34,7 +34,8 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-/// How long requests under way have for their answers before the role passes on. Nearly all take a few milliseconds; more would hold up the handoff.
+/// How long requests under way have for their answers before the role passes on. Nearly all take a few milliseconds;
+/// more would hold up the handoff.
 const DRAIN: Duration = Duration::from_millis(150);
 /// How long a client may take to send a request's head.
 const HEAD: Duration = Duration::from_secs(30);

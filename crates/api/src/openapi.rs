@@ -89,8 +89,8 @@ pub fn document() -> Value {
         let method = endpoint.method.as_str().to_ascii_lowercase();
         let mut operation = json!({"summary": endpoint.about, "responses": responses});
         parameters.extend(endpoint.params.iter().map(query));
-        // Any method takes its parameters as query, form or JSON; a body is described where one is usual. None is required there,
-        // for the query will do.
+        // Any method takes its parameters as query, form or JSON; a body is described where one is usual. None is
+        // required there, for the query will do.
         if !endpoint.params.is_empty() && matches!(method.as_str(), "post" | "put") {
             operation["requestBody"] = body(endpoint);
             for parameter in &mut parameters {

@@ -62,7 +62,8 @@ async fn handle(State(state): State<ApiState>, request: Request<Body>) -> Respon
     response
 }
 
-/// An answer's head alone. How long the body would have been is said, where that is known: not of what comes piece by piece.
+/// An answer's head alone. How long the body would have been is said, where that is known: not of what comes piece by
+/// piece.
 fn without_body(response: Response) -> Response {
     let (mut head, body) = response.into_parts();
     match body.size_hint().exact() {

@@ -62,7 +62,8 @@ impl Process {
         memory_of(self.pid)
     }
 
-    /// How much processor time it has had, in its own code and in the kernel for it (proc(5), `utime` and `stime`; in steps of 10 ms).
+    /// How much processor time it has had, in its own code and in the kernel for it (proc(5), `utime` and `stime`; in
+    /// steps of 10 ms).
     pub(crate) fn processor_time(&self) -> Result<Duration> {
         let stat = read(self.pid, "stat")?;
         let rest = stat.rsplit_once(')').map_or("", |(_, rest)| rest);

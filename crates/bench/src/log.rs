@@ -24,7 +24,8 @@ pub(crate) fn start_of(log: &str, vm: &str, epoch: u64) -> Option<Handed> {
 pub(crate) struct Sent {
     /// Written right before the hypervisor is asked.
     pub(crate) over: u64,
-    /// Written when it has answered; `None`: the target took the VM over before that, and the answer is not waited for any more.
+    /// Written when it has answered; `None`: the target took the VM over before that, and the answer is not waited for
+    /// any more.
     pub(crate) back: Option<u64>,
 }
 

@@ -60,7 +60,8 @@ impl Machine {
     }
 }
 
-/// What the processors did since the machine's start, and all their time, in the kernel's ticks (proc(5), `/proc/stat`).
+/// What the processors did since the machine's start, and all their time, in the kernel's ticks (proc(5),
+/// `/proc/stat`).
 fn processor_time() -> Option<(u64, u64)> {
     let text = fs::read_to_string("/proc/stat").ok()?;
     let ticks = text.lines().next()?.split_whitespace().skip(1).map(str::parse::<u64>);

@@ -1,7 +1,8 @@
 //! Measures Drover with real components, and prints the tables of `docs/benchmarks.md`.
 //!
-//! Each benchmark is a module of [`benchmarks`] that gives rows. They are measured in labs (`drover-lab`): real libvirtd, QEMU, ZooKeeper
-//! and `droverd`. What must be measured inside a node is a [`probe`]: this program runs there again and answers in JSON.
+//! Each benchmark is a module of [`benchmarks`] that gives rows. They are measured in labs (`drover-lab`): real
+//! libvirtd, QEMU, ZooKeeper and `droverd`. What must be measured inside a node is a [`probe`]: this program runs there
+//! again and answers in JSON.
 
 mod benchmarks;
 mod daemon;
@@ -27,8 +28,8 @@ const DOCUMENT: &str = "docs/benchmarks.md";
 
 /// Measures Drover with real components on this machine.
 ///
-/// Needs root, and the programs of 'cargo build --release' beside this one. What is going on is told on standard error; the tables, in
-/// Markdown, go to standard output. No figure makes it fail.
+/// Needs root, and the programs of 'cargo build --release' beside this one. What is going on is told on standard error;
+/// the tables, in Markdown, go to standard output. No figure makes it fail.
 #[derive(Parser)]
 #[command(version, disable_help_subcommand = true, args_conflicts_with_subcommands = true)]
 struct Arguments {

@@ -1,4 +1,5 @@
-//! Measures in a process of its own, and removes the lab when that has ended, however it did: in order, by a signal, by a crash.
+//! Measures in a process of its own, and removes the lab when that has ended, however it did: in order, by a signal, by
+//! a crash.
 
 use drover_lab::{Lab, LabError, Result};
 use rustix::process::{Pid, Signal, kill_process_group};

@@ -1,7 +1,8 @@
 //! Which cluster is talked to: named connections in a file, or the environment, or this machine's own node.
 //!
-//! In this order: `-c NAME` (or `DROVER_CONNECTION`); `DROVER_API` with `DROVER_TOKEN_FILE` or `DROVER_TOKEN`; the connection that was made the
-//! default; `local`: this machine's node, with the token that its daemon keeps for this machine's administrator.
+//! In this order: `-c NAME` (or `DROVER_CONNECTION`); `DROVER_API` with `DROVER_TOKEN_FILE` or `DROVER_TOKEN`; the
+//! connection that was made the default; `local`: this machine's node, with the token that its daemon keeps for this
+//! machine's administrator.
 
 use crate::failure::Failure;
 use drover_client::Client;
@@ -114,7 +115,8 @@ pub(crate) fn client(named: Option<&str>) -> Result<Client, Failure> {
             Ok(Client::new(&connection.url, token)?)
         }
         None if name == LOCAL => {
-            // Without the file there is no daemon here, or we may not read it: the answer of the API tells the better story.
+            // Without the file there is no daemon here, or we may not read it: the answer of the API tells the better
+            // story.
             Ok(Client::new(LOCAL_URL, fs::read_to_string(LOCAL_TOKEN).ok().map(|t| t.trim().to_owned()))?)
         }
         None => {

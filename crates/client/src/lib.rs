@@ -1,7 +1,7 @@
 //! A client of the HTTP API, for the command line, for tests, and for daemons that ask each other.
 //!
-//! [`Client`] does the requests; the typed methods name each path and its parameters once, in a file for each subject. Answers are the types of
-//! `drover_model::wire`.
+//! [`Client`] does the requests; the typed methods name each path and its parameters once, in a file for each subject.
+//! Answers are the types of `drover_model::wire`.
 
 mod node;
 mod send;

@@ -1,7 +1,8 @@
 //! One request, sent as often as it may be.
 //!
-//! While the role of the primary passes from one node to another, a floating address is for a moment nobody's who could answer. What may be sent
-//! again is what was not done: a request whose connection could not be opened, one that was put off, and one that only reads.
+//! While the role of the primary passes from one node to another, a floating address is for a moment nobody's who could
+//! answer. What may be sent again is what was not done: a request whose connection could not be opened, one that was
+//! put off, and one that only reads.
 
 use crate::{Client, ClientError, FORWARDED, Params, Result, reason};
 use drover_model::wire::Refusal;
@@ -23,13 +24,15 @@ const PUT_OFF: Duration = Duration::from_secs(10);
 const PUT_OFF_PAUSE: Duration = Duration::from_millis(200);
 /// The longest one; they double.
 const PUT_OFF_PAUSE_MAX: Duration = Duration::from_secs(1);
-/// After how long without a word the other side is asked whether it is there still, and how often it is asked then. Where the node of a floating
-/// address lost its power, the node that has the address now answers the first question with a reset.
+/// After how long without a word the other side is asked whether it is there still, and how often it is asked then.
+/// Where the node of a floating address lost its power, the node that has the address now answers the first question
+/// with a reset.
 const KEEPALIVE: Duration = Duration::from_secs(2);
 const KEEPALIVE_RETRIES: u32 = 4;
 /// After how long without any answer to that, or to what was sent, a connection is given up.
 const SILENCE: Duration = Duration::from_secs(10);
-/// For how long a connection is kept for the next request. Another node may have its address by then, and a request on it would be lost.
+/// For how long a connection is kept for the next request. Another node may have its address by then, and a request on
+/// it would be lost.
 const IDLE: Duration = Duration::from_secs(1);
 
 /// The HTTP client for all of it.
@@ -193,7 +196,8 @@ mod tests {
         BreaksOff,
     }
 
-    /// A server on this listener that plays these parts, one a request, the last one for all others. Gives the methods that it was asked.
+    /// A server on this listener that plays these parts, one a request, the last one for all others. Gives the methods
+    /// that it was asked.
     fn serve(listener: TcpListener, parts: &'static [Part]) -> Arc<Mutex<Vec<String>>> {
         let asked = Arc::new(Mutex::new(Vec::new()));
         let heard = asked.clone();

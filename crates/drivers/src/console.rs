@@ -1,7 +1,8 @@
-//! Log files of this node that people read: consoles of guests, and the daemon's own. The last lines, and what comes after.
+//! Log files of this node that people read: consoles of guests, and the daemon's own. The last lines, and what comes
+//! after.
 //!
-//! virtlogd rotates a console's file (it renames it and begins a new one), and others may truncate it; a reader that follows goes on with
-//! whatever has the file's name then.
+//! virtlogd rotates a console's file (it renames it and begins a new one), and others may truncate it; a reader that
+//! follows goes on with whatever has the file's name then.
 
 use bytes::Bytes;
 use inotify::{Inotify, WatchMask};

@@ -1,5 +1,6 @@
-//! Floating addresses against the real kernel. Each test has a network namespace of its own, and most have another one at the far end of a
-//! cable (a veth pair). The namespaces are those of threads, and are gone with them, however a test ends. They need root.
+//! Floating addresses against the real kernel. Each test has a network namespace of its own, and most have another one
+//! at the far end of a cable (a veth pair). The namespaces are those of threads, and are gone with them, however a test
+//! ends. They need root.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests end by panicking")]
 
@@ -162,7 +163,8 @@ fn an_end_is_kept_though_the_request_was_long_on_its_way() {
         let _peer = Peer::connected();
         let network = KernelNetwork::connect().await.unwrap();
         let address = on("near", FLOATS[0]);
-        // It goes to the end of the queue at once, and so comes between any two others. (`yield_now` waits until they all have done something.)
+        // It goes to the end of the queue at once, and so comes between any two others. (`yield_now` waits until they
+        // all have done something.)
         let mut times = 0..10;
         let stalls = tokio::spawn(poll_fn(move |context| {
             std::thread::sleep(Duration::from_millis(1200));

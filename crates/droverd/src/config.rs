@@ -1,4 +1,5 @@
-//! The daemon's one configuration file. Everything has a default: with no file at all, the node is a complete cluster of one.
+//! The daemon's one configuration file. Everything has a default: with no file at all, the node is a complete cluster
+//! of one.
 
 mod network;
 
@@ -111,7 +112,8 @@ impl Default for Api {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Primary {
-    /// So long after its last sign of life a primary has let go of everything, and another may take its place. The same on all coordinators.
+    /// So long after its last sign of life a primary has let go of everything, and another may take its place. The same
+    /// on all coordinators.
     #[serde(deserialize_with = "lease")]
     pub(crate) lease: Duration,
 }
@@ -157,8 +159,8 @@ pub(crate) struct Paths {
     pub(crate) logs: PathBuf,
     /// Disk files of VMs.
     pub(crate) disks: PathBuf,
-    /// Folders that other nodes have too, with the same content under the same name: of a file server, say. Only VMs whose files are all in such
-    /// folders (or that have none) can move.
+    /// Folders that other nodes have too, with the same content under the same name: of a file server, say. Only VMs
+    /// whose files are all in such folders (or that have none) can move.
     pub(crate) shared: Vec<PathBuf>,
 }
 
@@ -275,7 +277,8 @@ impl Config {
         if self.is_clustered() && own != local { vec![own, local] } else { vec![local] }
     }
 
-    /// Where the API listens as long as this node is the primary: the floating addresses, but for those that are listened on anyway.
+    /// Where the API listens as long as this node is the primary: the floating addresses, but for those that are
+    /// listened on anyway.
     pub(crate) fn floating_listen(&self) -> Vec<SocketAddr> {
         if !self.api.follow_primary {
             return Vec::new();

@@ -62,7 +62,8 @@ impl<'a> MakeWriter<'a> for Tee {
     }
 }
 
-/// Starts logging. `DROVER_LOG` chooses what (tracing's filter syntax); by default, one line for each thing that an operator would want to know.
+/// Starts logging. `DROVER_LOG` chooses what (tracing's filter syntax); by default, one line for each thing that an
+/// operator would want to know.
 pub(crate) fn start(file: &Path) -> io::Result<()> {
     let tee = Tee { file: Arc::new(Mutex::new(LogFile::open(file)?)) };
     let filter =

@@ -34,8 +34,8 @@ use uuid::Uuid;
 
 /// The Drover node daemon.
 ///
-/// Runs this node's virtual machines, and answers the HTTP API. With no configuration file it is a complete cluster of one node;
-/// with ZooKeeper's addresses in it, a member of a cluster.
+/// Runs this node's virtual machines, and answers the HTTP API. With no configuration file it is a complete cluster of
+/// one node; with ZooKeeper's addresses in it, a member of a cluster.
 #[derive(Parser)]
 #[command(version, about, long_about)]
 struct Arguments {

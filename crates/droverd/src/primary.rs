@@ -1,5 +1,5 @@
-//! The thread of the primary's role. Its heartbeat shares neither a thread nor a queue with anything that may be slow: only this loop and the
-//! kernel's network driver are on it.
+//! The thread of the primary's role. Its heartbeat shares neither a thread nor a queue with anything that may be slow:
+//! only this loop and the kernel's network driver are on it.
 
 use drover_agent::PrimaryLoop;
 use drover_drivers::network::KernelNetwork;
@@ -22,8 +22,9 @@ impl RoleThread {
         Ok((RoleThread { runtime }, network))
     }
 
-    /// Runs the loop until the first of the returned values is dropped. The second one tells that it has ended: with the store, or because it
-    /// failed; then the daemon cannot go on, for what this node has up as the primary is not looked after.
+    /// Runs the loop until the first of the returned values is dropped. The second one tells that it has ended: with
+    /// the store, or because it failed; then the daemon cannot go on, for what this node has up as the primary is not
+    /// looked after.
     pub(crate) fn run(self, role: PrimaryLoop) -> io::Result<(oneshot::Sender<()>, oneshot::Receiver<()>)> {
         let (running, ended) = oneshot::channel::<()>();
         let (alive, over) = oneshot::channel::<()>();

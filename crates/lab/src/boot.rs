@@ -1,9 +1,10 @@
-//! What a node does first: it runs as PID 1 in its new namespaces, makes its own file system out of the host's, and hands over to
-//! `tini`, which only reaps.
+//! What a node does first: it runs as PID 1 in its new namespaces, makes its own file system out of the host's, and
+//! hands over to `tini`, which only reaps.
 //!
-//! The node sees the host's `/usr`, and its own `/etc` and `/var` (kept over a power cut in the lab's folder: its "disk"), `/run`,
-//! `/tmp`, `/dev`, `/proc` and `/sys`. `/srv/bin` has the programs under test, `/srv/shared` is the same folder in every node, as a file
-//! server would give it. The host's file system is not written to anywhere but in the lab's folder.
+//! The node sees the host's `/usr`, and its own `/etc` and `/var` (kept over a power cut in the lab's folder: its
+//! "disk"), `/run`, `/tmp`, `/dev`, `/proc` and `/sys`. `/srv/bin` has the programs under test, `/srv/shared` is the
+//! same folder in every node, as a file server would give it. The host's file system is not written to anywhere but in
+//! the lab's folder.
 
 use crate::{
     fabric::Net,
@@ -158,7 +159,8 @@ fn var() -> Result<()> {
     bind(own, "/var")
 }
 
-/// A `/dev` of its own. A cluster's nodes have no KVM: they stand for machines that are alike, and it may be there and not work.
+/// A `/dev` of its own. A cluster's nodes have no KVM: they stand for machines that are alike, and it may be there and
+/// not work.
 fn devices(kvm: bool) -> Result<()> {
     const DEVICES: [(&str, u32, u32); 8] = [
         ("null", 1, 3),

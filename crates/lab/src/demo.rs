@@ -1,4 +1,5 @@
-//! The demonstration: one node without configuration, on the host's network, with one guest; what a stranger sees first.
+//! The demonstration: one node without configuration, on the host's network, with one guest; what a stranger sees
+//! first.
 
 use crate::{
     domain::Domain,

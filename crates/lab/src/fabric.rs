@@ -140,7 +140,8 @@ impl Fabric {
             }
             run(&["ip", "-n", &switch, "link", "set", net.name(), "up"])?;
         }
-        // What the networks have beside the nodes: a router upstream, management controllers (node K's is 10.0.0.100+K).
+        // What the networks have beside the nodes: a router upstream, management controllers (node K's is
+        // 10.0.0.100+K).
         run(&["ip", "-n", &switch, "address", "replace", "203.0.113.254/24", "dev", "upstream"])?;
         run(&["ip", "-n", &switch, "address", "replace", "10.0.0.254/24", "dev", "cluster"])?;
         if !self.has(&client)? {
@@ -178,7 +179,8 @@ impl Fabric {
         }
         let second = format!("2001:db8:5::{}/64", 10 + index);
         run(&["ip", "-n", &netns, "address", "add", &second, "dev", "eth1", "nodad"])?;
-        // A node that forwards passes on what comes for an address that it has given away, and hides that nobody was told.
+        // A node that forwards passes on what comes for an address that it has given away, and hides that nobody was
+        // told.
         run(&["ip", "netns", "exec", &netns, "sysctl", "-qw", "net.ipv4.ip_forward=0"])?;
         run(&["ip", "-n", &netns, "route", "add", "default", "via", "203.0.113.254"]).map(|_| ())
     }

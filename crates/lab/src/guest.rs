@@ -1,8 +1,8 @@
 //! The guest that the lab boots: Debian's cloud kernel, and an initramfs of busybox and one script.
 //!
 //! It needs no disk and 96 MiB, and is up in about three seconds without KVM. Its kernel command line takes `hn=NAME`,
-//! `ip4=ADDRESS/BITS` and `gw=ADDRESS` (else DHCP), `noacpi_off` (ignore the power button), `poweroff_after=SECONDS` and
-//! `panic_after=SECONDS`.
+//! `ip4=ADDRESS/BITS` and `gw=ADDRESS` (else DHCP), `noacpi_off` (ignore the power button), `poweroff_after=SECONDS`
+//! and `panic_after=SECONDS`.
 
 use crate::tools::{Attempt, LabError, Result, find, run};
 use std::{
@@ -137,7 +137,8 @@ fn only_folder_in(folder: &Path) -> Result<PathBuf> {
     found.ok_or_else(|| LabError::new(format!("{} is empty", folder.display()), "remove it and build again"))
 }
 
-/// A cpio archive of the "newc" kind, which the kernel unpacks (see its documentation, `early-userspace/buffer-format`).
+/// A cpio archive of the "newc" kind, which the kernel unpacks (see its documentation,
+/// `early-userspace/buffer-format`).
 #[derive(Default)]
 struct Archive {
     bytes: Vec<u8>,

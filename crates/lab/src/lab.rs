@@ -114,8 +114,8 @@ impl Lab {
         Ok(Lab::new(folder, spec))
     }
 
-    /// Brings a lab up in a folder: what runs already stays, what is missing is started. The programs under test are taken from beside
-    /// `program`, the `drover-lab` executable.
+    /// Brings a lab up in a folder: what runs already stays, what is missing is started. The programs under test are
+    /// taken from beside `program`, the `drover-lab` executable.
     pub fn up(folder: &Path, spec: Spec, program: &Path, progress: Progress<'_>) -> Result<Lab> {
         check_machine()?;
         if !(1..=9).contains(&spec.nodes) {
@@ -243,7 +243,8 @@ impl Lab {
         nodes.iter().find(|node| node.zookeeper_mode().as_deref() == Some("leader")).map(|node| node.name().to_owned())
     }
 
-    /// Takes the lab in a folder down: its processes, network namespaces and files, of whatever is there. A folder without a lab is fine.
+    /// Takes the lab in a folder down: its processes, network namespaces and files, of whatever is there. A folder
+    /// without a lab is fine.
     pub fn remove(folder: &Path) -> Result<()> {
         let Ok(folder) = fs::canonicalize(folder) else { return Ok(()) };
         let made = ["lab.json", "nodes", "shared"].iter().any(|name| folder.join(name).exists());

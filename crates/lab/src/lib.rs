@@ -1,8 +1,9 @@
-//! A real cluster on one machine: each node is a set of namespaces with its own libvirtd, its own member of a ZooKeeper ensemble and its
-//! own `droverd`; its guests are real QEMU processes.
+//! A real cluster on one machine: each node is a set of namespaces with its own libvirtd, its own member of a ZooKeeper
+//! ensemble and its own `droverd`; its guests are real QEMU processes.
 //!
-//! Power-off is honest: the links vanish first, then PID 1 and with it every process, then the network namespace. Links can be cut either
-//! way. Several labs can be up at once: everything of a lab carries its id, which comes from its folder.
+//! Power-off is honest: the links vanish first, then PID 1 and with it every process, then the network namespace. Links
+//! can be cut either way. Several labs can be up at once: everything of a lab carries its id, which comes from its
+//! folder.
 //!
 //! The `drover-lab` command is a thin layer over this library, and the end-to-end tests use it too.
 

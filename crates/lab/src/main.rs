@@ -43,7 +43,8 @@ enum Action {
     },
     /// Cut a node's link to a network
     ///
-    /// silent: the switch drops everything; carrier: the link goes down; in: nothing reaches the node; out: nothing leaves it; loss:P: P percent are lost.
+    /// silent: the switch drops everything; carrier: the link goes down; in: nothing reaches the node; out: nothing
+    /// leaves it; loss:P: P percent are lost.
     Cut {
         /// The node
         node: String,

@@ -153,7 +153,8 @@ impl<'a> Node<'a> {
         self.wait_libvirt()
     }
 
-    /// Pulls its power cord. The links go first: a power cut sends nobody a farewell, but the kernel would, for the processes that it ends.
+    /// Pulls its power cord. The links go first: a power cut sends nobody a farewell, but the kernel would, for the
+    /// processes that it ends.
     pub fn power_off(&self) -> Result<()> {
         self.lab.fabric().unplug_node(&self.name);
         if let Some(init) = self.init() {

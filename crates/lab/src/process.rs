@@ -1,4 +1,5 @@
-//! Processes that the lab started: to find them again after a crash of the lab itself, and to be sure that they are gone.
+//! Processes that the lab started: to find them again after a crash of the lab itself, and to be sure that they are
+//! gone.
 
 use crate::tools::{Attempt, LabError, Result};
 use rustix::{

@@ -1,7 +1,8 @@
-//! Members of a ZooKeeper ensemble: in the nodes of a lab, or a few of them on this machine for a test of the store alone.
+//! Members of a ZooKeeper ensemble: in the nodes of a lab, or a few of them on this machine for a test of the store
+//! alone.
 //!
-//! The small heap and the quick tick (500 ms: sessions of 1 s to 10 s) suit several members on a small machine. The package's own scripts
-//! are not used: they expect a service manager.
+//! The small heap and the quick tick (500 ms: sessions of 1 s to 10 s) suit several members on a small machine. The
+//! package's own scripts are not used: they expect a service manager.
 
 use crate::tools::{Attempt, LabError, Result};
 use std::{
@@ -92,7 +93,8 @@ pub(crate) fn read_mode(answer: &str) -> Option<String> {
     answer.lines().find_map(|line| line.strip_prefix("Mode: ")).map(str::to_owned)
 }
 
-/// An ensemble on this machine's own address, for tests of the store. It ends with this value, and with the thread that started it.
+/// An ensemble on this machine's own address, for tests of the store. It ends with this value, and with the thread that
+/// started it.
 #[derive(Debug)]
 pub struct Ensemble {
     folder: PathBuf,

@@ -1,4 +1,5 @@
-//! What is stored once for the whole cluster: its configuration, the API's tokens, and the faults that people should know of.
+//! What is stored once for the whole cluster: its configuration, the API's tokens, and the faults that people should
+//! know of.
 
 use crate::{
     meta::Selector,
@@ -62,7 +63,8 @@ impl Default for ClusterConfig {
 }
 
 impl ClusterConfig {
-    /// Whether maintenance is on at this time. Its end is a time that people gave, so a wall clock tells whether it is over.
+    /// Whether maintenance is on at this time. Its end is a time that people gave, so a wall clock tells whether it is
+    /// over.
     pub fn is_in_maintenance(&self, now: WallTime) -> bool {
         self.maintenance && self.maintenance_until.is_none_or(|until| now < until)
     }
@@ -80,21 +82,23 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// Two for each node keep a link busy without many guests waiting on each other; eight keep a rack's switch from being the limit.
+    /// Two for each node keep a link busy without many guests waiting on each other; eight keep a rack's switch from
+    /// being the limit.
     fn default() -> Limits {
         Limits { per_source: 2, per_target: 2, cluster: 8 }
     }
 }
 
-/// What becomes of a live migration that does not come to its end by its deadline. Before that, the guest is slowed down more and more
-/// (QEMU's auto-converge).
+/// What becomes of a live migration that does not come to its end by its deadline. Before that, the guest is slowed
+/// down more and more (QEMU's auto-converge).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Stall {
     /// It is given up; the VM runs on where it was. With the method `none` it is then moved cold.
     #[default]
     Abort,
-    /// The guest goes on at the target at once and fetches what is missing (post-copy). If a node dies meanwhile the guest is lost.
+    /// The guest goes on at the target at once and fetches what is missing (post-copy). If a node dies meanwhile the
+    /// guest is lost.
     PostCopy,
 }
 words!(Stall, "policy", Abort = "abort", PostCopy = "post-copy");
@@ -155,7 +159,8 @@ impl RecordKind for ClusterConfig {
         self.schema
     }
 
-    /// For a daemon that has no last value: each part that can be read; and maintenance, unless it is said that there is none.
+    /// For a daemon that has no last value: each part that can be read; and maintenance, unless it is said that there
+    /// is none.
     fn salvage(_: &Only, document: &serde_json::Value) -> Option<ClusterConfig> {
         fn part<T: serde::de::DeserializeOwned>(document: &serde_json::Value, field: &str, or: T) -> T {
             document.get(field).cloned().and_then(|value| serde_json::from_value(value).ok()).unwrap_or(or)

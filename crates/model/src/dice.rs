@@ -2,7 +2,8 @@
 
 use std::{ops::Range, time::Duration};
 
-/// A seeded source of chance: SplitMix64 (Steele, Lea, Flood 2014), small and good enough to throw dice. Not for secrets.
+/// A seeded source of chance: SplitMix64 (Steele, Lea, Flood 2014), small and good enough to throw dice. Not for
+/// secrets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dice {
     state: u64,
@@ -38,8 +39,8 @@ impl Dice {
         Duration::from_millis(range.start + self.roll(range.end.saturating_sub(range.start)))
     }
 
-    /// Another version of some bytes, for tests of what reads them: a few of them are changed, cut out, doubled, or replaced by a piece of
-    /// `words`.
+    /// Another version of some bytes, for tests of what reads them: a few of them are changed, cut out, doubled, or
+    /// replaced by a piece of `words`.
     pub fn mutate(&mut self, bytes: &[u8], words: &[&str]) -> Vec<u8> {
         let mut out = bytes.to_vec();
         for _ in 0..=self.roll(3) {

@@ -1,7 +1,8 @@
 //! Every type that Drover stores or sends, its validation, and its states; no I/O.
 //!
 //! * [`name`], [`path`], [`units`], [`obs`], [`words`]: the words that everything else is spelled with.
-//! * [`vm`], [`meta`], [`node`], [`primary`], [`cluster`]: the records. [`domain`]: the libvirt XML inside a VM's record.
+//! * [`vm`], [`meta`], [`node`], [`primary`], [`cluster`]: the records. [`domain`]: the libvirt XML inside a VM's
+//!   record.
 //! * [`record`]: what a kind of record is. [`shelf`]: the list of the kinds, and the decoded records of each.
 //! * [`view`]: all records of a cluster, joined. [`usage`]: what of each node is given out.
 //! * [`wire`]: what the HTTP API takes and answers.

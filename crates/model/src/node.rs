@@ -83,14 +83,16 @@ words!(
     Client = "client"
 );
 
-/// `/nodes/<name>`: what a node is meant to be. Made by its daemon at its first start; its domain state is changed by requests.
+/// `/nodes/<name>`: what a node is meant to be. Made by its daemon at its first start; its domain state is changed by
+/// requests.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeRecord {
     /// The layout version, for upgrades.
     pub schema: u32,
     /// Its name.
     pub name: NodeName,
-    /// The machine's id. Claims are held by a node's name, so a name belongs to one machine until the node is removed from the cluster.
+    /// The machine's id. Claims are held by a node's name, so a name belongs to one machine until the node is removed
+    /// from the cluster.
     #[serde(default)]
     pub machine: String,
     /// What it may be.
@@ -192,7 +194,8 @@ pub struct NodeSession {
     pub schema: u32,
     /// This run of the daemon.
     pub instance: Uuid,
-    /// The machine: a second daemon of the same name on another machine is refused, the same machine's replaces its dead predecessor.
+    /// The machine: a second daemon of the same name on another machine is refused, the same machine's replaces its
+    /// dead predecessor.
     pub machine: String,
     /// This boot of the machine.
     pub boot: String,
@@ -250,7 +253,8 @@ impl RecordKind for NodeStatus {
         self.schema
     }
 
-    /// What its daemon does, and what it has, as far as that can be read: a node of a later version lives, though it takes no VMs from here.
+    /// What its daemon does, and what it has, as far as that can be read: a node of a later version lives, though it
+    /// takes no VMs from here.
     fn salvage(_: &NodeName, document: &serde_json::Value) -> Option<NodeStatus> {
         fn part<T: serde::de::DeserializeOwned>(document: &serde_json::Value, field: &str) -> Option<T> {
             document.get(field).cloned().and_then(|value| serde_json::from_value(value).ok())

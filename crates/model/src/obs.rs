@@ -2,8 +2,8 @@
 
 /// What we know of a thing that somebody may be changing.
 ///
-/// It becomes [`Obs::Unknown`] *before* an action on it begins, and something else only when it was looked at afterwards. A
-/// timeout, a crash or a cancelled step leave it unknown, and unknown is looked up, never guessed.
+/// It becomes [`Obs::Unknown`] *before* an action on it begins, and something else only when it was looked at
+/// afterwards. A timeout, a crash or a cancelled step leave it unknown, and unknown is looked up, never guessed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Obs<T> {
     /// It was looked for and is not there.

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr, sync::Arc};
 
-/// The absolute path of a record: `/` or `/a/b`, without empty, `.` or `..` parts, control characters or a trailing slash
-/// (the rules of ZooKeeper).
+/// The absolute path of a record: `/` or `/a/b`, without empty, `.` or `..` parts, control characters or a trailing
+/// slash (the rules of ZooKeeper).
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct RecordPath(Arc<str>);

@@ -1,7 +1,8 @@
 //! Who holds the cluster's floating addresses and services, and how they pass from one coordinator to another.
 //!
-//! Two kinds of record. [`Primary`] says who has the role, and how far a handoff is. A [`Lease`] exists for each node that may have something
-//! up; that node rewrites it all the time, and for as long as the last rewriting is young nobody else may think that it has let go.
+//! Two kinds of record. [`Primary`] says who has the role, and how far a handoff is. A [`Lease`] exists for each node
+//! that may have something up; that node rewrites it all the time, and for as long as the last rewriting is young
+//! nobody else may think that it has let go.
 
 use crate::{
     name::NodeName,
@@ -30,8 +31,9 @@ pub struct Primary {
     pub epoch: Epoch,
     /// The node that has the role.
     pub holder: Option<NodeName>,
-    /// Every node that may have a primary service up. Each has a [`Lease`], which is made and deleted together with its name here. A name
-    /// goes by that node's own hand when it has let go of everything, or by another's when its lease has been silent for its whole term.
+    /// Every node that may have a primary service up. Each has a [`Lease`], which is made and deleted together with its
+    /// name here. A name goes by that node's own hand when it has let go of everything, or by another's when its lease
+    /// has been silent for its whole term.
     pub suspects: BTreeSet<NodeName>,
     /// The role is passing to another node.
     #[serde(default)]
@@ -102,7 +104,8 @@ pub struct Handoff {
     pub why: String,
 }
 
-/// The steps of a handoff, in order. In each, one side has something to do, the other waits for it; writing the next one says that it is done.
+/// The steps of a handoff, in order. In each, one side has something to do, the other waits for it; writing the next
+/// one says that it is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Phase {
@@ -137,7 +140,8 @@ pub struct Lease {
     pub schema: u32,
     /// Under which epoch it was made.
     pub epoch: Epoch,
-    /// After so long without a rewriting, in milliseconds, everything that the node had up is gone: that is the node's promise, and its kernel's.
+    /// After so long without a rewriting, in milliseconds, everything that the node had up is gone: that is the node's
+    /// promise, and its kernel's.
     pub term_ms: u64,
     /// Counts the rewritings.
     pub beat: u64,

@@ -1,14 +1,15 @@
 //! What a kind of record is, and how the bytes of one are read and written.
 //!
-//! A kind is a type that implements [`RecordKind`]: its key, its place in the tree, its layout version, who writes it. The tree's skeleton
-//! and the view's shelves are made from these ([`crate::shelf`]).
+//! A kind is a type that implements [`RecordKind`]: its key, its place in the tree, its layout version, who writes it.
+//! The tree's skeleton and the view's shelves are made from these ([`crate::shelf`]).
 //!
 //! Daemons of two versions run side by side while a cluster is upgraded. So:
 //!
 //! * Every change of a layout since the first release raises the kind's [`RecordKind::SCHEMA`].
 //! * A record of a later layout that can be decoded all the same is used. What this version does not know of it is kept
 //!   ([`Stored::extra`]) and written back by [`Stored::replaced_by`].
-//! * One that cannot be decoded is [`Unreadable`]. It is not used and not written, and what it still tells ([`RecordKind::salvage`]) counts.
+//! * One that cannot be decoded is [`Unreadable`]. It is not used and not written, and what it still tells
+//!   ([`RecordKind::salvage`]) counts.
 
 use crate::path::RecordPath;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -21,7 +22,8 @@ use std::{
     sync::Arc,
 };
 
-/// How often a record's data was replaced since the record was created; 0 for a new one. Named by the write that replaces it.
+/// How often a record's data was replaced since the record was created; 0 for a new one. Named by the write that
+/// replaces it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Version(pub i64);
@@ -59,7 +61,8 @@ pub trait RecordKind: Serialize + DeserializeOwned + Clone + PartialEq + fmt::De
     /// What tells one record of the kind from another: the part of the path that is `*` in [`RecordKind::AT`].
     type Key: Clone + Ord + fmt::Display + FromStr + fmt::Debug + Send + Sync;
 
-    /// Where the records are, with one `*` for the key: `/vms/*/claim`. Without `*` there is one record, and the key is [`Only`].
+    /// Where the records are, with one `*` for the key: `/vms/*/claim`. Without `*` there is one record, and the key is
+    /// [`Only`].
     const AT: &'static str;
     /// The layout version that this daemon writes.
     const SCHEMA: u32;
@@ -68,8 +71,9 @@ pub trait RecordKind: Serialize + DeserializeOwned + Clone + PartialEq + fmt::De
     /// Whether the last one that could be read is used while the present one cannot be read.
     const KEEPS_LAST: bool = false;
 
-    /// Members of which every part must be known: a record of a later layout that says more in one of them is unreadable. For what is a choice
-    /// of one thing among several: what is unknown of one choice must not stick to the next.
+    /// Members of which every part must be known: a record of a later layout that says more in one of them is
+    /// unreadable. For what is a choice of one thing among several: what is unknown of one choice must not stick to the
+    /// next.
     const WHOLE: &'static [&'static str] = &[];
 
     /// The layout version that the record says it has. Kinds without one never change.
@@ -168,8 +172,8 @@ impl<T: RecordKind> Stored<T> {
         }
     }
 
-    /// The bytes that replace this record: the new value, and what is unknown in the old one. A later layout stays a later one, for what is
-    /// unknown must be looked for again by the next who replaces it.
+    /// The bytes that replace this record: the new value, and what is unknown in the old one. A later layout stays a
+    /// later one, for what is unknown must be looked for again by the next who replaces it.
     ///
     /// # Errors
     /// The value cannot be written as JSON: a defect of its type.
@@ -216,8 +220,8 @@ impl Extra {
         self.members.is_empty() && self.inside.is_empty()
     }
 
-    /// The members that `known` lacks. One that is known but was left out as its default counts as unknown here, which does no harm: it is
-    /// written again as it was, unless it has another value by then.
+    /// The members that `known` lacks. One that is known but was left out as its default counts as unknown here, which
+    /// does no harm: it is written again as it was, unless it has another value by then.
     fn beyond(object: Map<String, Value>, known: &Map<String, Value>) -> Extra {
         let mut extra = Extra::default();
         for (name, value) in object {

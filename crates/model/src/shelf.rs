@@ -1,5 +1,5 @@
-//! Shelves: the records of each kind, decoded, by their keys. The one list of all kinds is here; a new kind is a type with its
-//! [`RecordKind`] and one row.
+//! Shelves: the records of each kind, decoded, by their keys. The one list of all kinds is here; a new kind is a type
+//! with its [`RecordKind`] and one row.
 
 use crate::{
     cluster::{ClusterConfig, Fault, Layout, Token},
@@ -121,8 +121,8 @@ macro_rules! kinds {
         })*
 
         impl Shelves {
-            /// Puts what a record is now on its shelf. Returns what it belongs to, and why it cannot be read, if it cannot;
-            /// `None`: it is of no kind that has a shelf.
+            /// Puts what a record is now on its shelf. Returns what it belongs to, and why it cannot be read, if it
+            /// cannot; `None`: it is of no kind that has a shelf.
             pub(crate) fn put(
                 &mut self,
                 path: &RecordPath,
@@ -136,7 +136,8 @@ macro_rules! kinds {
             }
         }
 
-        /// All kinds: where their records are ([`RecordKind::AT`]), and the layout version that is written ([`RecordKind::SCHEMA`]).
+        /// All kinds: where their records are ([`RecordKind::AT`]), and the layout version that is written
+        /// ([`RecordKind::SCHEMA`]).
         pub const KINDS: &[(&str, u32)] = &[
             $((<$kind>::AT, <$kind>::SCHEMA),)*
             $((<$other>::AT, <$other>::SCHEMA),)*
@@ -189,7 +190,8 @@ pub fn skeleton() -> Vec<RecordPath> {
     folders.filter_map(|folder| RecordPath::new(folder).ok()).collect()
 }
 
-/// Whether nothing is below the record at that path, as far as this version knows: it is of a kind that has no other below it.
+/// Whether nothing is below the record at that path, as far as this version knows: it is of a kind that has no other
+/// below it.
 pub fn is_leaf(path: &RecordPath) -> bool {
     let of = |(pattern, _): &&(&str, u32)| path.match_pattern(pattern).is_some();
     let is_below = |other: &str, pattern: &str| other.strip_prefix(pattern).is_some_and(|rest| rest.starts_with('/'));

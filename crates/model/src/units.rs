@@ -71,8 +71,8 @@ pub fn duration(text: &str) -> Option<Duration> {
     Some(Duration::from_secs(number.checked_mul(seconds)?))
 }
 
-/// A moment on a wall clock, in milliseconds since 1970, UTC. For people to read; nothing is decided by it, but whether a time that people gave
-/// is over.
+/// A moment on a wall clock, in milliseconds since 1970, UTC. For people to read; nothing is decided by it, but whether
+/// a time that people gave is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct WallTime(pub u64);

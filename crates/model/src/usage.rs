@@ -6,15 +6,15 @@
 //! | promised | VMs that it holds, that are to run on it, or that are on their way to it | what it must be able to carry |
 //! | provisioned | all VMs assigned to it, running or not | what it would need if all ran |
 //!
-//! A VM that moves counts at both ends until it has arrived. [`Tallies`] are kept with the view: a VM that changes is taken out as it was and put in
-//! as it is, so that the cost of a change does not depend on how many VMs there are.
+//! A VM that moves counts at both ends until it has arrived. [`Tallies`] are kept with the view: a VM that changes is
+//! taken out as it was and put in as it is, so that the cost of a change does not depend on how many VMs there are.
 
 use crate::{name::NodeName, units::Bytes, view::VmView, vm::Demand};
 use imbl::OrdMap;
 use std::collections::BTreeMap;
 
-/// What QEMU itself needs beside a guest's memory: page tables, device buffers, its own code. Measured for a plain guest on QEMU 7.2:
-/// 65 to 90 MiB with KVM or a bounded translation cache.
+/// What QEMU itself needs beside a guest's memory: page tables, device buffers, its own code. Measured for a plain
+/// guest on QEMU 7.2: 65 to 90 MiB with KVM or a bounded translation cache.
 pub const OVERHEAD: Bytes = Bytes::mib(96);
 
 /// What of one node is given out.

@@ -1,12 +1,15 @@
 //! A node's copy of the records, decoded and joined: what lists are answered from and decisions are made from.
 //!
-//! [`ClusterView::apply`] folds one record in: it goes on the shelf of its kind ([`crate::shelf`]), and the VM or node that it belongs to is
-//! joined anew. With the VMs go indexes: by name, by the nodes that they concern, by whether they move; and what of each node is given out.
+//! [`ClusterView::apply`] folds one record in: it goes on the shelf of its kind ([`crate::shelf`]), and the VM or node
+//! that it belongs to is joined anew. With the VMs go indexes: by name, by the nodes that they concern, by whether they
+//! move; and what of each node is given out.
 //!
-//! Maps and values are shared (`imbl`, `Arc`): a copy of the whole view costs nothing, readers keep the one they have while the next is being made,
-//! and what differs between two of them is found in a time that depends on what changed ([`Table::changes`]), not on how much there is.
+//! Maps and values are shared (`imbl`, `Arc`): a copy of the whole view costs nothing, readers keep the one they have
+//! while the next is being made, and what differs between two of them is found in a time that depends on what changed
+//! ([`Table::changes`]), not on how much there is.
 //!
-//! A record that cannot be decoded is named in [`ClusterView::broken`], with the reason, and costs health until somebody mends it.
+//! A record that cannot be decoded is named in [`ClusterView::broken`], with the reason, and costs health until
+//! somebody mends it.
 
 mod node;
 mod vm;

@@ -2,8 +2,8 @@
 //!
 //! Three records, so that a report never races a request:
 //!
-//! * [`VmRecord`] at `/vms/<uuid>`: the definition and the wanted [`VmState`]. Written by requests; by a node only to complete
-//!   the command in it, by compare-and-set.
+//! * [`VmRecord`] at `/vms/<uuid>`: the definition and the wanted [`VmState`]. Written by requests; by a node only to
+//!   complete the command in it, by compare-and-set.
 //! * [`VmStatus`] at `/vms/<uuid>/status`: what the node that holds the claim sees.
 //! * [`Claim`] at `/vms/<uuid>/claim`: which node may run it, and the epoch of that grant.
 
@@ -36,18 +36,20 @@ impl fmt::Display for Epoch {
     }
 }
 
-/// Counts the definitions (XML) that a VM has had; 1 is the first. A running domain carries the one that it was started from.
+/// Counts the definitions (XML) that a VM has had; 1 is the first. A running domain carries the one that it was started
+/// from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Generation(pub u64);
 
-/// How long a guest gets to obey the power button when nobody says otherwise, in seconds: what administrators are used to.
+/// How long a guest gets to obey the power button when nobody says otherwise, in seconds: what administrators are used
+/// to.
 pub const SHUTDOWN_TIMEOUT_S: u32 = 180;
 
 /// What is wanted of a VM.
 ///
-/// The first group is at rest. The second is being worked on by the VM's node, which completes it by setting the next state on the
-/// version of the record that it started from; whoever changes the record meanwhile has cancelled it.
+/// The first group is at rest. The second is being worked on by the VM's node, which completes it by setting the next
+/// state on the version of the record that it started from; whoever changes the record meanwhile has cancelled it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "is", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum VmState {
@@ -137,8 +139,8 @@ impl From<AtRest> for VmState {
 }
 
 impl VmState {
-    /// Every word of [`VmState::word`], for filters and their error messages. `provision` is a word of the API's clients for a VM that is being
-    /// built: a filter that they may ask for, which no VM matches.
+    /// Every word of [`VmState::word`], for filters and their error messages. `provision` is a word of the API's
+    /// clients for a VM that is being built: a filter that they may ask for, which no VM matches.
     pub const WORDS: [&'static str; 12] = [
         "start",
         "stop",
@@ -261,8 +263,8 @@ pub struct Claim {
     pub node: Option<NodeName>,
     /// The epoch of the last grant. Stays when the claim is released.
     pub epoch: Epoch,
-    /// The holder is sending the guest to that node, or was: until the holder has seen that it is not, the guest may be there, under the
-    /// next epoch.
+    /// The holder is sending the guest to that node, or was: until the holder has seen that it is not, the guest may be
+    /// there, under the next epoch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<NodeName>,
 }
@@ -293,8 +295,8 @@ impl Claim {
     }
 }
 
-/// `/vms/<uuid>/arrival`: what the node says to which the VM is to go. It alone gives its own room away, so that no two nodes send it more than it
-/// can carry. Nothing is sent to it before it has said yes.
+/// `/vms/<uuid>/arrival`: what the node says to which the VM is to go. It alone gives its own room away, so that no two
+/// nodes send it more than it can carry. Nothing is sent to it before it has said yes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Arrival {
     /// The layout version, for upgrades.

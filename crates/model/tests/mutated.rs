@@ -1,4 +1,5 @@
-//! Domain XML and records that are almost right: whatever they are, they are read or refused, and what is accepted holds its promises.
+//! Domain XML and records that are almost right: whatever they are, they are read or refused, and what is accepted
+//! holds its promises.
 //!
 //! The same mutations each time, from a seed; `DROVER_MUTATIONS` makes more of them.
 
@@ -68,7 +69,8 @@ fn almost_a_domain_is_refused_or_keeps_its_name_and_identity() {
     assert!(accepted > times() / 100, "only {accepted} were accepted: the mutations are too wild to say much");
 }
 
-/// Whatever is stored: it is read, and written again it says the same; or it is refused, and what it still tells can be told.
+/// Whatever is stored: it is read, and written again it says the same; or it is refused, and what it still tells can be
+/// told.
 fn almost<T: RecordKind>(key: &T::Key, document: &str) {
     let good = Stored::<T>::decode(document.as_bytes(), Version(1));
     assert!(good.is_ok(), "{document}: {good:?}");

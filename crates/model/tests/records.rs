@@ -1,5 +1,6 @@
-//! Records as files: every kind, as each layout writes it, and as a later version might. A file is `records/<kind>/<schema>-<what>.json`; one
-//! called `minimal` lacks what has a default, one called `unreadable` cannot be decoded.
+//! Records as files: every kind, as each layout writes it, and as a later version might. A file is
+//! `records/<kind>/<schema>-<what>.json`; one called `minimal` lacks what has a default, one called `unreadable` cannot
+//! be decoded.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests end by panicking")]
 

@@ -1,7 +1,7 @@
 //! Whether a request about a VM is allowed in its present state, and what its record becomes.
 //!
-//! The caller writes the result by compare-and-set on the version of the record that it gave in, so a decision made here never
-//! overwrites somebody else's.
+//! The caller writes the result by compare-and-set on the version of the record that it gave in, so a decision made
+//! here never overwrites somebody else's.
 
 use drover_model::{
     AtRest, Claim, Definition, Generation, NodeName, VmMeta, VmName, VmRecord, VmState,
@@ -139,7 +139,8 @@ pub fn command(record: &VmRecord, command: Command) -> Result<VmRecord, Refusal>
     Ok(VmRecord { state, ..record.clone() })
 }
 
-/// A new definition for a VM. With `restart`, a running VM is restarted to take it up at once; otherwise it holds from the next start.
+/// A new definition for a VM. With `restart`, a running VM is restarted to take it up at once; otherwise it holds from
+/// the next start.
 pub fn modify(record: &VmRecord, definition: &Definition, restart: bool) -> Result<VmRecord, Refusal> {
     if matches!(record.state, VmState::Delete { .. }) {
         return Err(Refusal::Deleting(record.name.clone()));
@@ -207,7 +208,8 @@ pub fn delete(record: &VmRecord, claim: &Claim, disks: bool) -> Result<Deletion,
     if claim.node.is_none() && record.node.is_none() && disks {
         return Err(Refusal::NoNode(record.name.clone()));
     }
-    // Taking the claim checks the record and changes the claim, so nobody can start the VM beside a deletion that checks both.
+    // Taking the claim checks the record and changes the claim, so nobody can start the VM beside a deletion that
+    // checks both.
     if claim.node.is_none() && !disks {
         return Ok(Deletion::Now);
     }

@@ -1,5 +1,5 @@
-//! Which VMs a node lets come to it: decided by that node alone, one after the other, so that it never promises more than it can carry, however
-//! many others want to send it something at the same time.
+//! Which VMs a node lets come to it: decided by that node alone, one after the other, so that it never promises more
+//! than it can carry, however many others want to send it something at the same time.
 
 use crate::{
     capacity::{HOST_RESERVE, Ledger, OVERHEAD},
@@ -38,7 +38,8 @@ fn is_here(vm: &VmView, me: &NodeName) -> bool {
     vm.is_held_by(me) || (record.node.as_ref() == Some(me) && record.state.occupies_node())
 }
 
-/// The node's answers to the VMs that it has not answered yet. `granted`: those that it let come and whose records it may not see yet.
+/// The node's answers to the VMs that it has not answered yet. `granted`: those that it let come and whose records it
+/// may not see yet.
 pub fn answers(view: &ClusterView, me: &NodeName, granted: &BTreeSet<Uuid>) -> Vec<Answer> {
     let (mut used, mut coming) = (Bytes(0), 0);
     let mut asked: Vec<&Arc<VmView>> = Vec::new();
@@ -60,8 +61,8 @@ pub fn answers(view: &ClusterView, me: &NodeName, granted: &BTreeSet<Uuid>) -> V
         let refused = unfit(view, me, vm).or_else(|| {
             let offered = view.nodes.get(me).and_then(|n| n.status.as_ref()).map_or(Bytes(0), |s| s.memory_total);
             let needed = vm.demand.memory.saturating_add(OVERHEAD);
-            // What was let come before is counted already. It has its room, unless it was taken back and another one was let come meanwhile,
-            // which cannot be while it is sent.
+            // What was let come before is counted already. It has its room, unless it was taken back and another one
+            // was let come meanwhile, which cannot be while it is sent.
             let others = if again { used.saturating_sub(needed) } else { used };
             let free = offered.saturating_sub(HOST_RESERVE).saturating_sub(others);
             (needed > free && !is_sent(vm, me)).then(|| place::Rejection::Memory { needed, free }.to_string())

@@ -1,5 +1,5 @@
-//! What each node can still take: what it offers, less what is given out ([`drover_model::usage`] counts that with the view), less what a plan
-//! has given out while it is being made.
+//! What each node can still take: what it offers, less what is given out ([`drover_model::usage`] counts that with the
+//! view), less what a plan has given out while it is being made.
 
 use drover_model::{Bytes, ClusterView, Demand, NodeName, usage::Tallies};
 use std::collections::BTreeMap;
@@ -32,8 +32,8 @@ impl Ledger {
         self.planned.entry(node.clone()).or_default().expect(demand);
     }
 
-    /// Memory that a node can still promise, overhead included: what it offers, less its reserve, less what it has promised.
-    /// `None` while the node has not reported what it offers.
+    /// Memory that a node can still promise, overhead included: what it offers, less its reserve, less what it has
+    /// promised. `None` while the node has not reported what it offers.
     pub fn free_memory(&self, view: &ClusterView, node: &NodeName) -> Option<Bytes> {
         let offered = view.nodes.get(node)?.status.as_ref()?.memory_total;
         Some(offered.saturating_sub(HOST_RESERVE).saturating_sub(self.usage(node).promised_memory))

@@ -1,11 +1,13 @@
-//! Taking a node out of service, and bringing its VMs home: whole plans, of which the node's agent carries out what the limits allow, and then
-//! asks again.
+//! Taking a node out of service, and bringing its VMs home: whole plans, of which the node's agent carries out what the
+//! limits allow, and then asks again.
 //!
-//! *Flush*: every VM that is on the node moves to where it fits, with room reserved for all of them as they are planned, the most important and
-//! largest first. One with nowhere to go is shut down and marked to start again when the node is ready. *Ready*: VMs that were marked start,
-//! VMs that were moved away come home, as long as there is room for them.
+//! *Flush*: every VM that is on the node moves to where it fits, with room reserved for all of them as they are
+//! planned, the most important and largest first. One with nowhere to go is shut down and marked to start again when
+//! the node is ready. *Ready*: VMs that were marked start, VMs that were moved away come home, as long as there is room
+//! for them.
 //!
-//! Nothing here is remembered: a plan is made anew from the view each time, so it does not matter who changed what meanwhile.
+//! Nothing here is remembered: a plan is made anew from the view each time, so it does not matter who changed what
+//! meanwhile.
 
 use crate::{
     capacity::Ledger,
@@ -209,7 +211,8 @@ impl Plan {
         self.fates.iter().all(|(_, _, fate)| matches!(fate, Fate::Blocked(_)))
     }
 
-    /// What is to be written now: no more moves than the limits let begin, so that the rest is planned on what is so then.
+    /// What is to be written now: no more moves than the limits let begin, so that the rest is planned on what is so
+    /// then.
     pub fn orders(&self, view: &ClusterView, node: &NodeName, kind: MoveKind) -> Vec<Order> {
         let limits = view.config.limits;
         let under_way = |of: &dyn Fn(&VmRecord) -> bool| {
@@ -286,7 +289,8 @@ pub enum Refusal {
     },
 }
 
-/// The state that a request makes of a node's, which is `now` by its record: whether it is to be emptied, or to take VMs.
+/// The state that a request makes of a node's, which is `now` by its record: whether it is to be emptied, or to take
+/// VMs.
 pub fn request(
     view: &ClusterView,
     name: &NodeName,

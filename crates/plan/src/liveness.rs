@@ -1,7 +1,8 @@
 //! Whether the nodes' daemons live, as transitions: what each does now, since when, and what that was seen by.
 //!
-//! The one place where a change is noticed: whoever has to act on one (an election, the log, a fence) is told by the same transition. What a daemon
-//! does *now* is read from its records ([`NodeView::daemon_state`]); since when is what this node has seen, for no clock is shared.
+//! The one place where a change is noticed: whoever has to act on one (an election, the log, a fence) is told by the
+//! same transition. What a daemon does *now* is read from its records ([`NodeView::daemon_state`]); since when is what
+//! this node has seen, for no clock is shared.
 
 use drover_model::{ClusterView, DaemonState, Mono, NodeName, NodeView, WallTime};
 use std::{collections::BTreeMap, fmt};

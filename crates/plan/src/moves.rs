@@ -1,4 +1,5 @@
-//! Moves of VMs between nodes: which are allowed, whose turn it is, and what becomes of one that does not come to its end.
+//! Moves of VMs between nodes: which are allowed, whose turn it is, and what becomes of one that does not come to its
+//! end.
 
 use crate::{
     capacity::Ledger,
@@ -183,13 +184,15 @@ pub enum Turn {
     Unfit(String),
 }
 
-/// One move of the cluster, in the order in which they get their turn: what is under way first, then by priority and name.
+/// One move of the cluster, in the order in which they get their turn: what is under way first, then by priority and
+/// name.
 type Place<'a> = (Reverse<bool>, Reverse<i32>, &'a VmName);
 
-/// Whether it is a VM's turn. Its target must have said that it can come: the target alone knows what it has promised (`plan::arrivals`).
-/// Among those that may come the limits are given out in one order, which every node works out alike from its view. (Views may differ for a
-/// moment, so that a limit may be exceeded for a moment; nothing depends on it but load.) Others have no turn yet, or moves could wait for each
-/// other in a ring: each for the target's consent, or for the turn of one that has none.
+/// Whether it is a VM's turn. Its target must have said that it can come: the target alone knows what it has promised
+/// (`plan::arrivals`). Among those that may come the limits are given out in one order, which every node works out
+/// alike from its view. (Views may differ for a moment, so that a limit may be exceeded for a moment; nothing depends
+/// on it but load.) Others have no turn yet, or moves could wait for each other in a ring: each for the target's
+/// consent, or for the turn of one that has none.
 pub fn turn(view: &ClusterView, uuid: &Uuid) -> Turn {
     let Some(vm) = view.vms.get(uuid) else { return Turn::Wait("the VM is not in the view yet".to_owned()) };
     let VmState::Migrate { to, kind, how } = &vm.record.value.state else { return Turn::Go };

@@ -1,8 +1,9 @@
-//! Which node a VM goes to, in which way, and why not to the others: [`choose`] is asked by everything that brings a VM to a node, and by
-//! everything that tells where it would go.
+//! Which node a VM goes to, in which way, and why not to the others: [`choose`] is asked by everything that brings a VM
+//! to a node, and by everything that tells where it would go.
 //!
-//! Hard filters first, each with its reason; then the score of the nodes that are left, as if the VM were placed there, by the VM's selector.
-//! Ties go to the first by name. The whole judgement is kept, so that people can ask why a VM went where it did.
+//! Hard filters first, each with its reason; then the score of the nodes that are left, as if the VM were placed there,
+//! by the VM's selector. Ties go to the first by name. The whole judgement is kept, so that people can ask why a VM
+//! went where it did.
 
 use crate::capacity::{Ledger, OVERHEAD};
 use drover_model::{
@@ -267,7 +268,8 @@ fn fits(
     if needed > free { Err(Memory { needed, free }) } else { Ok(free.saturating_sub(needed)) }
 }
 
-/// Whether the node has what the definition names, and what a running guest is used to. What its own node does not say is no permission.
+/// Whether the node has what the definition names, and what a running guest is used to. What its own node does not say
+/// is no permission.
 fn has_what_it_needs(
     view: &ClusterView,
     name: &NodeName,
@@ -329,8 +331,8 @@ fn score(ledger: &Ledger, name: &NodeName, node: &NodeView, demand: Demand, sele
     }
 }
 
-/// Where a VM goes, in which way, and what became of every node: where it has just failed to come only if there is no other; and what no
-/// node can take while it runs goes cold, if it may.
+/// Where a VM goes, in which way, and what became of every node: where it has just failed to come only if there is no
+/// other; and what no node can take while it runs goes cold, if it may.
 pub fn choose(view: &ClusterView, ledger: &Ledger, wanted: &Wanted<'_>) -> Placement {
     let asked = in_that_way(view, ledger, wanted);
     if asked.chosen.is_none() && wanted.how == How::LiveElseCold && wanted.held {

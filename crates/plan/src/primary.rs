@@ -1,8 +1,9 @@
 //! What a coordinator does next for the role of the primary: a pure function of what it knows, as all decisions are.
 //!
-//! The role passes in two ways. **Handed over**: both sides walk the phases of [`Phase`], and each phase has one side that acts; it writes
-//! the next phase when its part is done *and confirmed*, so that a phase is never entered before the one before it is over on both sides.
-//! **Claimed**: when every other node that may have something up (a *suspect*) has been silent for its lease's whole term.
+//! The role passes in two ways. **Handed over**: both sides walk the phases of [`Phase`], and each phase has one side
+//! that acts; it writes the next phase when its part is done *and confirmed*, so that a phase is never entered before
+//! the one before it is over on both sides. **Claimed**: when every other node that may have something up (a *suspect*)
+//! has been silent for its lease's whole term.
 //!
 //! | phase | holder | candidate | who writes the next one, when |
 //! |---|---|---|---|
@@ -14,15 +15,19 @@
 //! | `start` | nothing | announces again, starts its exclusive services | candidate, when they are up: it is the holder now, and the old one's lease ends |
 //! | `back` | everything up, announcing | takes all down | candidate, when it has nothing any more: the handoff is gone, and its lease |
 //!
-//! Before `drop`, either side may turn to `back` when the other takes too long or cannot. From `drop` on there is no way back but a claim.
+//! Before `drop`, either side may turn to `back` when the other takes too long or cannot. From `drop` on there is no
+//! way back but a claim.
 //!
-//! **The lease.** A node has authority until its last acknowledged rewriting of its lease was *sent* plus the term, less a margin. Without authority
-//! it takes down whatever it has. Its addresses are in the kernel with a lifetime that ends no later, so that a process that is killed or stopped keeps
-//! nothing either. Another node counts the term from when it *saw* the lease change last, which is later. So no clocks are compared, and it does not
-//! matter what the store thinks of anybody's session. To claim, it deletes the silent lease *of the version that it saw*, in the same change that makes
-//! it the holder: a rewriting that comes later finds nothing, and one that came earlier makes the claim fail.
+//! **The lease.** A node has authority until its last acknowledged rewriting of its lease was *sent* plus the term,
+//! less a margin. Without authority it takes down whatever it has. Its addresses are in the kernel with a lifetime that
+//! ends no later, so that a process that is killed or stopped keeps nothing either. Another node counts the term from
+//! when it *saw* the lease change last, which is later. So no clocks are compared, and it does not matter what the
+//! store thinks of anybody's session. To claim, it deletes the silent lease *of the version that it saw*, in the same
+//! change that makes it the holder: a rewriting that comes later finds nothing, and one that came earlier makes the
+//! claim fail.
 //!
-//! That this holds in every state that there can be is checked by exhaustive search (`tests/handoff`), with the very function that the daemons use.
+//! That this holds in every state that there can be is checked by exhaustive search (`tests/handoff`), with the very
+//! function that the daemons use.
 
 pub mod admit;
 pub mod election;
@@ -36,14 +41,16 @@ use std::{collections::BTreeMap, time::Duration};
 /// The times of the protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timing {
-    /// A lease's length; `None`: nobody else can ever claim (a store that is not shared), so nothing has to be rewritten.
+    /// A lease's length; `None`: nobody else can ever claim (a store that is not shared), so nothing has to be
+    /// rewritten.
     pub term: Option<Duration>,
-    /// By so much earlier than its end the lease's owner lets go: for clocks that run at different speeds, and for the letting go itself.
+    /// By so much earlier than its end the lease's owner lets go: for clocks that run at different speeds, and for the
+    /// letting go itself.
     pub margin: Duration,
     /// How often a lease is rewritten.
     pub beat: Duration,
-    /// Nobody claims before it has been connected with the store for so long. After an outage of the store all leases look silent, and their owners
-    /// need a moment to rewrite them. (This is for peace, not for safety.)
+    /// Nobody claims before it has been connected with the store for so long. After an outage of the store all leases
+    /// look silent, and their owners need a moment to rewrite them. (This is for peace, not for safety.)
     pub grace: Duration,
     /// So much later does each further coordinator claim, so that the best one does.
     pub stagger: Duration,
@@ -52,8 +59,8 @@ pub struct Timing {
 }
 
 impl Timing {
-    /// The times for a lease of this length. The margin, an eighth, is for clock rates (a thousandth would be a broken clock) and for the time that
-    /// letting go takes. A beat, an eighth, lets one of them get lost without any harm.
+    /// The times for a lease of this length. The margin, an eighth, is for clock rates (a thousandth would be a broken
+    /// clock) and for the time that letting go takes. A beat, an eighth, lets one of them get lost without any harm.
     pub fn of(term: Duration) -> Timing {
         Timing {
             term: Some(term),
@@ -81,7 +88,8 @@ impl Timing {
 pub struct Heard {
     /// The version that was seen last, by which it is deleted.
     pub version: Version,
-    /// The store's counter at its last change. A lease that was deleted and made anew may have the same version, never this.
+    /// The store's counter at its last change. A lease that was deleted and made anew may have the same version, never
+    /// this.
     pub revision: i64,
     /// Since when it is that one, by this node's clock: when it was first seen.
     pub since: Mono,
@@ -105,7 +113,8 @@ impl Heard {
 pub enum Level {
     /// All of them are confirmed to be down.
     Down,
-    /// They are up, as far as they can be: all that matter are confirmed, and those that may fail were tried. Addresses were announced.
+    /// They are up, as far as they can be: all that matter are confirmed, and those that may fail were tried. Addresses
+    /// were announced.
     Up,
     /// Anything else.
     Unknown,
@@ -166,7 +175,8 @@ pub struct Situation<'a> {
     pub writing: bool,
     /// It has the handoff's lock.
     pub locked: bool,
-    /// This process has not done anything to its services yet. What its predecessor had up is in the kernel, for its time.
+    /// This process has not done anything to its services yet. What its predecessor had up is in the kernel, for its
+    /// time.
     pub new: bool,
     /// Services that two nodes may have for a moment: addresses.
     pub shared: Level,
@@ -255,7 +265,8 @@ impl Situation<'_> {
     fn wants(&self, record: &Primary) -> (Want, Want) {
         use Want::{Down, Up};
         if !self.is_live(record) {
-            // A daemon that was started again goes on where its predecessor was, if it gets its lease rewritten in time.
+            // A daemon that was started again goes on where its predecessor was, if it gets its lease rewritten in
+            // time.
             let may_yet = self.new && self.is_suspect(record) && self.leases.contains_key(self.me);
             return if may_yet { (Want::Keep, Want::Keep) } else { (Down, Down) };
         }
@@ -281,7 +292,8 @@ impl Situation<'_> {
         rightful.then_some((record.epoch, phase.filter(|p| *p != Phase::Lock)))
     }
 
-    /// The other suspects' silence is long enough at this moment; `None`: it can never be, for there is nothing to claim.
+    /// The other suspects' silence is long enough at this moment; `None`: it can never be, for there is nothing to
+    /// claim.
     fn claim_due(&self, record: &Primary) -> Option<Mono> {
         let others = || record.suspects.iter().filter(|name| *name != self.me);
         let part = self.part(record);
@@ -498,7 +510,8 @@ impl Situation<'_> {
     }
 }
 
-/// What to do now. The same situation gives the same decision, and what was done already is asked for again without harm.
+/// What to do now. The same situation gives the same decision, and what was done already is asked for again without
+/// harm.
 pub fn decide(s: &Situation<'_>) -> Decision {
     let Some(record) = s.record else {
         let want = if s.new { Want::Keep } else { Want::Down };

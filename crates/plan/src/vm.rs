@@ -1,8 +1,8 @@
 //! What a VM's node must do next for it: one pass of the VM's task.
 //!
 //! [`next`] looks at the whole situation (the records, the domain as it was just observed, and the little that must be
-//! remembered between passes) and names one step. It does not matter what happened before or which event was missed: the same
-//! situation always gives the same step, and doing the step again does no harm.
+//! remembered between passes) and names one step. It does not matter what happened before or which event was missed:
+//! the same situation always gives the same step, and doing the step again does no harm.
 //!
 //! ```text
 //!               the domain is ...   absent            off                         in memory
@@ -19,9 +19,9 @@
 //! Three rules stand above the table:
 //!
 //! * While the domain's state is *unknown*, nothing is done but looking again. Above all the claim is not released.
-//! * A domain in memory without a claim of this node's is cut off at once, whatever is wanted. (The claim moves only by its
-//!   holder's hand or by the fencer's; a node that finds its claim gone was fenced.) The one exception is a guest that comes by migration:
-//!   it carries the next grant (`moving`).
+//! * A domain in memory without a claim of this node's is cut off at once, whatever is wanted. (The claim moves only by
+//!   its holder's hand or by the fencer's; a node that finds its claim gone was fenced.) The one exception is a guest
+//!   that comes by migration: it carries the next grant (`moving`).
 //! * A domain whose VM the store does not know is left alone: an empty store must not cost anybody a guest.
 
 mod moving;
@@ -41,8 +41,8 @@ pub const CRASH_QUIET: Duration = Duration::from_secs(600);
 /// The power button is pressed again after so long, for a guest that was not yet ready to hear it.
 pub const BUTTON_REPEAT: Duration = Duration::from_secs(30);
 
-/// A guest that has not powered off so long after the button was pressed, and was let run on since, did not hear it: if it powers off
-/// later, it does so by its own wish.
+/// A guest that has not powered off so long after the button was pressed, and was let run on since, did not hear it: if
+/// it powers off later, it does so by its own wish.
 pub const BUTTON_FORGOTTEN: Duration = Duration::from_secs(180);
 
 /// How soon an unknown domain, or a hypervisor that cannot be used, is looked at again if no event comes before.
@@ -69,8 +69,8 @@ pub struct Seen {
     pub sending: bool,
 }
 
-/// What a VM's task remembers between passes. All of it may be lost in a restart of the daemon: that costs a little patience or one more
-/// start, never correctness.
+/// What a VM's task remembers between passes. All of it may be lost in a restart of the daemon: that costs a little
+/// patience or one more start, never correctness.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Memory {
     /// Crashes in a row.
@@ -89,8 +89,8 @@ pub struct Memory {
     pub refused: Option<(Version, String)>,
     /// Sending the VM failed as of this version of its record, and why.
     pub move_failed: Option<(Version, String)>,
-    /// The grant under which this daemon sends, or sent, the guest itself. It knows of its own call for as long as that lasts: then the guest is seen to
-    /// be sent, or is unknown.
+    /// The grant under which this daemon sends, or sent, the guest itself. It knows of its own call for as long as that
+    /// lasts: then the guest is seen to be sent, or is unknown.
     pub sent: Option<Epoch>,
     /// Since when the guest is seen not to be sent, though it may have been.
     pub not_sending: Option<Mono>,

@@ -137,7 +137,8 @@ impl Judge {
         self.addresses_hold();
     }
 
-    /// One node has the address, or two of whom one is handing it to the other; and whoever has it is among the record's suspects.
+    /// One node has the address, or two of whom one is handing it to the other; and whoever has it is among the
+    /// record's suspects.
     pub(crate) fn addresses_hold(&self) {
         let owners = self.lock().owners.clone();
         if owners.is_empty() {

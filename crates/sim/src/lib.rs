@@ -1,11 +1,13 @@
-//! Whole clusters of agents in one thread on virtual time, with seeded faults: one seed is one run, and always the same one.
+//! Whole clusters of agents in one thread on virtual time, with seeded faults: one seed is one run, and always the same
+//! one.
 //!
-//! The agents are the real ones. What they stand on is pretended: the store ([`drover_store::memory`]) and the hypervisors
-//! ([`drover_drivers::hypervisor::fake`]). A run has two parts:
+//! The agents are the real ones. What they stand on is pretended: the store ([`drover_store::memory`]) and the
+//! hypervisors ([`drover_drivers::hypervisor::fake`]). A run has two parts:
 //!
-//! 1. **Weather**: administrators give orders at every node while daemons crash at whatever they are waiting for, machines lose power,
-//!    the store loses sessions and answers, the hypervisors are slow, hang, lose events, refuse.
-//! 2. **Calm**: everything is mended. In bounded time every VM must be where it is wanted, and what the store says must be what runs.
+//! 1. **Weather**: administrators give orders at every node while daemons crash at whatever they are waiting for,
+//!    machines lose power, the store loses sessions and answers, the hypervisors are slow, hang, lose events, refuse.
+//! 2. **Calm**: everything is mended. In bounded time every VM must be where it is wanted, and what the store says must
+//!    be what runs.
 //!
 //! At every moment of both the [`invariants`] hold: above all, no VM runs on two nodes.
 //!
@@ -45,7 +47,8 @@ pub enum Shape {
     Small,
     /// Three coordinators without any VM: the role of the primary is passed around, and claimed.
     Handoffs,
-    /// Five nodes that are well filled by 60 VMs: nodes are flushed and made ready, VMs are sent around and called back.
+    /// Five nodes that are well filled by 60 VMs: nodes are flushed and made ready, VMs are sent around and called
+    /// back.
     Drills,
 }
 

@@ -1,4 +1,5 @@
-//! Defects that are planted between the agents and what they stand on, to see that the simulation would find such a thing in the agents.
+//! Defects that are planted between the agents and what they stand on, to see that the simulation would find such a
+//! thing in the agents.
 
 use async_trait::async_trait;
 use drover_drivers::{

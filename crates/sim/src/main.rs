@@ -12,7 +12,8 @@ use std::{
 
 /// Simulates clusters in virtual time, with crashes, power cuts, partitions and slow hypervisors.
 ///
-/// Each seed is one run, and always the same one. A seed that fails is printed with the command that shows what happens in it.
+/// Each seed is one run, and always the same one. A seed that fails is printed with the command that shows what happens
+/// in it.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {

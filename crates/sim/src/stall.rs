@@ -1,4 +1,5 @@
-//! A process that is stopped for a while (SIGSTOP, a hypervisor that is overcommitted, a disk that hangs): it does nothing, and its machine goes on.
+//! A process that is stopped for a while (SIGSTOP, a hypervisor that is overcommitted, a disk that hangs): it does
+//! nothing, and its machine goes on.
 
 use std::{
     future::Future,

@@ -195,5 +195,6 @@ fn mend(world: &mut World, index: usize, repair: Repair) {
     }
 }
 
-/// How long a run without weather takes to settle is nobody's business here; this is only the longest patience of an order.
+/// How long a run without weather takes to settle is nobody's business here; this is only the longest patience of an
+/// order.
 pub(crate) const ORDER_PATIENCE: Duration = Duration::from_secs(60);

@@ -33,7 +33,8 @@ use uuid::Uuid;
 pub(crate) const MEMORY: Bytes = Bytes::mib(16384);
 /// After so long the server ends a silent session.
 pub(crate) const SESSION_TIMEOUT: Duration = Duration::from_secs(4);
-/// In so much virtual time of calm everything must be as it should. A guest may use all of its patience for a shutdown, twice.
+/// In so much virtual time of calm everything must be as it should. A guest may use all of its patience for a shutdown,
+/// twice.
 const CALM: Duration = Duration::from_secs(900);
 
 /// A daemon that runs.

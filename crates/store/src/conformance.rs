@@ -1,6 +1,7 @@
 //! One suite for every back end: what [`Store`] promises, case by case.
 //!
-//! A back end's test calls [`all`] with a function that gives a new session on the same, initially empty store each time.
+//! A back end's test calls [`all`] with a function that gives a new session on the same, initially empty store each
+//! time.
 
 use crate::{CreateMode, Op, Store, StoreError, Version, Wakeup, lock};
 use drover_model::RecordPath;

@@ -1,7 +1,8 @@
 //! The store of a cluster of one node: a tree in memory, every change of it on disk before it is answered.
 //!
-//! The records are kept in one redb database (`store.redb`), one row for each; an atomic change is one durable transaction. Reads come from the
-//! tree. A second process that opens the same folder is refused by the database's lock.
+//! The records are kept in one redb database (`store.redb`), one row for each; an atomic change is one durable
+//! transaction. Reads come from the tree. A second process that opens the same folder is refused by the database's
+//! lock.
 
 use crate::{
     CreateMode, Op, Record, Result, Session, SessionState, Store, StoreError, Version, Watch,
@@ -138,7 +139,8 @@ impl Shared {
             Err(refused) => return Ok(Err(refused)),
         };
         self.save(&next, &applied.touched).map_err(|why| {
-            // A commit that failed may be on disk or not; the tree in memory goes on without it, so nobody may be told either way.
+            // A commit that failed may be on disk or not; the tree in memory goes on without it, so nobody may be told
+            // either way.
             StoreError::Unknown { what: format!("write {}", self.file.display()), why }
         })?;
         let mut local = lock(&self.local);

@@ -53,15 +53,17 @@ pub type Result<T> = std::result::Result<T, StoreError>;
 /// Every method may be cancelled by dropping its future; a write that was cancelled may or may not have happened.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
-    /// Reads one record; `None` when there is none. May lag behind the latest write of *another* session (as a ZooKeeper follower
-    /// may), never behind a write or a read of this one.
+    /// Reads one record; `None` when there is none. May lag behind the latest write of *another* session (as a
+    /// ZooKeeper follower may), never behind a write or a read of this one.
     async fn get(&self, path: &RecordPath) -> Result<Option<Record>>;
 
-    /// The names of the records directly below `path`, sorted. Fails with [`StoreError::NotFound`] if `path` has no record.
+    /// The names of the records directly below `path`, sorted. Fails with [`StoreError::NotFound`] if `path` has no
+    /// record.
     async fn children(&self, path: &RecordPath) -> Result<Vec<String>>;
 
-    /// Reads many records, each with the names below it where they are asked for (`true`). What vanishes meanwhile is given as not there; the
-    /// answers are not of one moment. A read whose answer gets lost is tried again by itself: it must not cost all the others.
+    /// Reads many records, each with the names below it where they are asked for (`true`). What vanishes meanwhile is
+    /// given as not there; the answers are not of one moment. A read whose answer gets lost is tried again by itself:
+    /// it must not cost all the others.
     async fn read_many(&self, wanted: &[(RecordPath, bool)]) -> Result<Vec<Found>> {
         many::one_by_one(self, wanted).await
     }
@@ -76,24 +78,26 @@ pub trait Store: Send + Sync + 'static {
     /// Deletes a record without children; with `expected`, only if it still has that version.
     async fn delete(&self, path: &RecordPath, expected: Option<Version>) -> Result<()>;
 
-    /// All of `ops` in order, as one atomic step, or none of them. A refusal is [`StoreError::Refused`], which says which
-    /// operation was refused and why. At most 1 MB of data in all.
+    /// All of `ops` in order, as one atomic step, or none of them. A refusal is [`StoreError::Refused`], which says
+    /// which operation was refused and why. At most 1 MB of data in all.
     async fn multi(&self, ops: Vec<Op>) -> Result<()>;
 
     /// Makes every earlier write of other sessions visible to this session's next read.
     async fn sync(&self) -> Result<()>;
 
-    /// Wake-ups for every change at `path` or below, for as long as the [`Watch`] lives: across reconnects (each of which
-    /// gives [`Wakeup::Everything`]) and across sessions.
+    /// Wake-ups for every change at `path` or below, for as long as the [`Watch`] lives: across reconnects (each of
+    /// which gives [`Wakeup::Everything`]) and across sessions.
     async fn watch(&self, path: &RecordPath) -> Result<Watch>;
 
     /// The state of this session, as far as this side knows.
     fn session(&self) -> watch::Receiver<Session>;
 
-    /// Ends the session now, so that its ephemeral records vanish at once. Later calls fail with [`StoreError::Closed`].
+    /// Ends the session now, so that its ephemeral records vanish at once. Later calls fail with
+    /// [`StoreError::Closed`].
     async fn close(&self);
 
-    /// Moves a record and everything below it to a new place, in one atomic step; every record's data stays, versions start anew.
-    /// Fails with [`StoreError::Conflict`] if the subtree changed meanwhile, [`StoreError::Exists`] if `to` exists.
+    /// Moves a record and everything below it to a new place, in one atomic step; every record's data stays, versions
+    /// start anew. Fails with [`StoreError::Conflict`] if the subtree changed meanwhile, [`StoreError::Exists`] if `to`
+    /// exists.
     async fn rename(&self, from: &RecordPath, to: &RecordPath) -> Result<()>;
 }

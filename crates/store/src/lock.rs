@@ -1,11 +1,11 @@
 //! Exclusive locks: ZooKeeper's recipe, over any back end.
 //!
-//! Below the lock's record each waiter makes an ephemeral, sequential record; the lowest number has the lock.
-//! A waiter watches only the one record that it waits for, so a release wakes one waiter and not the herd. An unfinished creation whose answer got lost
-//! is found again by the random part of its name.
+//! Below the lock's record each waiter makes an ephemeral, sequential record; the lowest number has the lock. A waiter
+//! watches only the one record that it waits for, so a release wakes one waiter and not the herd. An unfinished
+//! creation whose answer got lost is found again by the random part of its name.
 //!
-//! A lock is advice, not proof: who was cut off from the store may think that it holds one. [`Guard::lost`] says when that may be, and what must never
-//! happen twice is decided by compare-and-set.
+//! A lock is advice, not proof: who was cut off from the store may think that it holds one. [`Guard::lost`] says when
+//! that may be, and what must never happen twice is decided by compare-and-set.
 
 use crate::{CreateMode, Result, SessionState, Store, StoreError};
 use drover_model::RecordPath;
@@ -19,7 +19,8 @@ use uuid::Uuid;
 /// How soon an unanswered call is tried again.
 const RETRY: Duration = Duration::from_millis(100);
 
-/// What the names of waiters' records begin with: ZooKeeper's recipe has another word for those who share a lock, which nobody does.
+/// What the names of waiters' records begin with: ZooKeeper's recipe has another word for those who share a lock, which
+/// nobody does.
 const PREFIX: &str = "write";
 
 /// A held lock. Dropping it gives it back in the background; [`Guard::release`] waits for that.
@@ -30,8 +31,8 @@ pub struct Guard {
     runtime: Option<tokio::runtime::Handle>,
 }
 
-/// Takes the lock at `path` (a record that exists), saying who takes it. Fails with [`StoreError::Unknown`] when it is not had by the deadline; then nothing
-/// is left behind but what the session's end takes away.
+/// Takes the lock at `path` (a record that exists), saying who takes it. Fails with [`StoreError::Unknown`] when it is
+/// not had by the deadline; then nothing is left behind but what the session's end takes away.
 pub async fn acquire(store: &Arc<dyn Store>, path: &RecordPath, owner: &str, deadline: Instant) -> Result<Guard> {
     let guid = Uuid::new_v4().simple().to_string();
     let generation = store.session().borrow().generation;

@@ -1,8 +1,9 @@
 //! The store in memory: many sessions on one tree in one process, with the faults of a real one on demand.
 //!
-//! Made for simulation: everything runs on tokio's (virtual) clock, and all chance comes from one seed. What can go wrong is what can go
-//! wrong with ZooKeeper: calls take time, an answer is lost before or after the call was done, a session is cut off, the server expires it while its
-//! owner cannot know, and on reconnection watches say only that anything may have changed.
+//! Made for simulation: everything runs on tokio's (virtual) clock, and all chance comes from one seed. What can go
+//! wrong is what can go wrong with ZooKeeper: calls take time, an answer is lost before or after the call was done, a
+//! session is cut off, the server expires it while its owner cannot know, and on reconnection watches say only that
+//! anything may have changed.
 
 use crate::{
     CreateMode, Op, Record, Result, Session, SessionState, Store, StoreError, Version, Watch,
@@ -255,7 +256,8 @@ impl MemoryStore {
         };
         let lost = dice < 2 * lock(&self.shared.inner).weather.lost_per_mille;
         let done_all_the_same = dice % 2 == 0;
-        // A call whose future is dropped may or may not have been done: half of them are done first and take their time afterwards.
+        // A call whose future is dropped may or may not have been done: half of them are done first and take their time
+        // afterwards.
         if !early {
             pause(before).await;
         }

@@ -6,10 +6,11 @@ use futures_util::stream::{FuturesOrdered, FuturesUnordered, StreamExt};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::sync::watch;
 
-/// How many records are read by one request when everything is read: enough to save most of the requests, few enough for an answer of a
-/// moderate size.
+/// How many records are read by one request when everything is read: enough to save most of the requests, few enough
+/// for an answer of a moderate size.
 const BATCH: usize = 32;
-/// How many such requests, or reads of single records, are under way at once: enough to fill the way to the store, few enough for its queue.
+/// How many such requests, or reads of single records, are under way at once: enough to fill the way to the store, few
+/// enough for its queue.
 const IN_FLIGHT: usize = 4;
 /// See [`IN_FLIGHT`].
 const SINGLE_IN_FLIGHT: usize = 64;
@@ -77,8 +78,9 @@ impl<S: Sink> Mirror<S> {
         Mirror { is_leaf, ..self }
     }
 
-    /// Has its own moment, by its name, when everything is read anew after a connection was lost: an ensemble that comes back is not asked
-    /// for everything by everybody at once. The more there is, the longer they are spread over. The first load does not wait.
+    /// Has its own moment, by its name, when everything is read anew after a connection was lost: an ensemble that
+    /// comes back is not asked for everything by everybody at once. The more there is, the longer they are spread over.
+    /// The first load does not wait.
     #[must_use]
     pub fn in_turn(self, name: &str) -> Mirror<S> {
         // FNV-1a: the same in each run, and near names are far apart.
@@ -180,8 +182,8 @@ impl<S: Sink> Mirror<S> {
         Ok(())
     }
 
-    /// Hands on everything that was read: as it is the first time, and what is different after that. After a lost connection that is little, and
-    /// whoever looks at the copy need not look at all of it again.
+    /// Hands on everything that was read: as it is the first time, and what is different after that. After a lost
+    /// connection that is little, and whoever looks at the copy need not look at all of it again.
     fn take_all(&mut self, records: Vec<(RecordPath, Record)>) {
         let now: BTreeMap<RecordPath, i64> =
             records.iter().map(|(path, record)| (path.clone(), record.revision)).collect();
@@ -199,7 +201,8 @@ impl<S: Sink> Mirror<S> {
         }
     }
 
-    /// Walks the whole subtree, many records by one request. Records that vanish meanwhile are left out: the watch tells of them.
+    /// Walks the whole subtree, many records by one request. Records that vanish meanwhile are left out: the watch
+    /// tells of them.
     async fn read_all(&self) -> Result<Vec<(RecordPath, Record)>> {
         let mut todo = vec![self.root.clone()];
         let mut reads = FuturesUnordered::new();

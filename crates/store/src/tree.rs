@@ -10,7 +10,8 @@ use std::{collections::BTreeSet, sync::Arc};
 /// Names a session within one tree. Never used again.
 pub(crate) type SessionId = u64;
 
-/// The most data that one record, or one atomic change, may carry: ZooKeeper's `jute.maxbuffer` (1 MiB) less room for paths and headers.
+/// The most data that one record, or one atomic change, may carry: ZooKeeper's `jute.maxbuffer` (1 MiB) less room for
+/// paths and headers.
 pub(crate) const DATA_MAX: usize = 1_000_000;
 
 /// One record with its place in the tree.

@@ -96,8 +96,8 @@ impl Watch {
         (Waker { bell: sender, pile: pile.clone() }, Watch { bell, pile })
     }
 
-    /// Waits for the next wake-up: everything that came since the last call, folded into one. `None` when the store handle is closed.
-    /// Safe to cancel: nothing is lost.
+    /// Waits for the next wake-up: everything that came since the last call, folded into one. `None` when the store
+    /// handle is closed. Safe to cancel: nothing is lost.
     pub async fn next(&mut self) -> Option<Wakeup> {
         loop {
             // Marked as seen before the pile is looked at, so that what is piled up in between rings again.
@@ -135,7 +135,8 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// What this side knows of its session with the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Session {
-    /// Rises with every new session of this handle; 1 is the first. Ephemeral records of earlier sessions are gone or going.
+    /// Rises with every new session of this handle; 1 is the first. Ephemeral records of earlier sessions are gone or
+    /// going.
     pub generation: u64,
     /// Whether it can be used now.
     pub state: SessionState,

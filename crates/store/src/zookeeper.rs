@@ -1,11 +1,14 @@
 //! The store of a cluster: ZooKeeper, through the `zookeeper-client` crate.
 //!
-//! The session lives on a thread of its own, so that nothing slow in the daemon can delay its heartbeats. That thread also keeps *one* recursive watch on the
-//! whole tree and hands its events out to our watches. What the crate and ZooKeeper leave to us:
+//! The session lives on a thread of its own, so that nothing slow in the daemon can delay its heartbeats. That thread
+//! also keeps *one* recursive watch on the whole tree and hands its events out to our watches. What the crate and
+//! ZooKeeper leave to us:
 //!
-//! * Persistent watches are lost on a reconnect (version 0.11.2 of the crate), and ZooKeeper does not replay what happened meanwhile in any case: after each
-//!   reconnect the watch is added again and every watch of ours is told that anything may have changed.
-//! * The session's end is noticed late (7/5 of the timeout); a new session is made at once then, under the next generation.
+//! * Persistent watches are lost on a reconnect (version 0.11.2 of the crate), and ZooKeeper does not replay what
+//!   happened meanwhile in any case: after each reconnect the watch is added again and every watch of ours is told that
+//!   anything may have changed.
+//! * The session's end is noticed late (7/5 of the timeout); a new session is made at once then, under the next
+//!   generation.
 //! * Whatever is not an answer of the server's is [`StoreError::Unknown`]: the request may have been done.
 
 use crate::{
@@ -28,8 +31,8 @@ use tokio::{
 };
 use zookeeper_client as zk;
 
-/// A member of the ensemble has an eighth of the session's timeout to take a connection, but so long at least. One that has no power answers nothing,
-/// and the next is tried only then.
+/// A member of the ensemble has an eighth of the session's timeout to take a connection, but so long at least. One that
+/// has no power answers nothing, and the next is tried only then.
 const CONNECT_LEAST: Duration = Duration::from_millis(500);
 /// The first pause between attempts to make a session; doubles up to [`CONNECT_PAUSE_MAX`].
 const CONNECT_PAUSE: Duration = Duration::from_millis(100);
@@ -65,7 +68,8 @@ struct Shared {
 }
 
 impl ZooKeeperStore {
-    /// Starts the session's thread and returns at once: the ensemble may come later. Until then calls wait, and fail as unknown at their deadline.
+    /// Starts the session's thread and returns at once: the ensemble may come later. Until then calls wait, and fail as
+    /// unknown at their deadline.
     ///
     /// # Errors
     /// When no server is named, or the thread cannot be started.
@@ -226,7 +230,8 @@ impl Shared {
                 },
                 event = watcher.changed(), if connected => {
                     if event.path.is_empty() {
-                        // The session's state, which the other branch hears too; until it does, there is nothing to hear here.
+                        // The session's state, which the other branch hears too; until it does, there is nothing to
+                        // hear here.
                         connected = false;
                     } else {
                         self.wake(&event.path);

@@ -1,4 +1,5 @@
-//! The embedded back end when its process is killed in the middle of writes: nothing that was acknowledged is lost, nothing is half done.
+//! The embedded back end when its process is killed in the middle of writes: nothing that was acknowledged is lost,
+//! nothing is half done.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests end by panicking")]
 
 use drover_model::RecordPath;

@@ -1,4 +1,5 @@
-//! The ZooKeeper back end against real servers: the conformance suite, cut connections, ended sessions, a leader that is killed.
+//! The ZooKeeper back end against real servers: the conformance suite, cut connections, ended sessions, a leader that
+//! is killed.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests end by panicking")]
 
 mod support;
@@ -107,7 +108,8 @@ async fn after_a_long_silence_there_is_a_new_session() {
     woken(&mut mine, "/later").await;
 }
 
-/// Counts up by compare-and-set; an answer that is not definite is looked up. Returns how many increments are known to be done.
+/// Counts up by compare-and-set; an answer that is not definite is looked up. Returns how many increments are known to
+/// be done.
 async fn count_up(store: ZooKeeperStore, writer: u8, rounds: usize) -> usize {
     let (mut done, counter) = (0, path("/counter"));
     while done < rounds {

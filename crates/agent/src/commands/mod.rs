@@ -1,7 +1,8 @@
 //! The requests of administrators: read, ask plan whether it is allowed, compare-and-set.
 //!
-//! Each request reads the records afresh, so that it never decides on a stale view; where somebody else was quicker it decides again on what
-//! that one wrote, except where the request names the version that it is meant for: then the answer is a conflict.
+//! Each request reads the records afresh, so that it never decides on a stale view; where somebody else was quicker it
+//! decides again on what that one wrote, except where the request names the version that it is meant for: then the
+//! answer is a conflict.
 
 mod config;
 mod moves;
@@ -19,7 +20,8 @@ use drover_store::StoreError;
 use std::sync::Arc;
 use uuid::Uuid;
 
-/// Why a request was not done. Nothing was changed, except where [`CommandError::Unavailable`] says that this is not known.
+/// Why a request was not done. Nothing was changed, except where [`CommandError::Unavailable`] says that this is not
+/// known.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CommandError {
     /// What was given cannot be accepted.

@@ -81,7 +81,8 @@ impl Commands {
         place::choose(&view, &Ledger::of(&view), &Wanted::moved(vm))
     }
 
-    /// Decides on a VM's records as they are now, within the cluster as the view has it, and writes what its record becomes.
+    /// Decides on a VM's records as they are now, within the cluster as the view has it, and writes what its record
+    /// becomes.
     async fn change_vm(
         &self,
         uuid: Uuid,

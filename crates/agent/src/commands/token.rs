@@ -23,7 +23,8 @@ impl Commands {
         }
     }
 
-    /// Makes a token that is known already hold under this name, whatever held before: how a daemon makes its own token known.
+    /// Makes a token that is known already hold under this name, whatever held before: how a daemon makes its own token
+    /// known.
     pub async fn install_token(&self, name: TokenName, token: &str, role: TokenRole) -> Result<()> {
         let old = records::read::<Token>(&*self.ctx.store, &name).await?;
         if old.is_some_and(|old| old.value.sha256 == tokens::hash(token) && old.value.role == role) {

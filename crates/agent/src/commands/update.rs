@@ -1,4 +1,5 @@
-//! The one way in which a request changes records: read them, decide, compare-and-set, wait until this node's view shows it, log it.
+//! The one way in which a request changes records: read them, decide, compare-and-set, wait until this node's view
+//! shows it, log it.
 
 use super::{CommandError, Commands, Result};
 use drover_model::ClusterView;
@@ -38,7 +39,8 @@ pub(super) struct Write<A> {
 }
 
 impl Commands {
-    /// Carries a request out. `attempt` reads and decides, and is called again when somebody else was quicker; `what` is being changed.
+    /// Carries a request out. `attempt` reads and decides, and is called again when somebody else was quicker; `what`
+    /// is being changed.
     pub(super) async fn update<A, F: Future<Output = Result<Outcome<A>>>>(
         &self,
         what: &str,
@@ -65,8 +67,8 @@ impl Commands {
         Err(CommandError::Conflict(format!("{what} is being changed by others all the time; try again")))
     }
 
-    /// Waits until this node's view shows what was just written, so that whoever asks this node next sees it. Not for long: it is written
-    /// in any case.
+    /// Waits until this node's view shows what was just written, so that whoever asks this node next sees it. Not for
+    /// long: it is written in any case.
     pub(super) async fn shown(&self, shows: impl Fn(&ClusterView) -> bool) {
         let mut views = self.ctx.views.subscribe();
         let shows = |view: &Arc<ClusterView>| shows(view);

@@ -185,7 +185,8 @@ impl Commands {
         .await
     }
 
-    /// Deletes a VM, with the disks that are Drover's own or without. `None`: it is gone. Otherwise its node does it now.
+    /// Deletes a VM, with the disks that are Drover's own or without. `None`: it is gone. Otherwise its node does it
+    /// now.
     pub async fn delete(&self, uuid: Uuid, disks: bool) -> Result<Option<Change>> {
         self.update(&self.vm_name(&uuid), || async move {
             let Vm { record, claim } = self.read(&uuid).await?;

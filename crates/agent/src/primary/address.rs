@@ -6,8 +6,8 @@ use drover_drivers::network::{Network, NetworkError};
 use drover_model::FloatingAddress;
 use std::{sync::Arc, time::Duration};
 
-/// How long it is listened for somebody who has an address already, before it is taken. RFC 5227 would have it take six seconds; but an address whose
-/// holder has died is waited for by everybody.
+/// How long it is listened for somebody who has an address already, before it is taken. RFC 5227 would have it take six
+/// seconds; but an address whose holder has died is waited for by everybody.
 const PROBE: Duration = Duration::from_millis(300);
 
 /// An address on an interface of this node.
@@ -50,7 +50,8 @@ impl PrimaryService for Address {
             ));
         }
         match network.hold(address, grant.until).await {
-            // It could not be prolonged, for an answer of the store came late, say; but it is there as long as it was to be before.
+            // It could not be prolonged, for an answer of the store came late, say; but it is there as long as it was
+            // to be before.
             Err(_) if there => Ok(()),
             other => other.map_err(text),
         }

@@ -5,7 +5,8 @@ use drover_model::{Phase, vm::Epoch};
 use std::{future::Future, pin::Pin, time::Duration};
 use tokio::time::Instant;
 
-/// After so many milliseconds each. The burst is for frames that get lost, the later ones for switches that learn anew after a change of the cabling.
+/// After so many milliseconds each. The burst is for frames that get lost, the later ones for switches that learn anew
+/// after a change of the cabling.
 const SCHEDULE_MS: &[u64] = &[0, 20, 60, 150, 400, 1_000, 3_000, 10_000, 30_000];
 
 /// Under which grant, and in which phase, an announcement is made.

@@ -1,7 +1,9 @@
-//! Whether the networks work here on which this node would have floating addresses: is there a cable, and does the gateway answer?
+//! Whether the networks work here on which this node would have floating addresses: is there a cable, and does the
+//! gateway answer?
 //!
-//! What is found goes into the node's report. A primary with a network that does not work hands its role to a coordinator whose networks do, and
-//! among those that could claim the role, the one with the fewest problems does first (`plan::primary::election`).
+//! What is found goes into the node's report. A primary with a network that does not work hands its role to a
+//! coordinator whose networks do, and among those that could claim the role, the one with the fewest problems does
+//! first (`plan::primary::election`).
 
 use crate::context::Context;
 use drover_drivers::network::Network;

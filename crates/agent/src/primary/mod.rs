@@ -1,10 +1,12 @@
 //! This node's part in the role of the primary: asks `plan::primary` what to do, and does it.
 //!
-//! Everything that takes time is a *lane*: reading the record, rewriting the lease, changing the record, working on the services, taking the
-//! lock. A lane has one thing under way at a time, and none waits for another; so a store that does not answer never keeps an address from being let
-//! go in time. The loop takes in what a lane brought, decides anew from the whole, and begins what is to be begun.
+//! Everything that takes time is a *lane*: reading the record, rewriting the lease, changing the record, working on the
+//! services, taking the lock. A lane has one thing under way at a time, and none waits for another; so a store that
+//! does not answer never keeps an address from being let go in time. The loop takes in what a lane brought, decides
+//! anew from the whole, and begins what is to be begun.
 //!
-//! The loop is a future of its own, which the daemon runs on a thread of its own: nothing that is slow elsewhere holds it up.
+//! The loop is a future of its own, which the daemon runs on a thread of its own: nothing that is slow elsewhere holds
+//! it up.
 
 mod address;
 mod announce;

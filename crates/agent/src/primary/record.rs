@@ -17,7 +17,8 @@ pub(super) struct Reading {
     pub(super) leases: BTreeMap<NodeName, (Version, i64, Lease)>,
 }
 
-/// Reads the record first and the leases then, so that a lease that the record promises is missing only if it has ended.
+/// Reads the record first and the leases then, so that a lease that the record promises is missing only if it has
+/// ended.
 pub(super) async fn read(store: Arc<dyn Store>, sync: bool) -> Result<Reading, StoreError> {
     if sync {
         store.sync().await?;

@@ -1,4 +1,5 @@
-//! What moves with the primary role: services, each with a start, a stop and a check; and what is done with a node's services as a whole.
+//! What moves with the primary role: services, each with a start, a stop and a check; and what is done with a node's
+//! services as a whole.
 
 use async_trait::async_trait;
 use drover_model::vm::Epoch;
@@ -15,7 +16,8 @@ const STEP: Duration = Duration::from_secs(5);
 pub struct Grant {
     /// Of which grant of the role.
     pub epoch: Epoch,
-    /// By then at the latest it must be gone, unless it is started again with a later moment. `None`: nobody else can ever have the role.
+    /// By then at the latest it must be gone, unless it is started again with a later moment. `None`: nobody else can
+    /// ever have the role.
     pub until: Option<Instant>,
     /// Another node of the cluster may have it up at this moment, and may have it.
     pub contested: bool,
@@ -26,12 +28,14 @@ pub struct Grant {
 pub enum Handover {
     /// It is up on the new node before the old one stops it: no moment without it.
     Overlapping,
-    /// It is stopped on the old node before the new one starts it: never two of it. What it does must need one of the floating addresses, so
-    /// that nobody hears of it any more when the kernel takes these from a node whose process is stopped.
+    /// It is stopped on the old node before the new one starts it: never two of it. What it does must need one of the
+    /// floating addresses, so that nobody hears of it any more when the kernel takes these from a node whose process is
+    /// stopped.
     Exclusive,
 }
 
-/// Something that the primary has up, and no other node. All calls may be made again and again; they make it so, or leave it so.
+/// Something that the primary has up, and no other node. All calls may be made again and again; they make it so, or
+/// leave it so.
 #[async_trait]
 pub trait PrimaryService: Send + Sync {
     /// For people and logs.
@@ -40,14 +44,15 @@ pub trait PrimaryService: Send + Sync {
     /// How it passes on.
     fn handover(&self) -> Handover;
 
-    /// Whether a node without it cannot be the primary. A handoff to a node where it does not start is taken back; otherwise that is only reported.
+    /// Whether a node without it cannot be the primary. A handoff to a node where it does not start is taken back;
+    /// otherwise that is only reported.
     fn is_essential(&self) -> bool;
 
     /// Brings it up, or has it stay up.
     async fn start(&self, grant: &Grant) -> Result<(), String>;
 
-    /// The role is about to pass on: it finishes what is under way, and begins nothing that the passing would break off. It stays up. A start
-    /// takes this back.
+    /// The role is about to pass on: it finishes what is under way, and begins nothing that the passing would break
+    /// off. It stays up. A start takes this back.
     async fn quiesce(&self) {}
 
     /// Tells the network that it is here.

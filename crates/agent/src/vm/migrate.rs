@@ -49,7 +49,8 @@ impl Task {
             mark: Mark { epoch: claim.value.epoch.next(), generation: domain.mark.generation },
             max_downtime: Duration::from_millis(vm.meta.max_downtime_ms.into()),
             post_copy: view.config.stall == Stall::PostCopy,
-            // Its files are in shared folders, or it would not be its turn; the hypervisor may take these for local ones.
+            // Its files are in shared folders, or it would not be its turn; the hypervisor may take these for local
+            // ones.
             shared_files: view.vms.get(&self.uuid).is_some_and(|vm| vm.devices.disks.iter().all(Disk::is_uncached)),
         };
         // Before anybody may know of it: from here on the guest may be sent.
@@ -97,7 +98,8 @@ impl Task {
         }
     }
 
-    /// Tells how far a guest is that is being sent, by this daemon or by an earlier one, and gives it up if it does not come to its end.
+    /// Tells how far a guest is that is being sent, by this daemon or by an earlier one, and gives it up if it does not
+    /// come to its end.
     pub(super) async fn look_after(&mut self, version: Version, to: &NodeName) {
         let (now, config) = (self.ctx.clock.now(), self.ctx.views.latest().config.clone());
         let Journey { begin, post_copy, given_up } = *self.journey.get_or_insert(Journey::begun(now));
@@ -110,7 +112,8 @@ impl Task {
             Supervision::GoOn => {}
             Supervision::PostCopy => {
                 tracing::info!(vm = %self.uuid, "the migration does not converge: the guest goes on at the target (post-copy)");
-                // What libvirt refuses (the migration was begun without it, say) is tried again, until somebody stops it.
+                // What libvirt refuses (the migration was begun without it, say) is tried again, until somebody stops
+                // it.
                 let result = self.ctx.hypervisor.post_copy(self.uuid).await;
                 let post_copy = !self.log_failure(result);
                 self.journey = Some(Journey { begin, post_copy, given_up });
@@ -134,7 +137,8 @@ impl Task {
         self.move_failed(version, to, why, count);
     }
 
-    /// A move failed as of this version of the record; remembered for the next decision, and for people. `count`: how often in a row sending failed.
+    /// A move failed as of this version of the record; remembered for the next decision, and for people. `count`: how
+    /// often in a row sending failed.
     fn move_failed(&mut self, version: Version, to: &NodeName, reason: String, count: u32) {
         let told = self.failure.as_ref().map_or(0, |f| f.told).saturating_add(1);
         self.failure = Some(MoveFailure { to: to.clone(), reason: reason.clone(), count, told });

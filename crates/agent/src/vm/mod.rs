@@ -1,9 +1,9 @@
 //! One task per VM: observe, ask `plan::vm`, do one step, again.
 //!
-//! A pass reads the VM's records from the store and the domain from the hypervisor, afresh each time; whatever rang the bell only
-//! says that it is worth looking. While a step is being done the task watches for a change of the record that caused it: then the
-//! step's future is dropped and plan is asked again. What a dropped step leaves behind in the hypervisor is observed as unknown until it has come to
-//! rest, and plan does nothing on an unknown domain.
+//! A pass reads the VM's records from the store and the domain from the hypervisor, afresh each time; whatever rang the
+//! bell only says that it is worth looking. While a step is being done the task watches for a change of the record that
+//! caused it: then the step's future is dropped and plan is asked again. What a dropped step leaves behind in the
+//! hypervisor is observed as unknown until it has come to rest, and plan does nothing on an unknown domain.
 
 mod migrate;
 mod step;
@@ -46,8 +46,8 @@ struct Task {
     journey: Option<migrate::Journey>,
 }
 
-/// Looks after one VM until it does not concern this node any more. The bell's value is counted up by whoever has a reason to look
-/// again; what is returned is the value that was answered last.
+/// Looks after one VM until it does not concern this node any more. The bell's value is counted up by whoever has a
+/// reason to look again; what is returned is the value that was answered last.
 pub(crate) async fn run(ctx: Arc<Context>, uuid: Uuid, mut bell: watch::Receiver<u64>) -> u64 {
     let mut task = Task { ctx, uuid, memory: Memory::default(), remembered: false, failure: None, journey: None };
     let mut retry = RETRY;
@@ -84,8 +84,8 @@ impl Task {
         let (mut snapshot, mut decision) = self.decide().await?;
         let claimed = snapshot.claim.as_ref().is_some_and(|c| c.value.is_held_by(self.ctx.me()));
         if matches!(decision.step, Step::Destroy | Step::Undefine) && !claimed {
-            // A guest without a claim may have come by migration, of which this side of the store has not heard yet. Its claim said so before it came:
-            // what is read after a synchronisation shows it.
+            // A guest without a claim may have come by migration, of which this side of the store has not heard yet.
+            // Its claim said so before it came: what is read after a synchronisation shows it.
             self.ctx.store.sync().await?;
             (snapshot, decision) = self.decide().await?;
         }
@@ -93,7 +93,8 @@ impl Task {
         if !matches!(decision.step, Step::Wait | Step::Leave) {
             tracing::debug!(vm = %self.uuid, step = ?decision.step, doing = decision.doing, "step");
         }
-        // The report comes first, so that whoever waits for the step sees what is being waited for; but it delays no start.
+        // The report comes first, so that whoever waits for the step sees what is being waited for; but it delays no
+        // start.
         if decision.step != Step::Start {
             self.report(&snapshot, &decision).await?;
         }
@@ -145,7 +146,8 @@ impl Task {
         Ok((snapshot, decision))
     }
 
-    /// Whether the VM may go, if it is to be moved: a question to the whole view, which must show the same order as the record.
+    /// Whether the VM may go, if it is to be moved: a question to the whole view, which must show the same order as the
+    /// record.
     fn turn(&self, snapshot: &Snapshot) -> Turn {
         let Some(record) = snapshot.record.as_ref().filter(|r| r.value.state.destination().is_some()) else {
             return Turn::Go;

@@ -11,7 +11,8 @@ use drover_plan::vm::{Decision, Step};
 use drover_store::StoreError;
 
 impl Task {
-    /// Does the decided step. What the hypervisor refuses is remembered for the next decision or logged; only the store's errors come out.
+    /// Does the decided step. What the hypervisor refuses is remembered for the next decision or logged; only the
+    /// store's errors come out.
     pub(super) async fn execute(&mut self, decision: &Decision, snapshot: &Snapshot) -> Result<(), StoreError> {
         let (Some(record), Some(claim)) = (&snapshot.record, &snapshot.claim) else { return Ok(()) };
         match &decision.step {
@@ -19,7 +20,8 @@ impl Task {
             Step::Start => self.start(decision, snapshot, record, claim).await,
             Step::PressButton => {
                 if let Some(domain) = snapshot.domain.known() {
-                    // Remembered before it is pressed: if the answer gets lost, the guest may have heard it all the same.
+                    // Remembered before it is pressed: if the answer gets lost, the guest may have heard it all the
+                    // same.
                     self.memory.pressed = Some((domain.mark.epoch, self.ctx.clock.now()));
                 }
                 let result = self.ctx.hypervisor.shutdown(self.uuid).await;
@@ -126,7 +128,8 @@ impl Task {
         Ok(())
     }
 
-    /// Deletes the disk files that are Drover's own. What cannot be deleted is told, and does not keep the VM from being deleted.
+    /// Deletes the disk files that are Drover's own. What cannot be deleted is told, and does not keep the VM from
+    /// being deleted.
     async fn remove_disks(&mut self, record: &Stored<VmRecord>) {
         let files = drover_plan::disks::go_with(&self.ctx.views.latest(), &record.value);
         for (file, outcome) in self.ctx.disks.remove(files).await {
@@ -158,7 +161,8 @@ impl Task {
         }
     }
 
-    /// After a failure of a step that plan would at once ask for again: waits a moment (or until the record changes, which drops this).
+    /// After a failure of a step that plan would at once ask for again: waits a moment (or until the record changes,
+    /// which drops this).
     async fn back_off(&self, result: drover_drivers::hypervisor::Result<()>) {
         if self.log_failure(result) {
             let again = self.ctx.clock.now().after(drover_plan::vm::LOOK_AGAIN);

@@ -126,8 +126,8 @@ async fn a_move_that_is_taken_back_is_a_conflict_for_whoever_waits() {
     assert!(waited.text.contains("somebody else") && waited.text.contains("it runs on hv1"), "{waited:?}");
 }
 
-/// A move that waits for its turn, and whose target takes no VMs any more when that comes. With a store as slow as a real one, the VM's record
-/// says that the move is over before its status says why.
+/// A move that waits for its turn, and whose target takes no VMs any more when that comes. With a store as slow as a
+/// real one, the VM's record says that the move is over before its status says why.
 #[tokio::test(start_paused = true)]
 async fn a_move_whose_target_changes_its_mind_says_so() {
     let (first, second) = two().await;

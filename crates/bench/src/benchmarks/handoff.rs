@@ -1,4 +1,5 @@
-//! What users of the floating addresses see when the role of the primary passes on: in good order, and when its holder is gone.
+//! What users of the floating addresses see when the role of the primary passes on: in good order, and when its holder
+//! is gone.
 
 use super::{Benchmark, Measure, Row, THREE_EMPTY};
 use crate::{
@@ -19,7 +20,8 @@ const ROUNDS: usize = 3;
 const REST: Duration = Duration::from_secs(1);
 /// What is waited for comes sooner.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// By itself a primary hands its role over only if that has not just passed on: it must have been left alone for so long.
+/// By itself a primary hands its role over only if that has not just passed on: it must have been left alone for so
+/// long.
 const CALM: Duration = Duration::from_secs(9);
 const ADDRESS: &str = "203.0.113.200";
 const NODES: [&str; 3] = ["hv1", "hv2", "hv3"];

@@ -10,7 +10,8 @@ use crate::{
 use drover_lab::{Lab, Result, Service};
 use std::time::Duration;
 
-/// How long it is watched: as long as the time after which a daemon looks at everything again, so that one such look is in it.
+/// How long it is watched: as long as the time after which a daemon looks at everything again, so that one such look is
+/// in it.
 const WINDOW: Duration = Duration::from_secs(30);
 /// How often the list of all VMs is asked for, to see what that leaves behind.
 const LISTS: usize = 300;

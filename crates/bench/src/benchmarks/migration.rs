@@ -18,7 +18,8 @@ use std::time::Duration;
 
 /// How often the VM goes there and back.
 const ROUNDS: usize = 10;
-/// How long the VM is left alone after each: libvirt ends its own work at the target a moment after the guest runs there.
+/// How long the VM is left alone after each: libvirt ends its own work at the target a moment after the guest runs
+/// there.
 const REST: Duration = Duration::from_secs(1);
 /// Our own part of a migration is to be shorter.
 const TARGET: Figure = Figure::ms(100);

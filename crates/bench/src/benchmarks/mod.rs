@@ -1,4 +1,5 @@
-//! The benchmarks. A new one is a module here with a [`Benchmark`], a row in [`BENCHMARKS`], and a section of `docs/benchmarks.md`.
+//! The benchmarks. A new one is a module here with a [`Benchmark`], a row in [`BENCHMARKS`], and a section of
+//! `docs/benchmarks.md`.
 
 mod api;
 mod cli;

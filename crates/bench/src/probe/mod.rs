@@ -1,5 +1,5 @@
-//! What is measured inside a node. The program in the node is the same one, with a hidden subcommand: it gets a question in JSON, and
-//! prints the answer in JSON.
+//! What is measured inside a node. The program in the node is the same one, with a hidden subcommand: it gets a
+//! question in JSON, and prints the answer in JSON.
 
 mod flushes;
 mod guests;

@@ -1,4 +1,5 @@
-//! One node alone with many VMs: a real `droverd` with its embedded store, and libvirt's own test driver in place of a hypervisor.
+//! One node alone with many VMs: a real `droverd` with its embedded store, and libvirt's own test driver in place of a
+//! hypervisor.
 
 use super::{Place, fill};
 use crate::{

@@ -1,4 +1,5 @@
-//! The course of the measurement: an empty cluster, one with few VMs, a full one; then what moves many VMs, and what comes back after it was gone.
+//! The course of the measurement: an empty cluster, one with few VMs, a full one; then what moves many VMs, and what
+//! comes back after it was gone.
 
 use super::{
     Place,
@@ -34,7 +35,8 @@ const CHANGES: usize = 20;
 const ROUNDS: u32 = 8;
 /// How many VMs are changed in one such while, and how far apart.
 const ELSEWHERE: (u32, Duration) = (40, Duration::from_millis(50));
-/// How long a cluster is watched in which nothing happens: as long as the time after which an agent looks at everything again.
+/// How long a cluster is watched in which nothing happens: as long as the time after which an agent looks at everything
+/// again.
 const WINDOW: Duration = Duration::from_secs(30);
 /// How many VMs are started at once.
 const STARTS: usize = 1000;
@@ -44,7 +46,8 @@ const IN_FLIGHT: usize = 16;
 const FLUSHED: usize = 100;
 /// What each node offers, in MiB: all VMs could run on it.
 const ROOM: u64 = 64 << 20;
-/// What the one daemon's node offers: nothing is placed there, for its hypervisor is in another process than the others.
+/// What the one daemon's node offers: nothing is placed there, for its hypervisor is in another process than the
+/// others.
 const NO_ROOM: u64 = 600;
 /// The heap of a member of the ensemble, in MiB, without VMs, and for each thousand of them.
 const HEAP: (u32, u32) = (256, 24);
@@ -184,7 +187,8 @@ impl<'a> Large<'a> {
         }
     }
 
-    /// Changes a VM, and waits until all agents show it. Returns when each did, in microseconds since the change was begun.
+    /// Changes a VM, and waits until all agents show it. Returns when each did, in microseconds since the change was
+    /// begun.
     fn everyone_sees(&mut self, uuid: &uuid::Uuid, description: &str) -> Result<Vec<Duration>> {
         let question = Question::Seen(*uuid, description.to_owned());
         self.others.ask(&question)?;
@@ -232,7 +236,8 @@ impl<'a> Large<'a> {
         self.memory_of_one(&format!("resident memory of one daemon, {when}")).map(|_| ())
     }
 
-    /// The processor time that the one daemon had for something, without what it has in any case; and how long each took.
+    /// The processor time that the one daemon had for something, without what it has in any case; and how long each
+    /// took.
     fn spent(
         &mut self,
         idle: f64,

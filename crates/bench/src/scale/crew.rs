@@ -1,4 +1,5 @@
-//! A helper: the agents of many nodes, or of one with its API, as `droverd` puts them together, with machines that only pretend.
+//! A helper: the agents of many nodes, or of one with its API, as `droverd` puts them together, with machines that only
+//! pretend.
 
 use super::words::{Answer, Crew, Question, Ready, Usage};
 use crate::pings::now;

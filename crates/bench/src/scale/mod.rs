@@ -1,7 +1,8 @@
 //! A large cluster: a real ensemble of ZooKeeper, and the agents of many nodes in two processes of their own.
 //!
-//! One process has one agent with its API, as `droverd` has it: what that process uses is what one daemon uses of its node. The other has the
-//! agents of all other nodes. The machines below them only pretend, so that nothing is measured but Drover and ZooKeeper.
+//! One process has one agent with its API, as `droverd` has it: what that process uses is what one daemon uses of its
+//! node. The other has the agents of all other nodes. The machines below them only pretend, so that nothing is measured
+//! but Drover and ZooKeeper.
 
 mod alone;
 mod course;

@@ -1,4 +1,5 @@
-//! What the program that measures and its helpers say to each other: a line of JSON each, over the helper's standard input and output.
+//! What the program that measures and its helpers say to each other: a line of JSON each, over the helper's standard
+//! input and output.
 
 use drover_model::NodeName;
 use serde::{Deserialize, Serialize};

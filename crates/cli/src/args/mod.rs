@@ -177,8 +177,8 @@ pub(crate) struct ConfigChange {
     pub(crate) moves: Option<u32>,
     /// What becomes of a live migration that does not come to its end by its deadline
     ///
-    /// abort: the VM runs on where it was. post-copy: its guest goes on at the target at once and fetches what is missing; if a node dies meanwhile,
-    /// the guest is lost.
+    /// abort: the VM runs on where it was. post-copy: its guest goes on at the target at once and fetches what is
+    /// missing; if a node dies meanwhile, the guest is lost.
     #[arg(long, value_name = "POLICY", value_parser = clap::builder::PossibleValuesParser::new(Stall::WORDS))]
     pub(crate) stall: Option<String>,
     /// How long a live migration may take
@@ -220,7 +220,8 @@ pub(crate) enum Connection {
     List,
     /// Add a connection, or change it
     ///
-    /// The token is read from standard input, so that it is in no history and no process list, or each time from a file.
+    /// The token is read from standard input, so that it is in no history and no process list, or each time from a
+    /// file.
     ///
     /// Example: drover connection add prod http://10.0.0.1:7370 < token
     Add {

@@ -25,8 +25,9 @@ pub(crate) enum Node {
     Info(OneNode),
     /// Take a node out of service: its VMs move to where they fit
     ///
-    /// VMs go live where their method allows it, the most important and largest first, several at once (see 'drover config'). One with nowhere to go
-    /// is shut down, after asking, and starts again when the node is ready. The node is flushed when its hypervisor has no VM left.
+    /// VMs go live where their method allows it, the most important and largest first, several at once (see 'drover
+    /// config'). One with nowhere to go is shut down, after asking, and starts again when the node is ready. The node
+    /// is flushed when its hypervisor has no VM left.
     ///
     /// Examples: drover node flush hv1 --plan; drover node flush hv1 --wait
     Flush {
@@ -45,7 +46,8 @@ pub(crate) enum Node {
     },
     /// Put a node back into service: its VMs come home
     ///
-    /// Takes back a flush that is under way. VMs that the flush shut down are started, VMs that it moved away come home.
+    /// Takes back a flush that is under way. VMs that the flush shut down are started, VMs that it moved away come
+    /// home.
     ///
     /// Example: drover node ready hv1 --wait
     Ready {
@@ -56,10 +58,10 @@ pub(crate) enum Node {
     },
     /// Make a coordinator the primary
     ///
-    /// One coordinator at a time is the primary: it has the addresses that float, by which the API is reached whichever node that is, and the
-    /// services of which there may be only one. The role passes from the node that has it in well below a second, and no packet is lost. If the
-    /// node cannot take it over, the role stays where it is, and 'drover node info NODE' says why. When the primary dies, another coordinator takes
-    /// the role by itself.
+    /// One coordinator at a time is the primary: it has the addresses that float, by which the API is reached whichever
+    /// node that is, and the services of which there may be only one. The role passes from the node that has it in well
+    /// below a second, and no packet is lost. If the node cannot take it over, the role stays where it is, and 'drover
+    /// node info NODE' says why. When the primary dies, another coordinator takes the role by itself.
     ///
     /// Example: drover node primary hv2 --wait
     Primary {
@@ -70,8 +72,9 @@ pub(crate) enum Node {
     },
     /// Have a node hand the role of the primary over: the best other coordinator takes it
     ///
-    /// It passes in well below a second, and no packet is lost. To choose the node that takes it, use 'drover node primary' with that one. A node that
-    /// is about to become the primary stays secondary; of any other nothing is changed.
+    /// It passes in well below a second, and no packet is lost. To choose the node that takes it, use 'drover node
+    /// primary' with that one. A node that is about to become the primary stays secondary; of any other nothing is
+    /// changed.
     ///
     /// Example: drover node secondary hv1 --wait
     Secondary {
@@ -82,9 +85,9 @@ pub(crate) enum Node {
     },
     /// Tell by the exit code whether a node is the primary, for scripts
     ///
-    /// 0: it is. 1: it is not, or is just handing the role over or taking it over. Anything else is an error, never a no: 2 wrong usage, 3 no such
-    /// node, 5 no answer (or another failure), 6 not authorised. A yes or a no prints nothing, but with --format json the node's state. Whether there is
-    /// a primary, and which, 'drover status' shows.
+    /// 0: it is. 1: it is not, or is just handing the role over or taking it over. Anything else is an error, never a
+    /// no: 2 wrong usage, 3 no such node, 5 no answer (or another failure), 6 not authorised. A yes or a no prints
+    /// nothing, but with --format json the node's state. Whether there is a primary, and which, 'drover status' shows.
     ///
     /// Examples: drover node is-primary && backup; drover node is-primary hv1 --wait
     IsPrimary {

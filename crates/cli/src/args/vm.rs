@@ -34,9 +34,11 @@ pub(crate) enum Vm {
     Dump(OneVm),
     /// Define a VM from a libvirt domain XML; it stays off until it is started
     ///
-    /// The XML must have a name, memory and vcpu; a missing uuid is made up. What Drover does not know in it is kept to the letter.
+    /// The XML must have a name, memory and vcpu; a missing uuid is made up. What Drover does not know in it is kept to
+    /// the letter.
     ///
-    /// Examples: drover vm define web.xml --start --wait; drover vm define db.xml --limit hv1,hv2 --method live --priority 10
+    /// Examples: drover vm define web.xml --start --wait; drover vm define db.xml --limit hv1,hv2 --method live
+    /// --priority 10
     Define {
         /// The file with the XML; - for standard input
         file: PathBuf,
@@ -91,7 +93,8 @@ pub(crate) enum Vm {
     Tag(Tag),
     /// Bring a VM to another node for a while; it remembers its home
     ///
-    /// A running VM goes live where its method allows it; one that is off is only assigned elsewhere. 'drover vm unmigrate' brings it home.
+    /// A running VM goes live where its method allows it; one that is off is only assigned elsewhere. 'drover vm
+    /// unmigrate' brings it home.
     ///
     /// Examples: drover vm migrate web --to hv2 --wait; drover vm migrate web --cancel
     Migrate {
@@ -214,8 +217,8 @@ pub(crate) struct MetaOptions {
     pub(crate) limit: Vec<String>,
     /// By what its node is chosen; none: by the cluster's default
     ///
-    /// mem: the most memory left. memprov: the most memory left if all VMs that are assigned ran. load: the least load. vcpus: the fewest vCPUs. vms: the
-    /// fewest VMs.
+    /// mem: the most memory left. memprov: the most memory left if all VMs that are assigned ran. load: the least load.
+    /// vcpus: the fewest vCPUs. vms: the fewest VMs.
     #[arg(short, long, alias = "node-selector", value_name = "SELECTOR", value_parser = clap::builder::PossibleValuesParser::new(["none"].iter().chain(Selector::WORDS)))]
     pub(crate) selector: Option<String>,
     /// Start it when its node becomes ready; holds once
@@ -226,7 +229,8 @@ pub(crate) struct MetaOptions {
     pub(crate) no_autostart: bool,
     /// How it is moved while it runs
     ///
-    /// none: live, and if that fails, cold. live: live or not at all. shutdown: it is shut down and started on the other node.
+    /// none: live, and if that fails, cold. live: live or not at all. shutdown: it is shut down and started on the
+    /// other node.
     #[arg(short, long, value_name = "METHOD", value_parser = clap::builder::PossibleValuesParser::new(MigrationMethod::WORDS))]
     pub(crate) method: Option<String>,
     /// The longest pause of its guest at the end of a live migration (300 ms)

@@ -1,7 +1,7 @@
 //! Waits for what a command has begun, and shows how far it is.
 //!
-//! What is waited for comes as a stream of changes, and whoever waits tells of the newest one what is to be shown, or that the wait is over. A stream that
-//! breaks is asked for again.
+//! What is waited for comes as a stream of changes, and whoever waits tells of the newest one what is to be shown, or
+//! that the wait is over. A stream that breaks is asked for again.
 
 mod moves;
 mod node;
@@ -24,8 +24,8 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 /// For how long the cluster may give no answer before the wait is given up.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Waits until a VM is settled, from the version of its record on that an order made, and gives the order as it came out. Fails when it ends in
-/// state `fail`.
+/// Waits until a VM is settled, from the version of its record on that an order made, and gives the order as it came
+/// out. Fails when it ends in state `fail`.
 pub(crate) async fn settled(client: &Client, order: &Changed, output: Output) -> Result<Changed, Failure> {
     let Changed { name, uuid, version, .. } = order;
     let mut progress = Progress::new(name, output);
@@ -67,8 +67,8 @@ fn line(vm: &Vm<'_>) -> Line {
     Line { what, figures: String::new() }
 }
 
-/// Follows changes until `look` breaks with what came of it; `None`: what is followed is gone. `look` is asked of every change, and every second of the
-/// last one again, for what only time brings.
+/// Follows changes until `look` breaks with what came of it; `None`: what is followed is gone. `look` is asked of every
+/// change, and every second of the last one again, for what only time brings.
 async fn follow<T, R, S, F>(
     progress: &mut Progress,
     open: impl Fn() -> F,

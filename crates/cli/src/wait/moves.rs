@@ -10,7 +10,8 @@ use tokio::time::Instant;
 /// How long a node may take to say why a move ended, after it did.
 const SAY_WHY: Duration = Duration::from_secs(5);
 
-/// Waits until a VM has come to the node that an order sent it to, and gives the order as it came out. `before`: the VM before that order.
+/// Waits until a VM has come to the node that an order sent it to, and gives the order as it came out. `before`: the VM
+/// before that order.
 pub(crate) async fn moved(
     client: &Client,
     before: &Vm<'_>,

@@ -60,7 +60,8 @@ impl Handoff {
             }
             _ => {
                 let idle = self.idle.get_or_insert_with(Instant::now).elapsed();
-                // A handoff to it that is taken back shows for a moment as if there had been none. How one from it goes, the others are asked.
+                // A handoff to it that is taken back shows for a moment as if there had been none. How one from it
+                // goes, the others are asked.
                 if idle >= if self.begun && self.to { SAY_WHY } else { BEHIND } {
                     let failed = self.to && !problem.is_empty();
                     let outcome =

@@ -1,5 +1,5 @@
-//! How far something is, for people: on a terminal one line that is written over; elsewhere a line for each change of what is being done, and now and
-//! then one with new figures.
+//! How far something is, for people: on a terminal one line that is written over; elsewhere a line for each change of
+//! what is being done, and now and then one with new figures.
 
 use crate::output::{Output, harmless};
 use drover_model::wire::Migration;

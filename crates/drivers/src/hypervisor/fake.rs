@@ -1,8 +1,9 @@
-//! A hypervisor that only pretends, for simulation: with latency, hanging calls, lost events, guests with a will of their own.
+//! A hypervisor that only pretends, for simulation: with latency, hanging calls, lost events, guests with a will of
+//! their own.
 //!
-//! A [`FakeMachine`] is the node's hardware and libvirtd: it outlives the daemon. A [`FakeHypervisor`] is one daemon's connection to it. What a daemon had
-//! asked for when it crashed may still happen, as with the real thing: `create` is *define*, then *start*, and at a crash the one of them that is under way is
-//! still done, and no later one.
+//! A [`FakeMachine`] is the node's hardware and libvirtd: it outlives the daemon. A [`FakeHypervisor`] is one daemon's
+//! connection to it. What a daemon had asked for when it crashed may still happen, as with the real thing: `create` is
+//! *define*, then *start*, and at a crash the one of them that is under way is still done, and no later one.
 //!
 //! Everything runs on tokio's (virtual) clock and takes its chance from one seed.
 
@@ -268,7 +269,8 @@ impl FakeHypervisor {
         }
     }
 
-    /// Does a changing call, phase by phase, on a task of its own: the caller's patience ends earlier than the call may.
+    /// Does a changing call, phase by phase, on a task of its own: the caller's patience ends earlier than the call
+    /// may.
     async fn change(&self, uuid: Uuid, what: &'static str, phases: Vec<Phase>) -> Result<()> {
         if let Some(down) = self.down(what) {
             return Err(down);

@@ -1,6 +1,7 @@
 //! Domains of this node's hypervisor: a small trait, libvirt behind it, and a fake with latency and faults.
 //!
-//! A domain is *ours* when it carries [`Mark`] in its metadata. Others are nobody's business here: they are neither listed nor touched.
+//! A domain is *ours* when it carries [`Mark`] in its metadata. Others are nobody's business here: they are neither
+//! listed nor touched.
 
 #[cfg(any(test, feature = "testing"))]
 pub mod fake;
@@ -81,8 +82,8 @@ pub enum HypervisorError {
         /// Why there is none.
         why: String,
     },
-    /// No definite answer (deadline passed, connection lost in the middle, an earlier call on the same domain still hangs): it may
-    /// have happened or may still happen. Look it up.
+    /// No definite answer (deadline passed, connection lost in the middle, an earlier call on the same domain still
+    /// hangs): it may have happened or may still happen. Look it up.
     #[error("no definite answer from the hypervisor to {what}: {why}")]
     Unknown {
         /// The call.
@@ -115,19 +116,22 @@ pub type Result<T> = std::result::Result<T, HypervisorError>;
 
 /// The hypervisor of this node. Every call has a deadline of its own; one stuck domain delays no other.
 ///
-/// Dropping a call's future does not undo it: while a call of ours on a domain is unfinished (also after its deadline, or dropped), that domain is
-/// observed as [`Obs::Unknown`], and further changing calls on it are refused as [`HypervisorError::Unknown`]. One that is being sent is observed as
-/// it is, with [`Domain::sending`], for as long as it is here.
+/// Dropping a call's future does not undo it: while a call of ours on a domain is unfinished (also after its deadline,
+/// or dropped), that domain is observed as [`Obs::Unknown`], and further changing calls on it are refused as
+/// [`HypervisorError::Unknown`]. One that is being sent is observed as it is, with [`Domain::sending`], for as long as
+/// it is here.
 #[async_trait]
 pub trait Hypervisor: Send + Sync + 'static {
-    /// All domains of ours, also those that are off, ordered by UUID. One that cannot be looked at now is listed as unknown.
+    /// All domains of ours, also those that are off, ordered by UUID. One that cannot be looked at now is listed as
+    /// unknown.
     async fn domains(&self) -> Result<Vec<(Uuid, Obs<Domain>)>>;
 
-    /// Looks at one domain. An error and a hanging call are [`Obs::Unknown`]; a domain of that UUID that is not ours too.
+    /// Looks at one domain. An error and a hanging call are [`Obs::Unknown`]; a domain of that UUID that is not ours
+    /// too.
     async fn domain(&self, uuid: Uuid) -> Obs<Domain>;
 
-    /// Defines and starts a domain from an XML that is complete and carries a [`Mark`]. A definition of ours that is left over is replaced;
-    /// a running domain of that UUID is an error.
+    /// Defines and starts a domain from an XML that is complete and carries a [`Mark`]. A definition of ours that is
+    /// left over is replaced; a running domain of that UUID is an error.
     async fn create(&self, uuid: Uuid, xml: String) -> Result<()>;
 
     /// Presses the guest's power button (ACPI). Whether the guest obeys is seen by observing it.
@@ -139,8 +143,9 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// Forgets the definition of a domain that is off. One that is absent is fine.
     async fn undefine(&self, uuid: Uuid) -> Result<()>;
 
-    /// Sends a running domain to another node. Returns when it is there, and gone from here; or when it is not, and runs on here
-    /// ([`HypervisorError::Refused`]). Takes as long as it takes: see [`Hypervisor::migration`], [`Hypervisor::abort_migration`].
+    /// Sends a running domain to another node. Returns when it is there, and gone from here; or when it is not, and
+    /// runs on here ([`HypervisorError::Refused`]). Takes as long as it takes: see [`Hypervisor::migration`],
+    /// [`Hypervisor::abort_migration`].
     async fn migrate(&self, uuid: Uuid, how: Sending) -> Result<()>;
 
     /// How far the sending of a domain is; `None`: it is not being sent.

@@ -1,8 +1,8 @@
 //! Which domain type works on this machine: KVM where a guest really boots with it, else QEMU's translator.
 //!
-//! `/dev/kvm` can exist and hang every 64-bit guest (a machine that is itself a guest of an odd hypervisor). So a real kernel is booted
-//! with it, without a root file system: it says that it runs, panics for want of a root, and QEMU ends because it may not reboot.
-//! The verdict holds for this boot of the machine and is kept in a file.
+//! `/dev/kvm` can exist and hang every 64-bit guest (a machine that is itself a guest of an odd hypervisor). So a real
+//! kernel is booted with it, without a root file system: it says that it runs, panics for want of a root, and QEMU ends
+//! because it may not reboot. The verdict holds for this boot of the machine and is kept in a file.
 
 use drover_model::DomainType;
 use serde::{Deserialize, Serialize};
@@ -58,7 +58,8 @@ struct Kept {
     verdict: Verdict,
 }
 
-/// Finds out. `kernel`: what to boot, if not the newest `/boot/vmlinuz-*`. `kept`: where the verdict is kept. `boot`: this boot's id.
+/// Finds out. `kernel`: what to boot, if not the newest `/boot/vmlinuz-*`. `kept`: where the verdict is kept. `boot`:
+/// this boot's id.
 pub async fn decide(setting: Setting, kernel: Option<&Path>, kept: &Path, boot: &str) -> Verdict {
     match setting {
         Setting::Kvm => return Verdict::new(DomainType::Kvm, "it is configured"),

@@ -1,7 +1,9 @@
-//! Addresses that only pretend, for simulation: a machine's kernel, which outlives the daemon, and a daemon's connection to it.
+//! Addresses that only pretend, for simulation: a machine's kernel, which outlives the daemon, and a daemon's
+//! connection to it.
 //!
-//! The kernel takes an address away when its time is up, on tokio's (virtual) clock, and tells an observer of every address that comes and
-//! goes at that very moment. A call takes its time before it has its effect, so a daemon that is stopped or dies in between has it half done.
+//! The kernel takes an address away when its time is up, on tokio's (virtual) clock, and tells an observer of every
+//! address that comes and goes at that very moment. A call takes its time before it has its effect, so a daemon that is
+//! stopped or dies in between has it half done.
 
 use super::{Link, Network, NetworkError};
 use async_trait::async_trait;

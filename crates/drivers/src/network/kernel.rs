@@ -1,7 +1,7 @@
 //! The kernel's addresses and interfaces, and the neighbours on its links: the real thing.
 //!
-//! An address with an end is given to the kernel with a lifetime, and the kernel takes it away by itself. It counts whole seconds, and is late;
-//! both are reckoned in, so that the address is gone by the moment that was asked for.
+//! An address with an end is given to the kernel with a lifetime, and the kernel takes it away by itself. It counts
+//! whole seconds, and is late; both are reckoned in, so that the address is gone by the moment that was asked for.
 
 use super::{
     Link, Network, NetworkError,
@@ -25,9 +25,9 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-/// How late the kernel may take an address away: its timer may come `ADDRCONF_TIMER_FUZZ_MAX` (1 s) late, and then still leaves what ends
-/// within `ADDRCONF_TIMER_FUZZ` (0.25 s) to the next time (linux: net/addrconf.h; `check_lifetime` in net/ipv4/devinet.c, `addrconf_verify_rtnl`
-/// in net/ipv6/addrconf.c).
+/// How late the kernel may take an address away: its timer may come `ADDRCONF_TIMER_FUZZ_MAX` (1 s) late, and then
+/// still leaves what ends within `ADDRCONF_TIMER_FUZZ` (0.25 s) to the next time (linux: net/addrconf.h;
+/// `check_lifetime` in net/ipv4/devinet.c, `addrconf_verify_rtnl` in net/ipv6/addrconf.c).
 const KERNEL_LATE: Duration = Duration::from_millis(1250);
 /// What is allowed for a request's way to the kernel. When it took longer, the lifetime is set again.
 const ROUND_TRIP: Duration = Duration::from_millis(50);
@@ -80,7 +80,8 @@ impl KernelNetwork {
         Ok(sender)
     }
 
-    /// Connects to the kernel, in the network namespace of the calling thread, and watches its links with a task on the current runtime.
+    /// Connects to the kernel, in the network namespace of the calling thread, and watches its links with a task on the
+    /// current runtime.
     pub async fn connect() -> Result<KernelNetwork, NetworkError> {
         let fail = |error: io::Error| NetworkError {
             what: "reach the kernel's networking".to_owned(),
@@ -159,7 +160,8 @@ impl Attempt {
     }
 }
 
-/// The lifetime that the kernel is to be told at `now`, in seconds, for an address that must be gone by `until`; `None`: that is too near.
+/// The lifetime that the kernel is to be told at `now`, in seconds, for an address that must be gone by `until`;
+/// `None`: that is too near.
 fn lifetime(now: Instant, until: Option<Instant>) -> Option<u32> {
     let Some(until) = until else { return Some(FOREVER) };
     let left = until.checked_duration_since(now)?.checked_sub(KERNEL_LATE + ROUND_TRIP)?;
@@ -177,7 +179,8 @@ fn same_network(a: IpAddr, b: IpAddr, prefix: u8) -> bool {
     differ >= u32::from(prefix)
 }
 
-/// Puts an address up with a lifetime that ends by `until`, and makes sure of it: the request may have been on its way for long.
+/// Puts an address up with a lifetime that ends by `until`, and makes sure of it: the request may have been on its way
+/// for long.
 async fn put_until(
     netlink: &Netlink,
     interface: &Interface,
@@ -200,8 +203,8 @@ async fn put_until(
             Ok(()) => {}
             Err(failure @ Failure::Refused(_)) => return Err(attempt.failed(failure)),
             Err(failure @ Failure::Unknown(_)) => {
-                // It may still be done, at a time when this lifetime is too long. What is asked for now is done after it, also if that is
-                // when nobody waits for it any more.
+                // It may still be done, at a time when this lifetime is too long. What is asked for now is done after
+                // it, also if that is when nobody waits for it any more.
                 if until.is_some() {
                     let _ = netlink.take(interface, ip, whole(ip)).await;
                 }
@@ -275,7 +278,8 @@ impl Network for KernelNetwork {
     async fn hold(&self, address: &FloatingAddress, until: Option<Instant>) -> Result<(), NetworkError> {
         let mut held = self.held.clone().lock_owned().await;
         let (netlink, on) = (self.netlink.clone(), address.clone());
-        // Once begun it is finished, even if nobody waits for it: a lifetime that came too late to the kernel must be put right.
+        // Once begun it is finished, even if nobody waits for it: a lifetime that came too late to the kernel must be
+        // put right.
         let task = tokio::spawn(async move { hold_locked(&netlink, &mut held, &on, until).await });
         task.await.unwrap_or_else(|error| Err(Attempt::new("hold", address).error(error.to_string())))
     }

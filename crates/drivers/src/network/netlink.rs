@@ -1,5 +1,5 @@
-//! What is asked of the kernel about interfaces and addresses (rtnetlink(7)). Each question has a deadline and an answer: an end of the
-//! connection is not taken for consent.
+//! What is asked of the kernel about interfaces and addresses (rtnetlink(7)). Each question has a deadline and an
+//! answer: an end of the connection is not taken for consent.
 
 use super::packet::Mac;
 use futures_util::StreamExt;
@@ -31,7 +31,8 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-/// How long the kernel may take to answer. It does so in microseconds, unless something else holds its lock for all of networking.
+/// How long the kernel may take to answer. It does so in microseconds, unless something else holds its lock for all of
+/// networking.
 const ANSWER: Duration = Duration::from_secs(5);
 /// How soon a list is asked for again when the kernel is busy with another.
 const BUSY: Duration = Duration::from_millis(2);
@@ -200,9 +201,10 @@ impl Netlink {
 
     /// Puts an address on an interface, or changes for how many seconds from now it stays there.
     ///
-    /// It is alone in its network (/32, /128). With a shorter prefix, IPv4 addresses of one network hang together: the first is the primary one, the
-    /// others are secondary, have no routes, and go when the primary goes (unless promote_secondaries is set). So if an address that floats came
-    /// before the machine's own, it would cut the machine off, and take its address away when it floats on; or other addresses that float.
+    /// It is alone in its network (/32, /128). With a shorter prefix, IPv4 addresses of one network hang together: the
+    /// first is the primary one, the others are secondary, have no routes, and go when the primary goes (unless
+    /// promote_secondaries is set). So if an address that floats came before the machine's own, it would cut the
+    /// machine off, and take its address away when it floats on; or other addresses that float.
     pub(super) async fn put(&self, interface: &Interface, ip: IpAddr, valid: u32) -> Result<(), Failure> {
         let mut question = address(interface.index, ip, whole(ip));
         // It floats: it brings no route, and the network is not asked whether it is free, which would take seconds.
@@ -289,8 +291,8 @@ fn listen() -> io::Result<TokioSocket> {
     Ok(socket)
 }
 
-/// Rings whenever the kernel tells that a link changed, and when what it told may have been missed. What changed is not read: who hears the bell
-/// looks. Ends when the task is aborted.
+/// Rings whenever the kernel tells that a link changed, and when what it told may have been missed. What changed is not
+/// read: who hears the bell looks. Ends when the task is aborted.
 pub(super) fn watch_links(bell: watch::Sender<()>) -> io::Result<JoinHandle<()>> {
     let mut socket = listen()?;
     Ok(tokio::spawn(async move {

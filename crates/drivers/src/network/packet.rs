@@ -1,5 +1,6 @@
-//! The bytes of what is said on a link about addresses: ARP (RFC 826, RFC 5227) and IPv6's neighbour discovery (RFC 4861), in Ethernet frames.
-//! No input or output here. What is read comes from the network: it may be anything, and anything may be missing.
+//! The bytes of what is said on a link about addresses: ARP (RFC 826, RFC 5227) and IPv6's neighbour discovery (RFC
+//! 4861), in Ethernet frames. No input or output here. What is read comes from the network: it may be anything, and
+//! anything may be missing.
 
 use std::{
     fmt,
@@ -109,8 +110,8 @@ pub(super) fn arp_request(mac: Mac, sender: Ipv4Addr, target: Ipv4Addr) -> Vec<u
     arp(Op::Request, (mac, sender), (Mac::NONE, target))
 }
 
-/// Tells everybody that `ip` is at `mac`: both as a request (RFC 5227, section 2.3) and as a reply, since there are hosts that heed only the
-/// one or the other. In the reply the target is the sender, too (RFC 5944, section 4.6).
+/// Tells everybody that `ip` is at `mac`: both as a request (RFC 5227, section 2.3) and as a reply, since there are
+/// hosts that heed only the one or the other. In the reply the target is the sender, too (RFC 5944, section 4.6).
 pub(super) fn arp_announcements(mac: Mac, ip: Ipv4Addr) -> [Vec<u8>; 2] {
     [arp(Op::Request, (mac, ip), (Mac::NONE, ip)), arp(Op::Reply, (mac, ip), (mac, ip))]
 }
@@ -161,7 +162,8 @@ fn discovery(
     frame
 }
 
-/// The checksum of an ICMPv6 message whose own field for it is zero: over a pseudo-header, too (RFC 4443, section 2.3; RFC 8200, section 8.1).
+/// The checksum of an ICMPv6 message whose own field for it is zero: over a pseudo-header, too (RFC 4443, section 2.3;
+/// RFC 8200, section 8.1).
 fn checksum(source: Ipv6Addr, to: Ipv6Addr, message: &[u8]) -> u16 {
     let length = u32::try_from(message.len()).unwrap_or(u32::MAX).to_be_bytes();
     let pseudo = [source.octets().as_slice(), &to.octets(), &length, &[0, 0, 0, ICMPV6]].concat();
@@ -203,8 +205,9 @@ pub(super) fn read_arp(frame: &[u8]) -> Option<Arp> {
     Some(Arp { op, sender_mac: Mac(bytes(arp, 8)?), sender: Ipv4Addr::from(bytes::<4>(arp, 14)?) })
 }
 
-/// A message of neighbour discovery; `None`: the frame is something else. The checksum is not looked at: a damaged message may make an
-/// address look taken for once, and none that is right is missed for a checksum that a network card was to fill in.
+/// A message of neighbour discovery; `None`: the frame is something else. The checksum is not looked at: a damaged
+/// message may make an address look taken for once, and none that is right is missed for a checksum that a network card
+/// was to fill in.
 pub(super) fn read_discovery(frame: &[u8]) -> Option<Discovery> {
     let ip = payload(frame, ETHERTYPE_IPV6)?;
     let [next, hops] = bytes(ip, 6)?;
@@ -251,7 +254,8 @@ pub(super) fn answers(frame: &[u8], ip: IpAddr) -> Option<Mac> {
     }
 }
 
-/// Who has `ip` according to `frame` (or, with IPv6, is about to have it); `None`: it says nothing of that, or `own` said it.
+/// Who has `ip` according to `frame` (or, with IPv6, is about to have it); `None`: it says nothing of that, or `own`
+/// said it.
 pub(super) fn claims(frame: &[u8], ip: IpAddr, own: Mac) -> Option<Mac> {
     let mac = match ip {
         IpAddr::V4(ip) => {

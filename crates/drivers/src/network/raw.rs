@@ -26,17 +26,18 @@ const FRAME: usize = 1514;
 const TRIES: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// How a frame came (`PACKET_HOST`, `PACKET_BROADCAST`, `PACKET_MULTICAST` in linux/if_packet.h). Left out are frames to others, among them those
-/// of VLANs that this machine has no interface for: their addresses are another network's.
+/// How a frame came (`PACKET_HOST`, `PACKET_BROADCAST`, `PACKET_MULTICAST` in linux/if_packet.h). Left out are frames
+/// to others, among them those of VLANs that this machine has no interface for: their addresses are another network's.
 const FOR_US: [u8; 3] = [0, 1, 2];
 
-/// A packet socket. The kernel waits for all of its processors when one is bound to a protocol or closed (`synchronize_net`), which takes tens of
-/// milliseconds; so that is done on a thread that may wait.
+/// A packet socket. The kernel waits for all of its processors when one is bound to a protocol or closed
+/// (`synchronize_net`), which takes tens of milliseconds; so that is done on a thread that may wait.
 struct Packets(Option<AsyncFd<Socket>>);
 
 impl Packets {
     fn new(socket: Socket) -> io::Result<Packets> {
-        // What is to replace it, `register`, is unsafe: a type might hand out another descriptor each time. This one owns its only one.
+        // What is to replace it, `register`, is unsafe: a type might hand out another descriptor each time. This one
+        // owns its only one.
         #[allow(deprecated)]
         let socket = AsyncFd::new(socket)?;
         Ok(Packets(Some(socket)))
@@ -131,7 +132,8 @@ impl Raw {
         }
     }
 
-    /// Sends `question` so many times, `gap` apart, and listens until `heard` makes something of a frame, or until `patience` is over.
+    /// Sends `question` so many times, `gap` apart, and listens until `heard` makes something of a frame, or until
+    /// `patience` is over.
     pub(super) async fn ask<T: Send>(
         &self,
         question: &[u8],
@@ -184,13 +186,15 @@ fn bound(index: u32, ethertype: Option<u16>) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Lets only neighbour discovery through, for where much IPv6 flows the socket's queue would otherwise be full of it, and the answer be lost. In
-/// the kernel's classic filter language (linux/bpf_common.h); where a filter's program ends without a return, the kernel refuses it.
+/// Lets only neighbour discovery through, for where much IPv6 flows the socket's queue would otherwise be full of it,
+/// and the answer be lost. In the kernel's classic filter language (linux/bpf_common.h); where a filter's program ends
+/// without a return, the kernel refuses it.
 fn discovery_only() -> [SockFilter; 7] {
     const LOAD_BYTE: u16 = 0x30;
     const JUMP_IF_EQUAL: u16 = 0x15;
     const RETURN: u16 = 0x06;
-    // Behind the Ethernet header (14 bytes): the next header in IPv6's own (byte 6), and the type, which is the first byte behind that (40 bytes).
+    // Behind the Ethernet header (14 bytes): the next header in IPv6's own (byte 6), and the type, which is the first
+    // byte behind that (40 bytes).
     [
         SockFilter::new(LOAD_BYTE, 0, 0, 14 + 6),
         SockFilter::new(JUMP_IF_EQUAL, 0, 3, ICMPV6.into()),

@@ -13,7 +13,7 @@ pub type Removed = (PathBuf, io::Result<()>);
 /// The disks that are Drover's own on this node.
 #[async_trait]
 pub trait Disks: Send + Sync + 'static {
-    /// Deletes those of the files that are Drover's own, and says of each what became of it. Somebody else's is refused; one that is gone
-    /// already is fine.
+    /// Deletes those of the files that are Drover's own, and says of each what became of it. Somebody else's is
+    /// refused; one that is gone already is fine.
     async fn remove(&self, files: Vec<PathBuf>) -> Vec<Removed>;
 }

@@ -21,7 +21,8 @@ pub(crate) struct Networks {
     pub(crate) cluster: Network,
     /// Of the storage.
     pub(crate) storage: Network,
-    /// Whether the primary has 169.254.169.254, where guests ask for their metadata; if not given: when it has a floating address at all.
+    /// Whether the primary has 169.254.169.254, where guests ask for their metadata; if not given: when it has a
+    /// floating address at all.
     pub(crate) metadata: Option<bool>,
 }
 

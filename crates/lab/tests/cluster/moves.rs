@@ -272,8 +272,8 @@ impl Fault {
     }
 }
 
-/// Whatever happens in the middle of a live migration: the VM runs in one place, it is the same guest, it says where and why, and it can be
-/// moved again.
+/// Whatever happens in the middle of a live migration: the VM runs in one place, it is the same guest, it says where
+/// and why, and it can be moved again.
 #[test]
 fn a_migration_survives_whatever_happens_on_its_way() {
     use Fault::*;

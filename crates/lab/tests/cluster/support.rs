@@ -215,7 +215,8 @@ impl<'a> Guest<'a> {
             .unwrap_or_else(|e| panic!("{e}\n{}\n{}", self.console(&self.cluster.node(node)), self.cluster.logs()));
     }
 
-    /// Waits until only this node knows it, and it goes on living there: it is the same guest, which has not booted again.
+    /// Waits until only this node knows it, and it goes on living there: it is the same guest, which has not booted
+    /// again.
     pub(crate) fn lives_on(&mut self, node: &str) {
         self.is_only_on(&[node]);
         self.goes_on(node);

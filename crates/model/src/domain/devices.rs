@@ -1,4 +1,5 @@
-//! The rest of a definition, read for people: what `vm info` shows. Nothing is decided by it, so what is odd is shown as it is.
+//! The rest of a definition, read for people: what `vm info` shows. Nothing is decided by it, so what is odd is shown
+//! as it is.
 
 use super::{child_text, children, effective};
 use roxmltree::{Document, Node};

@@ -1,5 +1,5 @@
-//! The XML that a node really gives to its hypervisor: the stored definition with a few edits that belong to this node and this
-//! start. It is never stored.
+//! The XML that a node really gives to its hypervisor: the stored definition with a few edits that belong to this node
+//! and this start. It is never stored.
 
 use super::{BadXml, children, document, edit};
 use crate::vm::{Epoch, Generation};
@@ -9,9 +9,9 @@ use serde::{Deserialize, Serialize};
 /// The XML namespace of [`Mark`].
 const NAMESPACE: &str = "urn:drover:domain:1";
 
-/// What a domain of ours carries in its `<metadata>`: under which grant it is here, and from which definition it was started. A daemon that
-/// starts anew adopts the domains that it finds by it, and one that has none is not ours. A guest that migrates carries its *next* grant, which
-/// the target takes when the guest has come.
+/// What a domain of ours carries in its `<metadata>`: under which grant it is here, and from which definition it was
+/// started. A daemon that starts anew adopts the domains that it finds by it, and one that has none is not ours. A
+/// guest that migrates carries its *next* grant, which the target takes when the guest has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Mark {
     /// The epoch of the claim under which it was started.
@@ -80,7 +80,8 @@ pub struct Effective<'a> {
 }
 
 impl Effective<'_> {
-    /// The definition with those edits. Under TCG, a `<cpu>` that asks for the host's own model is left out: only KVM can give it.
+    /// The definition with those edits. Under TCG, a `<cpu>` that asks for the host's own model is left out: only KVM
+    /// can give it.
     pub fn render(&self, xml: &str) -> Result<String, BadXml> {
         let document = document(xml)?;
         let root = document.root_element();

@@ -1,8 +1,8 @@
 //! libvirt domain XML: read once into what Drover needs, edited in place, otherwise left as its author wrote it.
 //!
-//! The text is the truth: elements that Drover does not know survive untouched, because edits replace single ranges of the text
-//! (`edit`) and nothing is ever written anew from a parsed tree. [`Definition`] is the checked text with the few facts that
-//! decisions need; [`devices`] reads the rest for people.
+//! The text is the truth: elements that Drover does not know survive untouched, because edits replace single ranges of
+//! the text (`edit`) and nothing is ever written anew from a parsed tree. [`Definition`] is the checked text with the
+//! few facts that decisions need; [`devices`] reads the rest for people.
 
 pub mod devices;
 mod edit;
@@ -83,8 +83,8 @@ pub struct Definition {
 }
 
 impl Definition {
-    /// Checks a text that somebody gave us. A missing `<uuid>` is filled in with `fresh`; everything else that is missing or
-    /// wrong is an error that says what and what is accepted.
+    /// Checks a text that somebody gave us. A missing `<uuid>` is filled in with `fresh`; everything else that is
+    /// missing or wrong is an error that says what and what is accepted.
     pub fn parse(xml: &str, fresh: Uuid) -> Result<Definition, BadXml> {
         let document = document(xml)?;
         let root = document.root_element();
@@ -162,8 +162,8 @@ fn document(xml: &str) -> Result<Document<'_>, BadXml> {
     Ok(document)
 }
 
-/// Whether elements are nested deeper than the limit. Counts tags roughly, before any parser recurses into them; what is in comments
-/// and CDATA is counted too, which no real definition minds.
+/// Whether elements are nested deeper than the limit. Counts tags roughly, before any parser recurses into them; what
+/// is in comments and CDATA is counted too, which no real definition minds.
 fn too_deep(xml: &str) -> bool {
     let (mut depth, bytes) = (0usize, xml.as_bytes());
     for (at, _) in xml.match_indices('<') {

@@ -70,7 +70,8 @@ impl VmView {
         }
     }
 
-    /// Who may run it: the holder of its claim. Of one that cannot be read the last that was heard of, or the node that it is assigned to.
+    /// Who may run it: the holder of its claim. Of one that cannot be read the last that was heard of, or the node that
+    /// it is assigned to.
     pub fn holder(&self) -> Option<&NodeName> {
         match &self.claim {
             Some(claim) => claim.value.node.as_ref(),
@@ -91,7 +92,8 @@ impl VmView {
         !self.claim_unreadable && self.claim.as_ref().is_some_and(|claim| claim.value.node.is_none())
     }
 
-    /// Where its guest may be beside its holder: a move is under way, or was taken back and may have come to its end all the same.
+    /// Where its guest may be beside its holder: a move is under way, or was taken back and may have come to its end
+    /// all the same.
     pub fn sent_to(&self) -> Option<&NodeName> {
         self.claim.as_ref().and_then(|claim| claim.value.to.as_ref())
     }

@@ -1,7 +1,7 @@
 //! What the HTTP API takes and answers: version 1, with the field names that its clients know.
 //!
-//! Everything here is made from the view by pure functions. Sizes are MiB here and nowhere deeper. Fields of things that
-//! this cluster does not have are present and empty, as clients expect them.
+//! Everything here is made from the view by pure functions. Sizes are MiB here and nowhere deeper. Fields of things
+//! that this cluster does not have are present and empty, as clients expect them.
 
 mod fault;
 mod meta;

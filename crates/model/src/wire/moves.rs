@@ -59,8 +59,8 @@ pub enum MoveOutcome {
     Arrived,
     /// It failed, for this reason.
     Failed(String),
-    /// The VM is not there and does not go there any more. If its move failed, its node says so in a moment; otherwise somebody wants
-    /// something else of it.
+    /// The VM is not there and does not go there any more. If its move failed, its node says so in a moment; otherwise
+    /// somebody wants something else of it.
     Ended,
 }
 
@@ -155,8 +155,8 @@ pub struct Fate {
     pub vm: String,
     /// The VM's UUID.
     pub uuid: String,
-    /// `moves`; `shutdown`: it is shut down, and starts again when the node is ready; `waits`: something is being done with it already, and is
-    /// waited for; `blocked`: nothing can be done about it.
+    /// `moves`; `shutdown`: it is shut down, and starts again when the node is ready; `waits`: something is being done
+    /// with it already, and is waited for; `blocked`: nothing can be done about it.
     pub fate: String,
     /// Where it moves; empty: nowhere.
     pub to: String,

@@ -87,7 +87,8 @@ pub struct Node {
     pub name: String,
     /// `init`, `run`, `shutdown`, `stop`, `dead`.
     pub daemon_state: String,
-    /// Since when the daemon has been in that state, in milliseconds since 1970, as far as the answering node has seen it; 0: not known.
+    /// Since when the daemon has been in that state, in milliseconds since 1970, as far as the answering node has seen
+    /// it; 0: not known.
     #[serde(default)]
     pub daemon_state_since: u64,
     /// `primary`, `takeover`, `relinquish`, `secondary`, `client`.

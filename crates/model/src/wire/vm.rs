@@ -118,7 +118,8 @@ pub struct Vm<'a> {
 }
 
 impl<'a> Vm<'a> {
-    /// A VM out of the view. What the node that holds it reported counts while that node's daemon is there to know better.
+    /// A VM out of the view. What the node that holds it reported counts while that node's daemon is there to know
+    /// better.
     pub fn of(view: &ClusterView, vm: &'a VmView) -> Vm<'a> {
         let record = &vm.record.value;
         let status = vm.status.as_ref();

@@ -13,7 +13,8 @@ fn said(vm: &mut VmView, of: i64, refused: Option<&str>) {
     vm.arrival = Some(kept(Arrival { schema: VM_SCHEMA, node: name("b"), of: Version(of), refused }));
 }
 
-/// What node `b` answers: `vm1: yes; vm2: no, ...`. It has let come those of `granted`, which the view may not show yet.
+/// What node `b` answers: `vm1: yes; vm2: no, ...`. It has let come those of `granted`, which the view may not show
+/// yet.
 fn told(view: &ClusterView, granted: &[u128]) -> String {
     let granted = granted.iter().map(|n| Uuid::from_u128(*n)).collect();
     let answer = |a: Answer| {

@@ -1,4 +1,5 @@
-//! Golden tables of moves: what a request makes of a VM's record, what becomes of its home, and when a move has taken too long.
+//! Golden tables of moves: what a request makes of a VM's record, what becomes of its home, and when a move has taken
+//! too long.
 
 mod turns;
 

@@ -12,7 +12,8 @@ fn name(name: &str) -> NodeName {
     NodeName::new(name).unwrap()
 }
 
-/// `a>b take` : held by a, passing to b, in that phase. `a`: held by a. `-`: by nobody. Both sides are suspects from `stop` on.
+/// `a>b take` : held by a, passing to b, in that phase. `a`: held by a. `-`: by nobody. Both sides are suspects from
+/// `stop` on.
 fn record(text: &str) -> Primary {
     let (sides, phase) = text.split_once(' ').unwrap_or((text, ""));
     let (holder, to) = sides.split_once('>').unwrap_or((sides, ""));
@@ -24,7 +25,8 @@ fn record(text: &str) -> Primary {
     Primary { schema: PRIMARY_SCHEMA, epoch: Epoch(7), holder, suspects, handoff, failed: None }
 }
 
-/// A situation of node `a` or another one: it has authority, all leases are young, everything is down, the record is new.
+/// A situation of node `a` or another one: it has authority, all leases are young, everything is down, the record is
+/// new.
 struct Case {
     me: NodeName,
     record: Primary,

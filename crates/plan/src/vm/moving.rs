@@ -9,11 +9,13 @@
 //!                     one multi: claim (sender, e) → (target, e+1); its node; state start
 //! ```
 //!
-//! * While `to` is in the claim the guest may be at either end, whatever this node remembers and whatever was ordered meanwhile. The sender starts
-//!   nothing and releases nothing then: it looks, and either sees the guest here and not being sent, or hands over.
-//! * Both ends do the same change by compare-and-set, so it does not matter who is quicker, or whether one of them dies. The claim is never free in
-//!   between, so no third node can start the VM.
-//! * libvirt lets the guest execute at the target only when it does not execute at the sender any more, and removes the sender's domain after that.
+//! * While `to` is in the claim the guest may be at either end, whatever this node remembers and whatever was ordered
+//!   meanwhile. The sender starts nothing and releases nothing then: it looks, and either sees the guest here and not
+//!   being sent, or hands over.
+//! * Both ends do the same change by compare-and-set, so it does not matter who is quicker, or whether one of them
+//!   dies. The claim is never free in between, so no third node can start the VM.
+//! * libvirt lets the guest execute at the target only when it does not execute at the sender any more, and removes the
+//!   sender's domain after that.
 //! * A cancel that comes too late finds the VM at the target, running.
 
 use super::{Decision, LOOK_AGAIN, Seen, Situation, Step, in_memory, power_off};
@@ -21,8 +23,8 @@ use crate::moves::Turn;
 use drover_model::{How, MoveKind, NodeName, OffReason, RunState, Stored, VmRecord, VmState};
 use std::time::Duration;
 
-/// A guest that an earlier daemon may have sent is here for good when it was seen here for so long: what that daemon had asked libvirt for has
-/// begun by then.
+/// A guest that an earlier daemon may have sent is here for good when it was seen here for so long: what that daemon
+/// had asked libvirt for has begun by then.
 const BEGUN_BY_THEN: Duration = Duration::from_secs(10);
 
 /// At the target: a domain under the next grant, while its sender has the claim.
@@ -62,7 +64,8 @@ pub(super) fn sent(s: &Situation<'_>, state: &VmState, seen: Option<&Seen>, to: 
     }
 }
 
-/// A VM that nobody holds is to go to another node: that one takes it, so that it does not matter whether the other is there.
+/// A VM that nobody holds is to go to another node: that one takes it, so that it does not matter whether the other is
+/// there.
 pub(super) fn unheld(s: &Situation<'_>, assigned: bool, to: &NodeName) -> Decision {
     if to == s.me {
         return turn(s, || Decision::to(Step::TakeOver, "nobody holds it; it is started here"));
@@ -96,7 +99,8 @@ pub(super) fn next(
         .pressed
         .is_some_and(|(epoch, at)| epoch == seen.mark.epoch && s.memory.off_wanted.is_some_and(|since| at >= since));
     if !in_memory(seen.run) {
-        // Nobody pressed its button: it is the guest's own wish to be off. (In a cold move somebody did, if only an earlier daemon.)
+        // Nobody pressed its button: it is the guest's own wish to be off. (In a cold move somebody did, if only an
+        // earlier daemon.)
         let own_wish = how != How::Cold
             && seen.off == Some(OffReason::Shutdown)
             && s.memory.pressed.is_none_or(|(epoch, _)| epoch != seen.mark.epoch);

@@ -1,17 +1,19 @@
-//! The protocol of the primary role, checked by exhaustive search: every order of steps, losses, delays, stalls and crashes of two or three
-//! coordinators, each of which decides with the very function that the daemons use.
+//! The protocol of the primary role, checked by exhaustive search: every order of steps, losses, delays, stalls and
+//! crashes of two or three coordinators, each of which decides with the very function that the daemons use.
 //!
-//! The world around them ([`world`]) is a model: the store with its compare-and-set, leases and a clock that ticks, kernels in which addresses
-//! have lifetimes, requests and answers that are under way, get lost, or arrive after their sender gave up. Time is counted in ticks; a lease lasts
-//! three. A process may stop between any two of its steps for any number of ticks.
+//! The world around them ([`world`]) is a model: the store with its compare-and-set, leases and a clock that ticks,
+//! kernels in which addresses have lifetimes, requests and answers that are under way, get lost, or arrive after their
+//! sender gave up. Time is counted in ticks; a lease lasts three. A process may stop between any two of its steps for
+//! any number of ticks.
 //!
 //! What must hold in every state:
 //!
 //! 1. *suspects cover*: whoever has an address up is in the record's set of suspects.
-//! 2. *one owner*: two nodes have the addresses up only if the record says that one is handing them to the other, in a phase where that is so.
+//! 2. *one owner*: two nodes have the addresses up only if the record says that one is handing them to the other, in a
+//!    phase where that is so.
 //! 3. *one of the exclusive services*: at most one node has them up.
-//! 4. *recovers*: if nothing goes wrong from here on, and the crashed nodes never come back, then in bounded time one node has the role and the addresses, nobody
-//!    else has, and no handoff is left.
+//! 4. *recovers*: if nothing goes wrong from here on, and the crashed nodes never come back, then in bounded time one
+//!    node has the role and the addresses, nobody else has, and no handoff is left.
 //!
 //! And each planted defect ([`Flaw`]) must be found: a search that finds nothing anywhere proves nothing.
 

@@ -182,7 +182,8 @@ impl Node {
         }
     }
 
-    /// The process is gone; what it sent may still arrive, and what its kernel has stays for its time. Its services die with it.
+    /// The process is gone; what it sent may still arrive, and what its kernel has stays for its time. Its services die
+    /// with it.
     fn crash(&mut self, power: bool) {
         let (late_beat, late_write) = (self.unanswered_beat(), self.unanswered_write());
         let addresses = self.addresses.filter(|_| !power);

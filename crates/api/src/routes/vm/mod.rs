@@ -20,7 +20,8 @@ use std::{borrow::Cow, sync::Arc, time::Duration};
 use tokio::time::timeout;
 use uuid::Uuid;
 
-/// How much longer than a guest's own deadline a request waits for it, and how long where there is none: for a start, a delete.
+/// How much longer than a guest's own deadline a request waits for it, and how long where there is none: for a start, a
+/// delete.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 pub(crate) async fn list(call: Call) -> Answer {
@@ -49,7 +50,8 @@ pub(crate) async fn list(call: Call) -> Answer {
     })
 }
 
-/// The VM that a request is about. A name that cannot be any VM's is not found either; names are checked where they are given.
+/// The VM that a request is about. A name that cannot be any VM's is not found either; names are checked where they are
+/// given.
 async fn subject(call: &Call) -> Result<Arc<VmView>, ApiError> {
     call.state.node.find_vm(&call.subject).await.ok_or_else(|| {
         ApiError::not_found(format!("there is no VM {:?} (by name or UUID)", answer::shortened(&call.subject)))
@@ -82,7 +84,8 @@ pub(crate) async fn define(call: Call) -> Answer {
     define_as(&call, xml).await
 }
 
-/// With a definition it is made, under the name or UUID that the path has; without, the metadata of the one that is there are changed.
+/// With a definition it is made, under the name or UUID that the path has; without, the metadata of the one that is
+/// there are changed.
 pub(crate) async fn define_or_set(call: Call) -> Answer {
     let Some(xml) = call.args.text("xml") else {
         if let Some(node) = call.args.text("node") {

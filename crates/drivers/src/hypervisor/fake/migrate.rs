@@ -1,5 +1,6 @@
-//! Guests that are sent from one fake machine to another, as libvirt's peer-to-peer migration does it: the machines do it by themselves once it has
-//! begun, whatever becomes of the daemon that asked; the guest executes at one end only; a failure leaves it where it was and nothing at the target.
+//! Guests that are sent from one fake machine to another, as libvirt's peer-to-peer migration does it: the machines do
+//! it by themselves once it has begun, whatever becomes of the daemon that asked; the guest executes at one end only; a
+//! failure leaves it where it was and nothing at the target.
 
 use super::{FakeDomain, FakeHypervisor, FakeMachine, Inner};
 use crate::hypervisor::{HypervisorError, Result, Sending};

@@ -1,7 +1,9 @@
-//! The few calls of libvirt's C library that the `virt` crate does not have: the event loop, and callbacks for events and for the connection's end.
+//! The few calls of libvirt's C library that the `virt` crate does not have: the event loop, and callbacks for events
+//! and for the connection's end.
 //!
-//! All unsafe code of the driver is here. Callbacks come on the event loop's thread; each gets its closure back from the opaque pointer that it
-//! was registered with, and libvirt frees that through our `free` function when the registration ends.
+//! All unsafe code of the driver is here. Callbacks come on the event loop's thread; each gets its closure back from
+//! the opaque pointer that it was registered with, and libvirt frees that through our `free` function when the
+//! registration ends.
 
 #![allow(unsafe_code)]
 
@@ -20,7 +22,8 @@ type OnClose = Box<dyn Fn(&'static str) + Send + Sync>;
 
 static EVENT_LOOP: Once = Once::new();
 
-/// Starts libvirt's event loop on a thread of its own, once in the process. Must be called before a connection is opened.
+/// Starts libvirt's event loop on a thread of its own, once in the process. Must be called before a connection is
+/// opened.
 pub(super) fn start_event_loop() {
     EVENT_LOOP.call_once(|| {
         // Errors come back as values; the library need not print them too.
@@ -46,7 +49,8 @@ pub(super) fn start_event_loop() {
 }
 
 extern "C" fn free<T>(opaque: *mut c_void) {
-    // SAFETY: `opaque` was made by `Box::into_raw` of a `Box<T>` when the callback was registered, and libvirt calls this once.
+    // SAFETY: `opaque` was made by `Box::into_raw` of a `Box<T>` when the callback was registered, and libvirt calls
+    // this once.
     drop(unsafe { Box::from_raw(opaque.cast::<T>()) });
 }
 
@@ -123,7 +127,8 @@ struct Figures {
 impl Figures {
     fn number(&self, name: &CStr) -> Option<u64> {
         let mut value: std::ffi::c_ulonglong = 0;
-        // SAFETY: the list has `count` entries (it may be null when that is 0); name and value live as long as the call.
+        // SAFETY: the list has `count` entries (it may be null when that is 0); name and value live as long as the
+        // call.
         let found = unsafe {
             sys::virTypedParamsGetULLong(self.list, self.count, name.as_ptr(), std::ptr::from_mut(&mut value))
         };
@@ -146,11 +151,13 @@ impl Drop for Figures {
     }
 }
 
-/// The job that a domain is busy with; `None`: it has none. (The binding's own function builds a list out of a null pointer when there is none.)
+/// The job that a domain is busy with; `None`: it has none. (The binding's own function builds a list out of a null
+/// pointer when there is none.)
 pub(super) fn job(domain: &Domain) -> Result<Option<Job>, virt::error::Error> {
     let mut kind: c_int = 0;
     let mut figures = Figures { list: std::ptr::null_mut(), count: 0 };
-    // SAFETY: the domain is valid as long as its handle; libvirt fills in what the pointers point to, and allocates the list.
+    // SAFETY: the domain is valid as long as its handle; libvirt fills in what the pointers point to, and allocates the
+    // list.
     let done = unsafe {
         sys::virDomainGetJobStats(
             domain.as_ptr(),
@@ -196,8 +203,8 @@ pub(super) fn watch_domains(
     connection: &Connect,
     callback: impl Fn(Uuid) + Send + Sync + Clone + 'static,
 ) -> Result<(), virt::error::Error> {
-    // SAFETY: libvirt calls a lifecycle callback with exactly `on_lifecycle`'s arguments; the generic type is how it is handed over
-    // (libvirt-domain.h, VIR_DOMAIN_EVENT_CALLBACK).
+    // SAFETY: libvirt calls a lifecycle callback with exactly `on_lifecycle`'s arguments; the generic type is how it is
+    // handed over (libvirt-domain.h, VIR_DOMAIN_EVENT_CALLBACK).
     let lifecycle: sys::virConnectDomainEventGenericCallback = Some(unsafe {
         std::mem::transmute::<
             extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, c_int, c_int, *mut c_void) -> c_int,
@@ -210,7 +217,8 @@ pub(super) fn watch_domains(
     {
         let boxed: OnEvent = Box::new(callback.clone());
         let opaque = Box::into_raw(Box::new(boxed)).cast::<c_void>();
-        // SAFETY: the connection is open; a null domain means all of them; `opaque` lives until `free::<OnEvent>` is called for it.
+        // SAFETY: the connection is open; a null domain means all of them; `opaque` lives until `free::<OnEvent>` is
+        // called for it.
         let id = unsafe {
             sys::virConnectDomainEventRegisterAny(
                 connection.as_ptr(),

@@ -1,5 +1,5 @@
-//! Guests that are sent to another node: libvirt's peer-to-peer migration, in which the two libvirtds talk to each other and both
-//! ends are cleaned up by them, whatever happens to this daemon.
+//! Guests that are sent to another node: libvirt's peer-to-peer migration, in which the two libvirtds talk to each
+//! other and both ends are cleaned up by them, whatever happens to this daemon.
 
 use super::{Shared, Trouble, ffi, find, keeper::KEEPALIVE, lock};
 use crate::hypervisor::Sending;
@@ -28,14 +28,15 @@ pub(super) fn is_sending(shared: &Shared, uuid: Uuid) -> bool {
     lock(&shared.lanes).get(&uuid) == Some(&WHAT)
 }
 
-/// Sends a guest, and returns when it is there or when it is not. On a connection of its own: libvirtd serves only five calls of one connection at
-/// once (max_client_requests), and this one lasts.
+/// Sends a guest, and returns when it is there or when it is not. On a connection of its own: libvirtd serves only five
+/// calls of one connection at once (max_client_requests), and this one lasts.
 pub(super) fn send(uri: &str, uuid: Uuid, how: &Sending) -> Result<(), Trouble> {
     let mut connection = Connect::open(Some(uri))?;
     // A connection to a local libvirtd may have no keepalive.
     connection.set_keep_alive(KEEPALIVE.0, KEEPALIVE.1).ok();
     let sent = send_on(&connection, uuid, how).map_err(|trouble| match trouble {
-        // What our libvirtd says of its connection to the other one looks like trouble with ours. If ours is whole, it was an answer.
+        // What our libvirtd says of its connection to the other one looks like trouble with ours. If ours is whole, it
+        // was an answer.
         Trouble::Broken(why) if connection.is_alive().unwrap_or(false) => Trouble::Said(why),
         trouble => trouble,
     });
@@ -70,7 +71,8 @@ fn send_on(connection: &Connect, uuid: Uuid, how: &Sending) -> Result<(), Troubl
     let deadline = Instant::now() + ARRIVED_BY_THEN;
     loop {
         match domain.migrate_to_uri3(Some(&how.uri), parameters.clone(), flags) {
-            // A guest that has just come: libvirt has not put away the job yet by which it came, and has no event for that.
+            // A guest that has just come: libvirt has not put away the job yet by which it came, and has no event for
+            // that.
             Err(error) if is_arriving(&error) && Instant::now() < deadline => thread::park_timeout(LOOK_AGAIN),
             sent => return Ok(sent?),
         }

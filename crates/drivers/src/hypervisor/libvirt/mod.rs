@@ -6,8 +6,8 @@
 //! * `migrate`: guests that are sent to another node.
 //! * `ffi`: events, and all the unsafe code.
 //!
-//! A changing call takes its domain's *lane*, and keeps it until libvirt has answered, however long its caller waited. A domain whose lane is taken is observed as
-//! unknown, so nobody acts on a domain that is about to change.
+//! A changing call takes its domain's *lane*, and keeps it until libvirt has answered, however long its caller waited.
+//! A domain whose lane is taken is observed as unknown, so nobody acts on a domain that is about to change.
 
 mod ffi;
 mod keeper;
@@ -35,8 +35,8 @@ use virt::{
 };
 use virt_sys as sys;
 
-/// How many calls may be under way at once, those that send guests included: they last. libvirtd itself serves 20 calls at once by default
-/// (max_workers).
+/// How many calls may be under way at once, those that send guests included: they last. libvirtd itself serves 20 calls
+/// at once by default (max_workers).
 const THREADS: usize = 16;
 
 /// How to reach libvirtd, and how long calls may take.
@@ -46,7 +46,8 @@ pub struct Options {
     pub uri: String,
     /// For calls that only look.
     pub look: Duration,
-    /// For calls that change something: starting a QEMU with much memory, or ending one that hangs in its storage, takes a while.
+    /// For calls that change something: starting a QEMU with much memory, or ending one that hangs in its storage,
+    /// takes a while.
     pub change: Duration,
 }
 
@@ -108,7 +109,8 @@ impl LibvirtHypervisor {
         act: impl FnOnce(&Connect, &Shared) -> std::result::Result<T, Trouble> + Send + 'static,
         finished: impl FnOnce(&Shared) + Send + 'static,
     ) -> Result<T> {
-        // However the call ends: a panic in the binding, or a job that never gets a thread, must not keep the domain's lane.
+        // However the call ends: a panic in the binding, or a job that never gets a thread, must not keep the domain's
+        // lane.
         let finished = Finally { shared: self.shared.clone(), act: Some(finished) };
         let connection = lock(&self.shared.open).clone();
         let Some(mut connection) = connection else {

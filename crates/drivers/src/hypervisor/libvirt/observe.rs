@@ -10,7 +10,8 @@ use virt_sys as sys;
 
 type Outcome<T> = std::result::Result<T, Trouble>;
 
-/// What does not change while a domain runs, read from its XML once. Keyed by the hypervisor's own number of the run too, which is never given twice.
+/// What does not change while a domain runs, read from its XML once. Keyed by the hypervisor's own number of the run
+/// too, which is never given twice.
 #[derive(Debug, Default)]
 pub(super) struct Known(BTreeMap<Uuid, Run>);
 
@@ -31,8 +32,8 @@ pub(super) fn one(connection: &Connect, shared: &Shared, uuid: Uuid) -> Outcome<
     let Some(domain) = find(connection, uuid)? else { return Ok(Obs::Absent) };
     let seen = look(&domain, shared, uuid)?;
     match seen {
-        // Only of one that executes: a guest that is coming has a job too, and asking for it waits until that is over, with one of the few calls
-        // that libvirtd serves of a connection at once.
+        // Only of one that executes: a guest that is coming has a job too, and asking for it waits until that is over,
+        // with one of the few calls that libvirtd serves of a connection at once.
         Obs::Known(seen) if matches!(seen.run, RunState::Running | RunState::ShuttingDown) => {
             let sending = migrate::is_leaving(&domain)?;
             Ok(Obs::Known(Domain { sending, ..seen }))

@@ -1,5 +1,5 @@
-//! Whole clusters that are flushed and made ready, in a small model of what nodes do with their VMs: every plan comes to its end, and no node
-//! ever carries more than it can.
+//! Whole clusters that are flushed and made ready, in a small model of what nodes do with their VMs: every plan comes
+//! to its end, and no node ever carries more than it can.
 
 use super::*;
 use crate::{
@@ -14,7 +14,8 @@ use std::collections::BTreeSet;
 
 const NODES: [&str; 5] = ["a", "b", "c", "d", "e"];
 
-/// A VM: its node, MiB, priority, whether it runs (or waits to start), how it is moved, the node that it may run on beside its own.
+/// A VM: its node, MiB, priority, whether it runs (or waits to start), how it is moved, the node that it may run on
+/// beside its own.
 type RandomVm = (usize, u64, i32, Life, MigrationMethod, Option<usize>);
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -81,7 +82,8 @@ impl World {
         nodes.map(|(name, _)| name.clone()).collect()
     }
 
-    /// One pass of everything. All nodes plan on the same picture, before any of them has written. Returns whether every node is done.
+    /// One pass of everything. All nodes plan on the same picture, before any of them has written. Returns whether
+    /// every node is done.
     fn round(&mut self) -> bool {
         let picture = self.view.clone();
         let mut done = true;

@@ -159,7 +159,8 @@ fn answer(view: &mut ClusterView) {
 proptest! {
     #![proptest_config(same_cases(500))]
 
-    /// Requests come one after the other, nodes answer whenever they like, and then whoever may go goes: nobody waits for ever.
+    /// Requests come one after the other, nodes answer whenever they like, and then whoever may go goes: nobody waits
+    /// for ever.
     #[test]
     fn every_move_comes_to_its_turn(
         steps in prop::collection::vec((0usize..4, 1usize..4, -1i32..=1, any::<bool>()), 1..14),
