@@ -35,9 +35,10 @@ lab-down: ## Remove every trace of the lab
 	@if [ -x $(BIN)/drover-lab ]; then $(BIN)/drover-lab down; fi
 
 .PHONY: check
-check: ## Formatting and lints
+check: ## Formatting, lints, and documentation without warnings
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS="-D warnings --cfg tokio_unstable" $(CARGO) doc --workspace --no-deps --locked --quiet
 
 .PHONY: deny
 deny: ## Licences, versions and known defects of what we depend on (cargo install cargo-deny; network)
