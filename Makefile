@@ -19,12 +19,12 @@ build: deps ## Build what runs, optimised
 .PHONY: demo
 demo: deps ## One node without configuration, and a VM that runs
 	@echo "building three programs; from a clean clone this takes some minutes"
-	@$(CARGO) build --profile demo --locked -p droverd -p drover-cli -p drover-lab --bins
-	@target/demo/drover-lab demo up
+	@$(CARGO) build --profile quick --locked -p droverd -p drover-cli -p drover-lab --bins
+	@target/quick/drover-lab demo up
 
 .PHONY: demo-down
 demo-down: ## Remove every trace of the demo
-	@if [ -x target/demo/drover-lab ]; then target/demo/drover-lab demo down; fi
+	@if [ -x target/quick/drover-lab ]; then target/quick/drover-lab demo down; fi
 
 .PHONY: lab
 lab: build ## A cluster of three nodes on this machine
