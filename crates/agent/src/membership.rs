@@ -90,7 +90,8 @@ pub(crate) async fn run(ctx: Arc<Context>, ready: watch::Sender<bool>) -> Result
             }
         },
         async {
-            let _ = freshness.wait_for(|f| f.is_loaded()).await;
+            // It fails when the keeper of the view is gone; then the daemon ends.
+            freshness.wait_for(|f| f.is_loaded()).await.ok();
             report(&ctx, &ready).await;
         }
     )
