@@ -1,4 +1,4 @@
-//! Answers the VMs that are to come to this node: whether there is room for them, and what they need.
+//! Answers VMs that are to be moved to this node: whether there is room for them and what they need.
 
 use crate::{context::Context, records};
 use drover_model::{Arrival, ClusterView, RecordKind, VmRecord, vm::VM_SCHEMA};
@@ -7,14 +7,14 @@ use drover_store::StoreError;
 use std::collections::BTreeSet;
 use uuid::Uuid;
 
-/// VMs that were let come and whose answers the view may not show yet.
+/// VMs that were admitted and whose answers the view may not show yet.
 #[derive(Debug, Default)]
 pub(crate) struct Granted(BTreeSet<Uuid>);
 
-/// Answers whoever has no answer yet. Returns whether all of it is done.
+/// Answers all open requests. Returns whether that succeeded for all.
 pub(crate) async fn pass(ctx: &Context, view: &ClusterView, granted: &mut Granted) -> bool {
     let me = ctx.me();
-    // What the view shows by now, or what is not to come any more, need not be remembered.
+    // Forget what the view shows by now, and what is not to be moved here any more.
     let remember = |uuid: &Uuid| {
         view.vms.get(uuid).is_some_and(|vm| {
             let shown = vm.arrival.as_ref().is_some_and(|a| a.value.node == *me && a.value.of == vm.record.version);
@@ -25,11 +25,11 @@ pub(crate) async fn pass(ctx: &Context, view: &ClusterView, granted: &mut Grante
     let mut all = true;
     for answer in arrivals::answers(view, me, &granted.0) {
         if answer.refused.is_none() {
-            // Before it is written: whether it was may not be known.
+            // Before the write, whose outcome may be unknown.
             granted.0.insert(answer.uuid);
         }
         if let Err(error) = write(ctx, &answer).await {
-            tracing::debug!(vm = %answer.uuid, %error, "an answer to a VM that is to come was not taken");
+            tracing::debug!(vm = %answer.uuid, %error, "cannot write the answer to a VM that is to be moved here");
             all = false;
         }
     }
@@ -37,7 +37,7 @@ pub(crate) async fn pass(ctx: &Context, view: &ClusterView, granted: &mut Grante
         if let Err(error) = ctx.store.delete(&Arrival::path(&uuid), None).await
             && !error.is_conflict()
         {
-            tracing::debug!(vm = %uuid, %error, "an old answer stays");
+            tracing::debug!(vm = %uuid, %error, "cannot delete an outdated answer");
             all = false;
         }
     }
@@ -53,6 +53,6 @@ async fn write(ctx: &Context, answer: &Answer) -> Result<(), StoreError> {
         None => records::create_op(uuid, &arrival)?,
     };
     ctx.store.multi(vec![vm, set]).await?;
-    tracing::debug!(node = %ctx.me(), vm = %answer.uuid, refused = ?answer.refused, "answered a VM that is to come");
+    tracing::debug!(node = %ctx.me(), vm = %answer.uuid, refused = ?answer.refused, "answered a VM that is to be moved here");
     Ok(())
 }

@@ -1,14 +1,18 @@
-//! What belongs to a VM or to a node, and goes with it: the one list of it.
+//! The records that belong to a VM or a node and are deleted with it.
 //!
-//! Records below its own go whatever they are, also those of kinds that only a newer version knows. Those elsewhere are
-//! named here.
+//! All records below its own are, also those of kinds that only a newer version knows. Those elsewhere are listed here.
 
-use crate::faults;
-use drover_model::{Claim, Fault, NameEntry, NodeName, NodeRecord, RecordKind, RecordPath, Stored, Version, VmRecord};
-use drover_store::{Op, Store, StoreError};
+use crate::{departed, records};
+use drover_model::{
+    Claim, Fault, Fence, NameEntry, NodeName, NodeRecord, RecordKind, RecordPath, RemovedNode, Stored, Token,
+    TokenName, Version, VmRecord, WallTime, node::NODE_SCHEMA,
+};
+use drover_plan::faults;
+use drover_store::{CreateMode, Op, Store, StoreError};
 use uuid::Uuid;
 
-/// The steps that delete a VM's records, all or none: if neither its record nor its claim has changed.
+/// The steps that delete a VM's records in one transaction, which fails if its record or its claim has changed. Its
+/// epochs are remembered.
 ///
 /// # Errors
 /// Those of the store.
@@ -24,28 +28,56 @@ pub(crate) async fn of_vm(
     let mut ops = below(store, &path, version_of).await?;
     ops.push(Op::Delete(NameEntry::path(&record.value.name), None));
     ops.push(Op::Delete(path, Some(record.version)));
-    let fault = Fault::path(&faults::vm_failed_id(&uuid));
-    if let Some(found) = store.get(&fault).await? {
-        ops.push(Op::Delete(fault, Some(found.version)));
+    ops.extend(departed::remember(store, &claim.value).await?);
+    for id in faults::of_vm(&uuid) {
+        let fault = Fault::path(&id);
+        let version = match store.get(&fault).await? {
+            Some(found) => found.version,
+            // Its node may be about to report one, which must not be left behind: then this is refused, and tried again.
+            None => {
+                ops.push(Op::Create(fault.clone(), Vec::new(), CreateMode::Persistent));
+                Version::NEW
+            }
+        };
+        ops.push(Op::Delete(fault, Some(version)));
     }
     Ok(ops)
 }
 
-/// The steps that delete a node's records, all or none: if its record has not changed. Its session, if there is one,
-/// makes them fail.
+/// The steps that delete a node's records and its token, and that note that it was removed, in one transaction, which fails if its record has changed, or if the node has
+/// a session.
 ///
 /// # Errors
 /// Those of the store.
-pub(crate) async fn of_node(store: &dyn Store, name: &NodeName, version: Version) -> Result<Vec<Op>, StoreError> {
+pub(crate) async fn of_node(
+    store: &dyn Store,
+    name: &NodeName,
+    record: &Stored<NodeRecord>,
+    now: WallTime,
+) -> Result<Vec<Op>, StoreError> {
     let path = NodeRecord::path(name);
     let session = drover_model::NodeSession::path(name);
     let mut ops = below(store, &path, |_| None).await?;
     ops.retain(|op| *op.path() != session);
-    ops.push(Op::Delete(path, Some(version)));
+    ops.push(Op::Delete(path, Some(record.version)));
+    let fence = Fence::path(name);
+    ops.extend(store.get(&fence).await?.map(|found| Op::Delete(fence, Some(found.version))));
+    if let Ok(token) = TokenName::of_node(name) {
+        let path = Token::path(&token);
+        ops.extend(store.get(&path).await?.map(|found| Op::Delete(path, Some(found.version))));
+    }
+    // Its daemon finds this when it comes back. (Nodes of old versions had no machine id.)
+    if !record.value.machine.is_empty() {
+        let removed = RemovedNode { schema: NODE_SCHEMA, machine: record.value.machine.clone(), at: now };
+        ops.push(match records::read::<RemovedNode>(store, name).await? {
+            Some(old) => records::set_op(name, &old, &removed)?,
+            None => records::create_op(name, &removed)?,
+        });
+    }
     Ok(ops)
 }
 
-/// The steps that delete the records below another, however deep, the deepest first.
+/// The steps that delete all records below another, the deepest first.
 async fn below(
     store: &dyn Store,
     path: &RecordPath,

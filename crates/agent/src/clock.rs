@@ -1,10 +1,10 @@
-//! This process' own clock: monotonic, and virtual in the simulation (it is tokio's).
+//! This process's monotonic clock. It is tokio's, so it is virtual in the simulation.
 
 use drover_model::Mono;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Counts milliseconds from its making.
+/// Counts milliseconds since it was created.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Clock {
     start: Instant,
@@ -19,7 +19,7 @@ impl Clock {
         Mono::default().after(self.start.elapsed())
     }
 
-    /// Completes at that moment; never, if there is none.
+    /// Sleeps until then; for ever if `None`.
     pub(crate) async fn until(&self, moment: Option<Mono>) {
         match moment {
             Some(moment) => tokio::time::sleep_until(self.start + Duration::from_millis(moment.0)).await,

@@ -1,15 +1,24 @@
-//! What every loop of an agent shares.
+//! State that all duties of an agent share.
 
-use crate::{clock::Clock, duty::Failures, primary::PrimaryOptions, view::Views};
-use drover_drivers::{hypervisor::Hypervisor, network::Network, storage::Disks};
-use drover_model::{Bytes, DomainType, DrainReport, NodeName, Role, WallTime};
+use crate::{bmc::BmcOptions, clock::Clock, duty::Failures, primary::PrimaryOptions, view::Views};
+use drover_drivers::{
+    console::{self, ConsoleLogs},
+    host_network::HostNetwork,
+    hypervisor::Hypervisor,
+    power::Power,
+    storage::Disks,
+};
+use drover_model::{
+    BmcReport, Bytes, Claim, DomainType, DrainReport, Epoch, NodeName, Role, WallTime,
+    domain::{BadXml, Effective, Mark, nvram_file},
+};
 use drover_plan::{liveness::Lives, vm::HostState};
 use drover_store::Store;
-use std::{path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, path::PathBuf, pin::Pin, sync::Arc};
 use tokio::sync::watch;
 use uuid::Uuid;
 
-/// What the machine says of itself, each time that it is asked.
+/// Facts about the machine, read anew on each call.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct HostFacts {
     /// Kernel release.
@@ -35,95 +44,127 @@ pub struct HostFacts {
 /// Where [`HostFacts`] come from. Called every few seconds; must not block for long.
 pub type HostSource = Arc<dyn Fn() -> Result<HostFacts, String> + Send + Sync>;
 
-/// What an agent is told at its start.
+/// Whether the machine is going down. Asked anew each time that a guest is off which should run.
+pub type GoingDown = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = bool> + Send>> + Send + Sync>;
+
+/// Configuration of an agent.
 #[derive(Clone)]
 pub struct Options {
     /// This node's name.
     pub name: NodeName,
-    /// What it may be.
+    /// Its role.
     pub role: Role,
-    /// Where the other daemons reach its API: `address:port`.
+    /// The address of its API for the other daemons: `address:port`.
     pub api: String,
     /// The machine's id, and this boot's.
     pub machine: String,
     /// See `machine`.
     pub boot: String,
+    /// The administrator confirms that this is the machine that had the name before, at another address.
+    pub same_machine: bool,
+    /// Whether the node may join the cluster again after it was removed: an administrator says so.
+    pub join_again: bool,
     /// This run of the daemon.
     pub instance: Uuid,
     /// The libvirt URI by which other nodes send it guests.
     pub migration: String,
-    /// Folders that other nodes have too, with the same content under the same name.
+    /// Shared folders: other nodes have the same content under the same path.
     pub shared: Vec<String>,
-    /// The memory that the node offers; `None`: all that the machine has.
+    /// The memory offered for guests; `None`: all of the machine's.
     pub capacity: Option<Bytes>,
     /// Facts of the machine.
     pub host: HostSource,
-    /// How guests are executed here; `None` until that is known. No guest is started before.
+    /// Whether it is going down.
+    pub going_down: GoingDown,
+    /// The domain type for guests; `None` until it is known. No guest is started before.
     pub domain_type: watch::Receiver<Option<DomainType>>,
     /// Folder of the consoles' logs.
     pub console_dir: PathBuf,
     /// The daemon's own log.
     pub log_file: PathBuf,
-    /// What it has up as the primary, and for how long at a time.
+    /// Addresses and lease of the primary role.
     pub primary: PrimaryOptions,
-    /// The token by which this daemon is known to the others.
+    /// This node's BMC, and the key to those of the others.
+    pub bmc: BmcOptions,
+    /// The token that authenticates this daemon to the others.
     pub token: String,
-    /// The wall clock, for what people read.
+    /// The wall clock, for timestamps shown to people.
     pub wall: Arc<dyn Fn() -> WallTime + Send + Sync>,
 }
 
-/// What an agent acts through.
+/// The drivers of an agent.
 #[derive(Clone)]
 pub struct Drivers {
     /// This node's hypervisor.
     pub hypervisor: Arc<dyn Hypervisor>,
-    /// The disks that are Drover's own on this node.
+    /// The disks on this node that Drover manages.
     pub disks: Arc<dyn Disks>,
+    /// The guests' console logs on this node.
+    pub consoles: Arc<dyn ConsoleLogs>,
     /// This node's part of the networks.
-    pub network: Arc<dyn Network>,
+    pub network: Arc<dyn HostNetwork>,
+    /// The power of all nodes.
+    pub power: Arc<dyn Power>,
 }
 
-/// Shared by the loops.
+/// Shared by the duties.
 pub(crate) struct Context {
     pub(crate) options: Options,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) hypervisor: Arc<dyn Hypervisor>,
     pub(crate) disks: Arc<dyn Disks>,
-    pub(crate) network: Arc<dyn Network>,
+    pub(crate) consoles: Arc<dyn ConsoleLogs>,
+    pub(crate) network: Arc<dyn HostNetwork>,
+    pub(crate) power: Arc<dyn Power>,
+    /// Followers of this node's logs.
+    pub(crate) logs: console::Watcher,
     pub(crate) views: Views,
     pub(crate) clock: Clock,
-    /// How far the node is with being emptied or filled, for its report.
+    /// Guests that run here without a claim of this node, with the grants in their marks, for its report.
+    pub(crate) strays: watch::Sender<BTreeMap<Uuid, Epoch>>,
+    /// Progress of draining or refilling the node, for its report.
     pub(crate) drain: watch::Sender<Option<DrainReport>>,
-    /// What ails the networks of the floating addresses, for its report and for the election.
+    /// Problems of the networks of the floating addresses, for the node's report and for the election.
     pub(crate) network_problems: watch::Sender<Vec<String>>,
-    /// Which primary services are not as they should be here, and why; empty when this node is not the primary.
+    /// What is known about this node's BMC, for its report.
+    pub(crate) bmc: watch::Sender<Option<BmcReport>>,
+    /// Failed primary services and why; empty when this node is not the primary.
     pub(crate) service_problems: watch::Sender<Vec<(String, String)>>,
-    /// What the nodes' daemons do, and since when.
+    /// The generation of the store session in which this daemon created its node's session record; 0: none. Nothing is
+    /// done under the node's name in any other session ([`Context::is_member`]).
+    pub(crate) member: watch::Sender<u64>,
+    /// The state of each node's daemon, and since when.
     pub(crate) lives: watch::Sender<Lives>,
-    /// What of the daemon itself failed lately.
+    /// Recent failures of the daemon's own duties.
     pub(crate) failures: Failures,
-    /// The daemon has been told to end.
+    /// Whether the daemon is stopping.
     pub(crate) stopping: watch::Sender<bool>,
-    /// This node has a part in the role of the primary that somebody else could take over.
+    /// Whether this node has a part in the primary role that another node could take over.
     pub(crate) must_hand_over: watch::Sender<bool>,
 }
 
 impl Context {
     pub(crate) fn new(options: Options, store: Arc<dyn Store>, drivers: Drivers, views: Views) -> Context {
-        let Drivers { hypervisor, disks, network } = drivers;
+        let Drivers { hypervisor, disks, consoles, network, power } = drivers;
         let clock = Clock::new();
         Context {
             options,
             store,
             hypervisor,
             disks,
+            consoles,
             network,
+            power,
+            logs: console::Watcher::default(),
             views,
             clock,
+            member: watch::channel(0).0,
             lives: watch::channel(Lives::new()).0,
             failures: Failures::new(clock),
+            strays: watch::channel(BTreeMap::new()).0,
             drain: watch::channel(None).0,
             network_problems: watch::channel(Vec::new()).0,
+            bmc: watch::channel(None).0,
             service_problems: watch::channel(Vec::new()).0,
             stopping: watch::channel(false).0,
             must_hand_over: watch::channel(false).0,
@@ -134,11 +175,46 @@ impl Context {
         &self.options.name
     }
 
+    /// A grant to a node, with the identity of that node's machine.
+    pub(crate) fn identified(&self, claim: Claim, to: &NodeName) -> Claim {
+        let Options { machine, boot, .. } = &self.options;
+        if to == self.me() {
+            return claim.on(machine, boot);
+        }
+        match self.views.latest().nodes.get(to) {
+            Some(node) => claim.on(&node.record.value.machine, &node.record.value.boot),
+            None => claim,
+        }
+    }
+
     pub(crate) fn wall(&self) -> WallTime {
         (self.options.wall)()
     }
 
-    /// Whether guests can be started now.
+    /// Whether this daemon holds the node's session in the current store session.
+    pub(crate) fn is_member(&self) -> bool {
+        let (member, session) = (*self.member.borrow(), *self.store.session().borrow());
+        member != 0 && member == session.generation
+    }
+
+    /// Waits until [`Context::is_member`]. Every duty that acts waits here before it decides: claims are held by the
+    /// node's name, so a second machine of that name (a clone) would take the first one's VMs for its own.
+    pub(crate) async fn membership(&self) {
+        let (mut member, mut session) = (self.member.subscribe(), self.store.session());
+        loop {
+            let (generation, now) = (*member.borrow_and_update(), *session.borrow_and_update());
+            if generation != 0 && generation == now.generation {
+                return;
+            }
+            tokio::select! {
+                Ok(()) = member.changed() => {}
+                Ok(()) = session.changed() => {}
+                else => std::future::pending().await,
+            }
+        }
+    }
+
+    /// Whether guests can be started.
     pub(crate) fn host_state(&self) -> HostState {
         use drover_drivers::hypervisor::Connection;
         if let Connection::Down(why) = &*self.hypervisor.connection().borrow() {
@@ -150,7 +226,19 @@ impl Context {
         }
     }
 
-    /// Where the console of a VM is logged on this node.
+    /// The domain XML of a VM for this node's hypervisor.
+    pub(crate) fn effective(
+        &self,
+        uuid: &Uuid,
+        domain_type: DomainType,
+        mark: Mark,
+        xml: &str,
+    ) -> Result<String, BadXml> {
+        let (console, nvram) = (self.console_file(uuid), nvram_file(uuid));
+        Effective { domain_type, mark, console_log: console.to_str(), nvram: Some(&nvram) }.render(xml)
+    }
+
+    /// The console log of a VM on this node.
     pub(crate) fn console_file(&self, uuid: &Uuid) -> PathBuf {
         self.options.console_dir.join(format!("{uuid}.log"))
     }

@@ -1,23 +1,22 @@
-//! Empties this node, or brings its VMs home, when its record asks for it; and lets VMs come to it that others send
+//! Drains this node, or brings its VMs home, as its record asks; and admits VMs that are to be moved here
 //! ([`arrivals`]).
 //!
 //! The loop waits for the view to change, asks `plan::drain` for the whole plan, writes as much of it as the limits
-//! allow, and waits again. It remembers nothing: another request on the node is seen in the next pass, which then
-//! follows that one; what is on its way by then arrives and is planned anew. The moves themselves are the VMs' own
-//! tasks.
+//! allow, and waits again. It keeps no state: a new request on the node is seen in the next pass; moves that are under
+//! way then finish, and are planned anew. The moves themselves are done by the VMs' tasks.
 
 use crate::{arrivals, context::Context, records, view::differs};
-use drover_model::{Claim, ClusterView, DomainState, MoveKind, NodeName, NodeRecord, Obs, RunState};
+use drover_model::{Claim, ClusterView, MoveKind, NodeName, NodeRecord, NodeState, Obs, RunState};
 use drover_plan::drain::{self, Order, Plan};
 use drover_store::StoreError;
 use futures_util::future::join_all;
 use std::{sync::Arc, time::Duration};
 use tokio::time::timeout;
 
-/// How soon it is looked again without any change: for what no event tells (the last domain's end, a call that failed).
+/// Poll interval for what has no event: the last domain's end, a failed call.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-/// How long a pass waits until the view shows what it ordered.
+/// Timeout for the view to show what a pass wrote.
 const SHOWN: Duration = Duration::from_secs(2);
 
 /// Runs until dropped.
@@ -29,16 +28,16 @@ pub(crate) async fn run(ctx: Arc<Context>) {
     }
     let mut granted = arrivals::Granted::default();
     loop {
+        ctx.membership().await;
         let view = views.borrow_and_update().clone();
-        // Here and not beside it, so that what comes and what is started here is counted by one.
+        // In this loop, so that arriving VMs and VMs started here are counted in one place.
         let answered = arrivals::pass(&ctx, &view, &mut granted).await;
         let state = view.nodes.get(ctx.me()).map(|node| node.record.value.domain_state);
         let busy = match state {
-            Some(DomainState::Flush) => pass(&ctx, &view, Way::Out).await,
-            Some(DomainState::Unflush) => pass(&ctx, &view, Way::Home).await,
+            Some(NodeState::Flush) => pass(&ctx, &view, Way::Out).await,
+            Some(NodeState::Unflush) => pass(&ctx, &view, Way::Home).await,
             _ => {
-                // Nobody is told of what was so before: a report is written when this changes, and a report is a change
-                // that wakes this loop.
+                // Cleared without notifying: the report would change, and a changed report wakes this loop.
                 ctx.drain.send_if_modified(|now| now.take().is_some());
                 false
             }
@@ -54,8 +53,8 @@ pub(crate) async fn run(ctx: Arc<Context>) {
     }
 }
 
-/// Whether two views differ in what a plan for this node is made from: the nodes, the limits, and the VMs that concern
-/// it. (What a plan waits for elsewhere is looked at again after [`LOOK_AGAIN`].)
+/// Whether two views differ in what a plan for this node depends on: the nodes, the limits, and the VMs that concern
+/// it. (What a plan waits for elsewhere is polled, see [`LOOK_AGAIN`].)
 fn of_interest(old: &ClusterView, new: &ClusterView, me: &NodeName) -> bool {
     let concerns = |view: &ClusterView, uuid| view.vms.get(uuid).is_some_and(|vm| vm.matters_to(me));
     old.nodes.get(me) != new.nodes.get(me)
@@ -63,14 +62,14 @@ fn of_interest(old: &ClusterView, new: &ClusterView, me: &NodeName) -> bool {
         || new.vms.changes(&old.vms).any(|uuid| concerns(old, uuid) || concerns(new, uuid))
 }
 
-/// Which way VMs go.
+/// The direction of the moves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Way {
     Out,
     Home,
 }
 
-/// One look at the whole, and what can be done now. Returns whether there is more to do.
+/// One pass: plans, writes what can be done now. Returns whether there is more to do.
 async fn pass(ctx: &Context, view: &ClusterView, way: Way) -> bool {
     let me = ctx.me();
     let (plan, kind) = match way {
@@ -83,17 +82,17 @@ async fn pass(ctx: &Context, view: &ClusterView, way: Way) -> bool {
         *now = Some(report);
         changed
     });
-    let orders = plan.orders(view, me, kind);
+    let orders = plan.orders(view, me, kind, ctx.wall());
     let written = join_all(orders.iter().map(|order| write(ctx, view, order))).await;
     for error in written.into_iter().filter_map(Result::err) {
-        tracing::debug!(%error, "an order of the plan was not taken; the next plan is made on what is so then");
+        tracing::debug!(%error, "a planned change was not written; it is planned again");
     }
     shown(ctx, &orders).await;
     match finished(ctx, &plan, way).await {
         Some(done) => match complete(ctx, view, done).await {
             Ok(()) => false,
             Err(error) => {
-                tracing::debug!(%error, "the node's state was not completed");
+                tracing::debug!(%error, "cannot complete the node's state");
                 true
             }
         },
@@ -101,12 +100,12 @@ async fn pass(ctx: &Context, view: &ClusterView, way: Way) -> bool {
     }
 }
 
-/// The state that the node is in now, if nothing is left to do.
-async fn finished(ctx: &Context, plan: &Plan, way: Way) -> Option<DomainState> {
+/// The node's new state, if nothing is left to do.
+async fn finished(ctx: &Context, plan: &Plan, way: Way) -> Option<NodeState> {
     match way {
-        Way::Home => plan.is_done().then_some(DomainState::Ready),
-        Way::Out if !plan.fates.is_empty() => None,
-        // The hypervisor itself must say that nothing is left.
+        Way::Home => plan.is_done().then_some(NodeState::Ready),
+        Way::Out if !plan.has_left() => None,
+        // Ask the hypervisor itself.
         Way::Out => match ctx.hypervisor.domains().await {
             Ok(domains) => {
                 let left = |domain: &Obs<drover_drivers::hypervisor::Domain>| match domain {
@@ -114,25 +113,25 @@ async fn finished(ctx: &Context, plan: &Plan, way: Way) -> Option<DomainState> {
                     Obs::Unknown(_) => true,
                     Obs::Absent => false,
                 };
-                (!domains.iter().any(|(_, domain)| left(domain))).then_some(DomainState::Flushed)
+                (!domains.ours.iter().any(|(_, domain)| left(domain))).then_some(NodeState::Flushed)
             }
             Err(error) => {
-                tracing::debug!(%error, "cannot see whether the node is empty");
+                tracing::debug!(%error, "cannot list the domains to see whether the node is empty");
                 None
             }
         },
     }
 }
 
-/// Waits until the view shows what was ordered, so that the next pass counts it. Not for long: what was not taken will
-/// never be shown.
+/// Waits until the view shows what was written, so that the next pass counts it. With a timeout, because a refused
+/// write is never shown.
 async fn shown(ctx: &Context, orders: &[Order]) {
     let mut views = ctx.views.subscribe();
     let newer = |view: &Arc<ClusterView>| {
         orders.iter().all(|order| view.vms.get(&order.uuid).is_none_or(|vm| vm.record.version > order.version))
     };
     if timeout(SHOWN, views.wait_for(newer)).await.is_err() {
-        tracing::debug!("the view does not show all that was ordered");
+        tracing::debug!("the view does not show all planned changes yet");
     }
 }
 
@@ -145,8 +144,8 @@ async fn write(ctx: &Context, view: &ClusterView, order: &Order) -> Result<(), S
     Ok(())
 }
 
-/// Completes the command in the node's record, on the version that it was decided on.
-async fn complete(ctx: &Context, view: &ClusterView, done: DomainState) -> Result<(), StoreError> {
+/// Completes the request in the node's record, on the version that the decision was made on.
+async fn complete(ctx: &Context, view: &ClusterView, done: NodeState) -> Result<(), StoreError> {
     let Some(node) = view.nodes.get(ctx.me()) else { return Ok(()) };
     let record = NodeRecord { domain_state: done, ..node.record.value.clone() };
     records::set(&*ctx.store, ctx.me(), &node.record, &record).await?;

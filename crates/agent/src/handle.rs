@@ -1,7 +1,7 @@
-//! What the API sees of a node: the view, the commands, and the node's own files.
+//! The API's access to a node: the view, the commands, and the node's own files.
 
 use crate::{commands::Commands, context::Context, records};
-use drover_drivers::hypervisor::Hypervisor;
+use drover_drivers::{console, hypervisor::Hypervisor};
 use drover_model::{ClusterView, NameEntry, NodeName, RecordKind, VmName, VmRecord, VmView, WallTime};
 use drover_store::SessionState;
 use std::{
@@ -12,10 +12,10 @@ use std::{
 use tokio::{sync::watch, time::timeout};
 use uuid::Uuid;
 
-/// How long a look at the store, or the view's catching up with it, is waited for before something counts as not there.
+/// Timeout for a look-up in the store, and for the view to catch up with it.
 const CATCH_UP: Duration = Duration::from_secs(2);
 
-/// A node's agent, from outside. Cheap to clone.
+/// Access to a node's agent. Cheap to clone.
 #[derive(Clone)]
 pub struct NodeHandle {
     context: Arc<Context>,
@@ -44,12 +44,12 @@ impl NodeHandle {
         self.context.views.latest()
     }
 
-    /// To wait for changes of the view.
+    /// Notifies of changes of the view.
     pub fn views(&self) -> watch::Receiver<Arc<ClusterView>> {
         self.context.views.subscribe()
     }
 
-    /// Since when a node's daemon has been in its state, as far as this node has seen; `None`: nothing is known of it.
+    /// When a node's daemon entered its state, as seen by this node; `None`: unknown.
     pub fn in_state_since(&self, node: &NodeName) -> Option<WallTime> {
         self.context.lives.borrow().get(node).map(|life| life.since_wall)
     }
@@ -59,22 +59,27 @@ impl NodeHandle {
         self.context.views.freshness().borrow().is_loaded()
     }
 
-    /// Whether the view is the present state, as far as this side can know; otherwise why it is not.
+    /// Whether the view is current, as far as this node can know; otherwise why not.
     pub fn is_current(&self) -> Result<(), String> {
         if !self.is_loaded() {
             return Err("the cluster's records have not been read yet".to_owned());
         }
         match self.context.store.session().borrow().state {
-            SessionState::Connected => Ok(()),
+            SessionState::Connected if self.context.views.freshness().borrow().is_current() => Ok(()),
+            SessionState::Connected => {
+                Err("this node is connected to the cluster's store again, and is reading what it missed".to_owned())
+            }
             SessionState::Disconnected => Err("this node has no connection to the cluster's store".to_owned()),
             SessionState::Closed => Err("this node's daemon is stopping".to_owned()),
         }
     }
 
-    /// A VM by its name or UUID. One that the view does not have yet (it was defined a moment ago, at another node) is
-    /// looked up in the store, so that nobody is told that his new VM does not exist.
+    /// Finds a VM by name or UUID. One that is not in the view yet (it was just defined at another node) is looked up
+    /// in the store, so that a new VM is not reported as missing.
     pub async fn find_vm(&self, which: &str) -> Option<Arc<VmView>> {
-        if let Some(vm) = self.view().vm(which) {
+        // A name in the form of a UUID must not hide a VM with that UUID which the view does not show yet.
+        let meant = |vm: &&Arc<VmView>| Uuid::parse_str(which).ok().is_none_or(|uuid| vm.record.value.uuid == uuid);
+        if let Some(vm) = self.view().vm(which).filter(meant) {
             return Some(vm.clone());
         }
         let uuid = timeout(CATCH_UP, self.look_up(which)).await.ok()??;
@@ -83,15 +88,17 @@ impl NodeHandle {
         there.vms.get(&uuid).cloned()
     }
 
-    /// The UUID of a VM that is in the store now.
+    /// Looks a VM's UUID up in the store.
     async fn look_up(&self, which: &str) -> Option<Uuid> {
         let store = &*self.context.store;
         store.sync().await.ok()?;
-        match (Uuid::parse_str(which), VmName::new(which)) {
-            (Ok(uuid), _) => store.get(&VmRecord::path(&uuid)).await.ok()?.map(|_| uuid),
-            (Err(_), Ok(name)) => records::read::<NameEntry>(store, &name).await.ok()?.map(|found| found.value.0),
-            (Err(_), Err(_)) => None,
+        if let Ok(uuid) = Uuid::parse_str(which)
+            && store.get(&VmRecord::path(&uuid)).await.ok()?.is_some()
+        {
+            return Some(uuid);
         }
+        let name = VmName::new(which).ok()?;
+        records::read::<NameEntry>(store, &name).await.ok()?.map(|found| found.value.0)
     }
 
     /// The requests that change VMs and tokens.
@@ -104,27 +111,32 @@ impl NodeHandle {
         &self.context.hypervisor
     }
 
-    /// Where the console of a VM is logged on this node.
+    /// Followers of this node's logs.
+    pub fn logs(&self) -> &console::Watcher {
+        &self.context.logs
+    }
+
+    /// The console log of a VM on this node.
     pub fn console_file(&self, uuid: &Uuid) -> PathBuf {
         self.context.console_file(uuid)
     }
 
-    /// The daemon's own log.
+    /// The daemon's log file.
     pub fn log_file(&self) -> &Path {
         &self.context.options.log_file
     }
 
-    /// The token by which this daemon is known to the others. Never to be shown.
+    /// The token that authenticates this daemon to the others. Secret.
     pub fn node_token(&self) -> &str {
         &self.context.options.token
     }
 
-    /// Waits until this node is a member of the cluster and has reported. Fails when its agent has ended.
+    /// Waits until this node is a member of the cluster and has written a report. Fails when its agent has ended.
     pub async fn wait_ready(&mut self) -> Result<(), watch::error::RecvError> {
         self.ready.wait_for(|ready| *ready).await.map(|_| ())
     }
 
-    /// Asks [`crate::Agent::run`] to end. Guests keep running.
+    /// Asks [`crate::Agent::run`] to stop. Guests keep running.
     pub fn stop(&self) {
         self.stop.send_replace(true);
     }

@@ -1,5 +1,5 @@
-//! Notices when another node's daemon comes, goes or falls silent: the one place in a node where that is seen, logged
-//! and told to others.
+//! Detects when another node's daemon starts, stops or falls silent: the one place in a node where that is seen, logged
+//! and published.
 
 use crate::{context::Context, view::differs};
 use drover_model::DaemonState;
@@ -33,8 +33,11 @@ fn log(transition: &Transition) {
     let Transition { node, from, to, seen_by } = transition;
     let word = |state: &Option<DaemonState>| state.map_or("unknown", DaemonState::word);
     match to {
-        Some(DaemonState::Dead) => tracing::warn!(%node, from = word(from), %seen_by, "a node is dead"),
-        Some(to) => tracing::info!(%node, from = word(from), %to, %seen_by, "a node's daemon is in another state"),
+        // Without a previous state it is no news: it was so before this daemon started, or the node is just joining.
+        Some(DaemonState::Dead) if from.is_some() => {
+            tracing::warn!(%node, from = word(from), %seen_by, "a node is dead")
+        }
+        Some(to) => tracing::info!(%node, from = word(from), %to, %seen_by, "a node's daemon changed its state"),
         None => tracing::info!(%node, from = word(from), "a node was removed"),
     }
 }

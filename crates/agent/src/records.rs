@@ -1,53 +1,57 @@
 //! Typed records over the store's bytes: each kind is read and written by its key ([`RecordKind`]).
 
-use drover_model::{RecordKind, RecordPath, Stored, Version};
-use drover_store::{CreateMode, Op, Store, StoreError};
+use drover_model::{RecordKind, RecordPath, Stored, Version, record::Writer};
+use drover_store::{CreateMode, Op, Record, Store, StoreError};
 use serde::Serialize;
 
 /// Reads and decodes one record.
 ///
 /// # Errors
-/// Those of the store; [`StoreError::Broken`] when the record cannot be decoded: then nothing may be decided on it, nor
-/// may it be written.
+/// Those of the store; [`StoreError::Unreadable`] when the record cannot be decoded: then nothing may be decided on it,
+/// nor may it be written.
 pub async fn read<T: RecordKind>(store: &dyn Store, key: &T::Key) -> Result<Option<Stored<T>>, StoreError> {
     let path = T::path(key);
     let Some(record) = store.get(&path).await? else { return Ok(None) };
     decode(&path, &record.data, record.version).map(Some)
 }
 
-/// The same for a record that is only a report, to be replaced by whoever has something to say: one that cannot be
-/// decoded is taken for what it still tells.
+/// Like [`read`], for a report, which its one writer may replace at any time: from one that cannot be decoded, what can
+/// be read is taken.
 ///
 /// # Errors
-/// See [`read`]; [`StoreError::Broken`] only for one that tells nothing.
+/// See [`read`]; [`StoreError::Unreadable`] only if nothing of it can be read.
 pub async fn read_report<T: RecordKind>(store: &dyn Store, key: &T::Key) -> Result<Option<Stored<T>>, StoreError> {
-    let path = T::path(key);
-    let Some(record) = store.get(&path).await? else { return Ok(None) };
-    match Stored::decode(&record.data, record.version) {
-        Ok(stored) => Ok(Some(stored)),
-        Err(why) => match T::salvage(key, &why.document) {
-            Some(value) => Ok(Some(Stored::new(value, record.version))),
-            None => Err(StoreError::Broken(format!("record {path} is {why}"))),
-        },
-    }
+    let Some(record) = store.get(&T::path(key)).await? else { return Ok(None) };
+    decode_report(key, &record).map(Some)
 }
 
-/// Decodes a record that was read.
+/// Decodes a report that was read, or what can be read of it.
+///
+/// # Errors
+/// See [`read_report`].
+pub fn decode_report<T: RecordKind>(key: &T::Key, record: &Record) -> Result<Stored<T>, StoreError> {
+    Stored::decode(&record.data, record.version).or_else(|why| match T::salvage(key, &why.document) {
+        Some(value) => Ok(Stored::new(value, record.version)),
+        None => Err(StoreError::Unreadable { path: T::path(key), why: Box::new(why) }),
+    })
+}
+
+/// Decodes a record.
 ///
 /// # Errors
 /// See [`read`].
 pub fn decode<T: RecordKind>(path: &RecordPath, data: &[u8], version: Version) -> Result<Stored<T>, StoreError> {
-    Stored::decode(data, version).map_err(|why| StoreError::Broken(format!("record {path} is {why}")))
+    Stored::decode(data, version).map_err(|why| StoreError::Unreadable { path: path.clone(), why: Box::new(why) })
 }
 
-/// The bytes of a new record. Cannot fail for our types, which have no maps with odd keys and no fallible serialisers;
-/// an error would be a defect, and is reported as one instead of ending the daemon.
+/// Encodes a new record. Cannot fail for our types, which have no maps with unusual keys and no fallible serialisers;
+/// an error would be a bug, and is returned instead of ending the daemon.
 pub fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, StoreError> {
     serde_json::to_vec(value).map_err(unwritable)
 }
 
 fn unwritable(error: serde_json::Error) -> StoreError {
-    StoreError::Broken(format!("a record cannot be written: {error}"))
+    StoreError::Broken(format!("a record cannot be encoded: {error}"))
 }
 
 /// The step of a `multi` that creates a persistent record.
@@ -55,12 +59,12 @@ pub fn create_op<T: RecordKind>(key: &T::Key, value: &T) -> Result<Op, StoreErro
     Ok(Op::Create(T::path(key), encode(value)?, CreateMode::Persistent))
 }
 
-/// The step of a `multi` that replaces a record which was read. What a newer version wrote in it stays.
+/// The step of a `multi` that replaces a record which was read. Fields of a newer version are kept.
 pub fn set_op<T: RecordKind>(key: &T::Key, old: &Stored<T>, value: &T) -> Result<Op, StoreError> {
     Ok(Op::Set(T::path(key), old.replaced_by(value).map_err(unwritable)?, old.version))
 }
 
-/// The step of a `multi` that fails when the record has another version by then.
+/// The step of a `multi` that fails if the record has another version.
 pub fn check_op<T: RecordKind>(key: &T::Key, version: Version) -> Op {
     Op::Check(T::path(key), version)
 }
@@ -85,8 +89,11 @@ pub async fn create<T: RecordKind>(store: &dyn Store, key: &T::Key, value: &T) -
     store.create(&T::path(key), encode(value)?, CreateMode::Persistent).await.map(|_| ())
 }
 
-/// Creates a persistent record, or replaces the one that is there, whoever wrote it. For records with one writer only.
+/// Creates a persistent record, or replaces an existing one, whoever wrote it and whether or not it can be read. For
+/// reports that their one writer makes from scratch each time: what a newer daemon of the same node wrote is out of
+/// date, so nothing of it is kept.
 pub async fn put<T: RecordKind>(store: &dyn Store, key: &T::Key, value: &T) -> Result<(), StoreError> {
+    const { assert!(matches!(T::WRITER, Writer::Node), "only reports have one writer") };
     let data = encode(value)?;
     let path = T::path(key);
     match store.get(&path).await? {
@@ -95,7 +102,7 @@ pub async fn put<T: RecordKind>(store: &dyn Store, key: &T::Key, value: &T) -> R
     }
 }
 
-/// Makes sure that a record exists; an existing one is left as it is. Its parent must exist.
+/// Creates a record unless it exists. Its parent must exist.
 pub async fn ensure(store: &dyn Store, path: &RecordPath, data: Vec<u8>) -> Result<(), StoreError> {
     match store.create(path, data, CreateMode::Persistent).await {
         Ok(_) | Err(StoreError::Exists(_)) => Ok(()),

@@ -1,8 +1,9 @@
-//! Gives each VM that concerns this node its task, and rings its bell when there is a reason to look.
+//! Runs one task for each VM that concerns this node, and wakes it when there is a reason to look.
 
 use crate::{context::Context, duty, vm};
 use drover_drivers::hypervisor::Event;
 use drover_model::{ClusterView, VmView};
+use drover_plan::faults;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -14,17 +15,18 @@ use tokio::{
 };
 use uuid::Uuid;
 
-/// Everything is looked at again after so long without an event. A missed event costs this time at most.
+/// Poll interval for everything: the most that a missed event can cost.
 const RESCAN: Duration = Duration::from_secs(30);
 
 struct Supervisor {
     ctx: Arc<Context>,
     tasks: JoinSet<(Uuid, u64)>,
     ids: BTreeMap<Id, Uuid>,
-    bells: BTreeMap<Uuid, watch::Sender<u64>>,
-    /// The view that was looked at last.
+    wakers: BTreeMap<Uuid, watch::Sender<u64>>,
+    /// The view of the last comparison.
     seen: Arc<ClusterView>,
-    /// VMs whose task failed: they get another at the next rescan, not at once, lest it fail all the time.
+    /// VMs whose task panicked. They get a new one at the next rescan, not at once, so that a task that always panics
+    /// does not use up the processor.
     failed: BTreeSet<Uuid>,
 }
 
@@ -38,18 +40,18 @@ pub(crate) async fn run(ctx: Arc<Context>) {
         ctx: ctx.clone(),
         tasks: JoinSet::new(),
         ids: BTreeMap::new(),
-        bells: BTreeMap::new(),
+        wakers: BTreeMap::new(),
         seen: Arc::default(),
         failed: BTreeSet::new(),
     };
-    // Nothing is decided before the first whole view is there.
+    // Decide nothing before the first complete view.
     let mut freshness = ctx.views.freshness();
     if freshness.wait_for(|f| f.is_loaded()).await.is_err() {
         return;
     }
     views.mark_changed();
     let mut rescan = Some(ctx.clock.now());
-    // Beside the loop, so that a hypervisor that hangs delays nothing else.
+    // In a task of its own, so that a hanging hypervisor delays nothing else.
     let mut listing = JoinSet::new();
     loop {
         tokio::select! {
@@ -60,25 +62,27 @@ pub(crate) async fn run(ctx: Arc<Context>) {
                 supervisor.look_at(view);
             }
             event = events.recv() => match event {
-                Ok(Event::Domain(uuid)) => supervisor.ring(uuid),
+                Ok(Event::Domain(uuid)) => supervisor.wake(uuid),
                 Ok(Event::Everything) | Err(RecvError::Lagged(_)) => rescan = Some(ctx.clock.now()),
                 Err(RecvError::Closed) => return,
             },
-            Ok(()) = domain_type.changed() => supervisor.ring_all(),
-            Ok(()) = connection.changed() => supervisor.ring_all(),
+            Ok(()) = domain_type.changed() => supervisor.wake_all(),
+            Ok(()) = connection.changed() => supervisor.wake_all(),
             Some(ended) = supervisor.tasks.join_next_with_id() => supervisor.ended(ended),
             () = ctx.clock.until(rescan) => {
                 rescan = Some(ctx.clock.now().after(RESCAN));
-                supervisor.ring_all();
-                std::mem::take(&mut supervisor.failed).into_iter().for_each(|uuid| supervisor.ring(uuid));
+                supervisor.wake_all();
+                // Their guests may be gone without a domain that is listed.
+                faults::strays_of(&ctx.views.latest(), ctx.me()).into_iter().for_each(|uuid| supervisor.wake(uuid));
+                std::mem::take(&mut supervisor.failed).into_iter().for_each(|uuid| supervisor.wake(uuid));
                 if listing.is_empty() {
                     let hypervisor = ctx.hypervisor.clone();
                     listing.spawn(async move { hypervisor.domains().await });
                 }
             }
-            // What runs here and is not in the view yet, or no more, has a task too.
+            // A domain that is not in the view, yet or any more, gets a task too.
             Some(listed) = listing.join_next() => match listed {
-                Ok(Ok(domains)) => domains.into_iter().for_each(|(uuid, _)| supervisor.ring(uuid)),
+                Ok(Ok(domains)) => domains.ours.into_iter().for_each(|(uuid, _)| supervisor.wake(uuid)),
                 Ok(Err(error)) => tracing::debug!(%error, "cannot list the domains now"),
                 Err(error) => tracing::error!(%error, "listing the domains failed"),
             }
@@ -87,66 +91,66 @@ pub(crate) async fn run(ctx: Arc<Context>) {
 }
 
 impl Supervisor {
-    /// Rings for every VM of this node that changed in the view since the last look.
+    /// Wakes the tasks of this node's VMs that changed since the last view.
     fn look_at(&mut self, view: Arc<ClusterView>) {
         let seen = std::mem::replace(&mut self.seen, view.clone());
         for uuid in view.vms.changes(&seen.vms) {
             let concerns = |vm: &Arc<VmView>| vm.concerns(self.ctx.me());
-            if self.bells.contains_key(uuid) || view.vms.get(uuid).is_some_and(concerns) {
-                self.ring(*uuid);
+            if self.wakers.contains_key(uuid) || view.vms.get(uuid).is_some_and(concerns) {
+                self.wake(*uuid);
             }
         }
     }
 
-    /// Rings a VM's bell, and starts its task if it has none.
-    fn ring(&mut self, uuid: Uuid) {
+    /// Wakes a VM's task, or starts it.
+    fn wake(&mut self, uuid: Uuid) {
         if self.failed.contains(&uuid) {
             return;
         }
-        match self.bells.get(&uuid) {
-            Some(bell) => bell.send_modify(|n| *n += 1),
+        match self.wakers.get(&uuid) {
+            Some(waker) => waker.send_modify(|n| *n += 1),
             None => {
-                let (bell, listen) = watch::channel(0);
-                self.bells.insert(uuid, bell);
-                self.spawn(uuid, listen);
+                let (waker, woken) = watch::channel(0);
+                self.wakers.insert(uuid, waker);
+                self.spawn(uuid, woken);
             }
         }
     }
 
-    fn ring_all(&mut self) {
-        for bell in self.bells.values() {
-            bell.send_modify(|n| *n += 1);
+    fn wake_all(&mut self) {
+        for waker in self.wakers.values() {
+            waker.send_modify(|n| *n += 1);
         }
     }
 
-    fn spawn(&mut self, uuid: Uuid, listen: watch::Receiver<u64>) {
+    fn spawn(&mut self, uuid: Uuid, woken: watch::Receiver<u64>) {
         let ctx = self.ctx.clone();
-        let handle = self.tasks.spawn(async move { (uuid, vm::run(ctx, uuid, listen).await) });
+        let handle = self.tasks.spawn(async move { (uuid, vm::run(ctx, uuid, woken).await) });
         self.ids.insert(handle.id(), uuid);
     }
 
-    /// A task ended: for good, unless its bell was rung after it last looked.
+    /// Removes a task that ended, or starts it again if it was woken after its last pass.
     fn ended(&mut self, ended: Result<(Id, (Uuid, u64)), tokio::task::JoinError>) {
-        let (uuid, answered) = match ended {
-            Ok((id, (uuid, answered))) => {
+        let (uuid, handled) = match ended {
+            Ok((id, (uuid, handled))) => {
                 self.ids.remove(&id);
-                (uuid, answered)
+                (uuid, handled)
             }
             Err(error) => {
                 let Some(uuid) = self.ids.remove(&error.id()) else { return };
-                self.ctx.failures.count(&format!("vm {uuid}"), &duty::said(error));
-                self.bells.remove(&uuid);
+                self.ctx.failures.count(&format!("vm {uuid}"), &duty::panic_message(error));
+                self.wakers.remove(&uuid);
                 self.failed.insert(uuid);
                 return;
             }
         };
-        match self.bells.get(&uuid) {
-            Some(bell) if *bell.borrow() != answered => {
-                let listen = bell.subscribe();
-                self.spawn(uuid, listen);
+        match self.wakers.get(&uuid) {
+            Some(waker) if *waker.borrow() != handled => {
+                let woken = waker.subscribe();
+                self.spawn(uuid, woken);
             }
             _ => {
-                self.bells.remove(&uuid);
+                self.wakers.remove(&uuid);
             }
         }
     }

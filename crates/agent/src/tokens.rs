@@ -1,8 +1,8 @@
-//! Tokens of the API: 256 random bits, of which only the SHA-256 is kept.
+//! API tokens: 256 random bits, of which only the SHA-256 is stored.
 
 use sha2::{Digest, Sha256};
 
-/// What every token begins with, so that people and scanners recognise one.
+/// Prefix of every token, so that people and scanners recognise one.
 pub const PREFIX: &str = "drover_";
 
 /// A new token, of random bits from the operating system.
@@ -15,7 +15,8 @@ pub fn mint() -> std::io::Result<String> {
     Ok(format!("{PREFIX}{}", hex(&bits)))
 }
 
-/// What is kept of a token: its SHA-256 in lower-case hexadecimal. A fast hash will do, for there is nothing to guess.
+/// The stored form of a token: its SHA-256 in lower-case hexadecimal. A fast hash is enough, because a random token
+/// cannot be guessed.
 pub fn hash(token: &str) -> String {
     hex(&Sha256::digest(token.as_bytes()))
 }

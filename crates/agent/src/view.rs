@@ -1,6 +1,6 @@
-//! Keeps the decoded view of the cluster current and hands it out.
+//! Keeps a decoded view of the cluster current, and shares it.
 //!
-//! Whoever waits for a change of one thing keeps the view that it saw last and asks what differs
+//! To wait for changes of one thing, keep the last view and compare it with the new one
 //! ([`drover_model::view::Table::changes`]).
 
 use drover_model::{ClusterView, NodeName, RecordPath, shelf};
@@ -8,7 +8,7 @@ use drover_store::{Record, Store, mirror};
 use std::sync::Arc;
 use tokio::sync::watch;
 
-/// Hands out the view.
+/// Access to the view.
 #[derive(Debug, Clone)]
 pub(crate) struct Views {
     views: watch::Receiver<Arc<ClusterView>>,
@@ -21,33 +21,38 @@ impl Views {
         self.views.borrow().clone()
     }
 
-    /// To wait for changes.
+    /// Notifies of changes.
     pub(crate) fn subscribe(&self) -> watch::Receiver<Arc<ClusterView>> {
         self.views.clone()
     }
 
-    /// How far the view can be trusted to be the present state.
+    /// Whether the view is complete and current.
     pub(crate) fn freshness(&self) -> watch::Receiver<mirror::Freshness> {
         self.freshness.clone()
     }
 }
 
-/// Waits until the view differs from the one that was seen last in what is of interest. Safe to cancel: nothing is
-/// lost.
+/// Waits until the view differs from `seen` in what is of interest. Cancel-safe.
+///
+/// Each view is compared with the one before it: comparing each with the same old one would cost more, the more of no
+/// interest has changed since.
 pub(crate) async fn differs(
     views: &mut watch::Receiver<Arc<ClusterView>>,
     seen: &ClusterView,
     of_interest: impl Fn(&ClusterView, &ClusterView) -> bool,
 ) -> Result<(), watch::error::RecvError> {
+    let mut last: Option<Arc<ClusterView>> = None;
     loop {
-        if of_interest(seen, &views.borrow_and_update()) {
+        let now = views.borrow_and_update().clone();
+        if of_interest(last.as_deref().unwrap_or(seen), &now) {
             return Ok(());
         }
+        last = Some(now);
         views.changed().await?;
     }
 }
 
-/// Makes the view out of the records.
+/// Builds the view from the records.
 pub(crate) struct Keeper {
     mirror: mirror::Mirror<Decoder>,
 }
@@ -69,7 +74,7 @@ impl Keeper {
     }
 }
 
-/// Folds records into the view. The old view lives on with whoever reads it.
+/// Applies record changes to a copy of the view; readers keep the old one.
 struct Decoder {
     sender: watch::Sender<Arc<ClusterView>>,
 }
@@ -89,5 +94,38 @@ impl mirror::Sink for Decoder {
             view.apply(path, record.as_ref().map(|r| (r.data.as_slice(), r.version)));
         }
         self.sender.send_replace(Arc::new(view));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::RefCell;
+
+    #[tokio::test]
+    async fn each_view_is_compared_with_the_one_before_it() {
+        let view = |n: u32| {
+            let mut view = ClusterView::default();
+            view.config.limits.cluster = n;
+            Arc::new(view)
+        };
+        let mark = |view: &ClusterView| view.config.limits.cluster;
+        let seen = view(0);
+        let (sender, mut views) = watch::channel(seen.clone());
+        let compared = RefCell::new(Vec::new());
+        let interest = |old: &ClusterView, new: &ClusterView| {
+            compared.borrow_mut().push((mark(old), mark(new)));
+            mark(new) == 3
+        };
+        let changes = async {
+            for n in 1..=3 {
+                tokio::task::yield_now().await;
+                sender.send_replace(view(n));
+                tokio::task::yield_now().await;
+            }
+        };
+        let (differs, ()) = tokio::join!(differs(&mut views, &seen, interest), changes);
+        assert!(differs.is_ok());
+        assert_eq!(*compared.borrow(), [(0, 0), (0, 1), (1, 2), (2, 3)]);
     }
 }

@@ -1,4 +1,4 @@
-//! Answers: JSON always, errors too, each with the one status that fits.
+//! Responses: always JSON, errors included, with the matching HTTP status.
 
 use axum::{
     body::Body,
@@ -10,16 +10,16 @@ use drover_client::ClientError;
 use drover_model::wire::{Message, Refusal};
 use serde::Serialize;
 
-/// A request that was not done.
+/// A failed request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ApiError {
     pub(crate) status: StatusCode,
     pub(crate) refusal: Box<Refusal>,
-    /// For a method that is not accepted: those that are.
+    /// The `Allow` header, for a method that is not accepted.
     pub(crate) allow: Option<HeaderValue>,
 }
 
-/// What every endpoint's function gives.
+/// The result of every endpoint's function.
 pub(crate) type Answer = Result<Response, ApiError>;
 
 impl ApiError {
@@ -40,7 +40,7 @@ impl ApiError {
     }
 }
 
-/// A text of somebody else's, short enough to be shown.
+/// Text from a request, truncated for use in a message.
 pub(crate) fn shortened(text: &str) -> String {
     const MAX: usize = 120;
     match text.char_indices().nth(MAX) {
@@ -72,7 +72,7 @@ impl From<CommandError> for ApiError {
 }
 
 impl From<ClientError> for ApiError {
-    /// Another node was asked, and this is what came of it.
+    /// A failed request to another node.
     fn from(error: ClientError) -> ApiError {
         match error {
             ClientError::Refused { status, refusal } => ApiError {
@@ -111,21 +111,21 @@ fn with_body(status: StatusCode, value: &impl Serialize) -> Response {
     }
 }
 
-/// A value, as JSON.
+/// A value as a JSON response.
 pub(crate) fn json(value: &impl Serialize) -> Answer {
     Ok(with_body(StatusCode::OK, value))
 }
 
-/// How many items of a long list are made at a time.
-const PIECE: usize = 64;
+/// Items per chunk of a long list.
+const CHUNK: usize = 64;
 
-/// A list, as a JSON array. A long one is made piece by piece while it is sent: its first items are there at once, and
-/// it is never in memory as a whole. `write` appends an item's JSON.
+/// A list as a JSON array. A long one is serialized in chunks while it is sent, so that the first items arrive at once
+/// and the whole is never in memory. `write` appends an item's JSON.
 pub(crate) fn list<T: Send + 'static>(
     items: Vec<T>,
     write: impl Fn(&T, &mut Vec<u8>) -> serde_json::Result<()> + Send + 'static,
 ) -> Answer {
-    if items.len() > PIECE {
+    if items.len() > CHUNK {
         return stream("application/json", futures_util::stream::iter(pieces(items, write)));
     }
     let whole = pieces(items, write).next().transpose().map_err(|error| {
@@ -146,12 +146,12 @@ fn pieces<T>(
             return None;
         }
         let mut piece = if first { b"[".to_vec() } else { Vec::new() };
-        for item in left.by_ref().take(PIECE) {
+        for item in left.by_ref().take(CHUNK) {
             if !std::mem::take(&mut first) {
                 piece.push(b',');
             }
             if let Err(error) = write(&item, &mut piece) {
-                // The answer has begun: it is cut off here, which no client takes for the end of a list.
+                // The response has begun: cut it off, which no client takes for the end of the list.
                 over = true;
                 return Some(Err(std::io::Error::other(error)));
             }
@@ -164,19 +164,19 @@ fn pieces<T>(
     })
 }
 
-/// A sentence, as JSON.
+/// A message as a JSON response.
 pub(crate) fn message(text: impl Into<String>) -> Answer {
     json(&Message { message: text.into() })
 }
 
-/// Pieces as they come.
+/// A streamed response.
 pub(crate) fn stream(
     kind: &'static str,
     pieces: impl futures_util::Stream<Item = Result<bytes::Bytes, std::io::Error>> + Send + 'static,
 ) -> Answer {
     let mut response = Response::new(Body::from_stream(pieces));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
-    // Proxies must pass each piece on as it comes.
+    // Proxies must not buffer it.
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     Ok(response)
 }
@@ -186,15 +186,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_list_in_pieces_is_the_list() {
+    fn a_chunked_list_equals_the_whole_list() {
         let written = |items: Vec<u32>| {
             let pieces = pieces(items, |item, piece| serde_json::to_writer(piece, item));
             let pieces: Vec<bytes::Bytes> = pieces.collect::<Result<_, _>>().unwrap();
             (pieces.len(), pieces.concat())
         };
-        for (many, in_pieces) in [(0, 1), (1, 1), (64, 1), (65, 2), (200, 4)] {
+        for (many, chunks) in [(0, 1), (1, 1), (64, 1), (65, 2), (200, 4)] {
             let items: Vec<u32> = (0..many).collect();
-            assert_eq!(written(items.clone()), (in_pieces, serde_json::to_vec(&items).unwrap()), "{many} items");
+            assert_eq!(written(items.clone()), (chunks, serde_json::to_vec(&items).unwrap()), "{many} items");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Tokens: whoever has one is an administrator.
+//! Token authentication. Every token gives an administrator's rights.
 
 use crate::answer::ApiError;
 use axum::http::{HeaderMap, StatusCode, header};
@@ -6,9 +6,11 @@ use drover_agent::tokens;
 use drover_model::ClusterView;
 use subtle::{Choice, ConstantTimeEq};
 
-/// Checks the token of a request against the hashes in the view. Every hash is compared, each in constant time, so that
-/// the time taken tells nothing.
-pub(crate) fn check(view: &ClusterView, headers: &HeaderMap) -> Result<(), ApiError> {
+/// Hash of a token.
+pub(crate) type Hash = String;
+
+/// Checks the token of a request against the hashes in the view, and returns its hash.
+pub(crate) fn check(view: &ClusterView, headers: &HeaderMap) -> Result<Hash, ApiError> {
     let refused = |why: &str| {
         Err(ApiError::new(
             StatusCode::UNAUTHORIZED,
@@ -23,7 +25,11 @@ pub(crate) fn check(view: &ClusterView, headers: &HeaderMap) -> Result<(), ApiEr
     let given = headers.get("x-api-key").and_then(|v| v.to_str().ok()).or_else(bearer);
     let Some(given) = given.map(str::trim).filter(|g| !g.is_empty()) else { return refused("a token is needed") };
     let hash = tokens::hash(given);
-    let known =
-        view.tokens().values().fold(Choice::from(0), |found, t| found | t.sha256.as_bytes().ct_eq(hash.as_bytes()));
-    if bool::from(known) { Ok(()) } else { refused("the token is not known to this cluster") }
+    if is_known(view, &hash) { Ok(hash) } else { refused("the token is not known to this cluster") }
+}
+
+/// Whether a token is valid. All hashes are compared, each in constant time, so that timing reveals nothing.
+pub(crate) fn is_known(view: &ClusterView, hash: &Hash) -> bool {
+    let same = |known: &str| known.as_bytes().ct_eq(hash.as_bytes());
+    view.tokens().values().fold(Choice::from(0), |found, token| found | same(&token.sha256)).into()
 }

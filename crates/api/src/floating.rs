@@ -1,75 +1,44 @@
-//! The API on the floating addresses: a service that moves with the primary.
+//! The API on the floating addresses, a service of the primary.
 //!
-//! A connection does not move with the address that it was made to. So before the role passes on, requests under way
-//! are answered and their connections closed, and what comes in meanwhile is told to try again. What takes longer than
-//! that (a followed log, a wait) is broken off while the address is still here, so that the client hears of it at once.
+//! Connections do not move with a floating address. Before a handoff, requests in progress are therefore answered and
+//! their connections closed, and new requests get 503 with `Retry-After`. What takes too long (a followed log, a wait)
+//! is aborted while the address is still here, so that the client notices at once.
 
-use crate::{ApiState, answer::ApiError, serve::router};
+use crate::{
+    ApiState,
+    listen::{Mode, Server},
+    serve::router,
+};
 use async_trait::async_trait;
-use axum::{
-    Router,
-    body::Body,
-    extract::State,
-    http::{HeaderValue, Request, StatusCode, header},
-    middleware::{self, Next},
-    response::{IntoResponse, Response},
-};
 use drover_agent::{Grant, Handover, PrimaryService};
-use hyper::server::conn::http1;
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    service::TowerToHyperService,
-};
 use std::{
-    io,
     net::SocketAddr,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
-use tokio::{
-    net::{TcpListener, TcpStream},
-    runtime::Handle,
-    sync::watch,
-    task::{AbortHandle, JoinSet},
-    time::{sleep, timeout},
-};
+use tokio::{net::TcpListener, runtime::Handle, task::AbortHandle, time::timeout};
 
-/// How long requests under way have for their answers before the role passes on. Nearly all take a few milliseconds;
-/// more would hold up the handoff.
-const DRAIN: Duration = Duration::from_millis(150);
-/// How long a client may take to send a request's head.
-const HEAD: Duration = Duration::from_secs(30);
-/// The pause after a connection could not be accepted, for want of files, say.
-const PAUSE: Duration = Duration::from_millis(100);
+/// Time for requests in progress to finish before a handoff. Nearly all take a few milliseconds; a longer timeout would
+/// delay the handoff.
+const DRAIN_TIMEOUT: Duration = Duration::from_millis(150);
+/// The answer to requests that arrive while draining.
+const PASSING: &str = "the primary role is passing to another node; try again in a moment";
 
-/// What becomes of requests.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Mode {
-    /// They are answered.
-    Open,
-    /// Those under way are; others are told to try again.
-    Draining,
-}
-
-/// The API on the addresses that the primary has.
+/// The API on the floating addresses.
 pub struct FloatingApi {
     addresses: Vec<SocketAddr>,
-    router: Router,
-    mode: watch::Sender<Mode>,
-    /// Where requests are served: not on the thread of the role.
+    server: Server,
+    /// Serves the requests, off the thread of the primary role.
     runtime: Handle,
     servers: Mutex<Vec<(SocketAddr, AbortHandle)>>,
-    /// How many connections there are.
-    connections: watch::Sender<usize>,
 }
 
 impl FloatingApi {
-    /// On these addresses, served on the current runtime.
+    /// Serves these addresses on the current runtime.
     pub fn new(addresses: Vec<SocketAddr>, state: ApiState) -> FloatingApi {
-        let mode = watch::channel(Mode::Open).0;
-        let router = router(state).layer(middleware::from_fn_with_state(mode.subscribe(), turn_away));
-        let (connections, servers) = (watch::channel(0).0, Mutex::default());
-        FloatingApi { addresses, router, mode, runtime: Handle::current(), servers, connections }
+        let limits = state.limits.clone();
+        let server = Server::new(router(state), limits, PASSING);
+        FloatingApi { addresses, server, runtime: Handle::current(), servers: Mutex::default() }
     }
 
     fn servers(&self) -> MutexGuard<'_, Vec<(SocketAddr, AbortHandle)>> {
@@ -85,11 +54,10 @@ impl FloatingApi {
         if self.serves(address) {
             return Ok(());
         }
-        // On that runtime, whose sockets these are.
+        // Sockets belong to the runtime that they are created on.
         let bound = self.runtime.spawn(TcpListener::bind(address)).await.map_err(|e| e.to_string())?;
         let listener = bound.map_err(|e| format!("the API cannot listen on {address}: {e}"))?;
-        let serving = serve(listener, self.router.clone(), self.mode.subscribe(), self.connections.clone());
-        let server = self.runtime.spawn(serving).abort_handle();
+        let server = self.runtime.spawn(self.server.clone().serve(listener)).abort_handle();
         self.servers().push((address, server));
         Ok(())
     }
@@ -111,7 +79,7 @@ impl PrimaryService for FloatingApi {
 
     async fn start(&self, _grant: &Grant) -> Result<(), String> {
         self.servers().retain(|(_, server)| !server.is_finished());
-        self.mode.send_if_modified(|mode| std::mem::replace(mode, Mode::Open) != Mode::Open);
+        self.server.set(Mode::Open);
         let mut problems = Vec::new();
         for address in &self.addresses {
             problems.extend(self.open(*address).await.err());
@@ -120,15 +88,15 @@ impl PrimaryService for FloatingApi {
     }
 
     async fn quiesce(&self) {
-        self.mode.send_if_modified(|mode| std::mem::replace(mode, Mode::Draining) != Mode::Draining);
-        let mut connections = self.connections.subscribe();
+        self.server.set(Mode::Draining);
+        let mut connections = self.server.connections();
         let none = connections.wait_for(|open| *open == 0);
-        if timeout(DRAIN, none).await.is_err() {
+        if timeout(DRAIN_TIMEOUT, none).await.is_err() {
             tracing::info!(
-                connections = *self.connections.borrow(),
-                "breaking off connections to the API: the role of the primary passes on"
+                connections = *self.server.connections().borrow(),
+                "closing connections to the API: the primary role passes to another node"
             );
-            // Aborting a server drops its connections; the next start makes it anew.
+            // Aborting a server drops its connections; the next start creates it again.
             self.abort();
         }
     }
@@ -151,118 +119,35 @@ impl FloatingApi {
     }
 }
 
-/// Tells requests that come in too late to try again: nothing was done.
-async fn turn_away(State(mode): State<watch::Receiver<Mode>>, request: Request<Body>, next: Next) -> Response {
-    if *mode.borrow() == Mode::Open {
-        return next.run(request).await;
-    }
-    let why = "the role of the primary is passing on to another node; try again in a moment";
-    let mut response = ApiError::new(StatusCode::SERVICE_UNAVAILABLE, why).into_response();
-    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
-    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-    response
-}
-
-/// Counts a connection for as long as it lasts, however it ends.
-struct Counted(watch::Sender<usize>);
-
-impl Counted {
-    fn new(connections: &watch::Sender<usize>) -> Counted {
-        connections.send_modify(|open| *open += 1);
-        Counted(connections.clone())
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.send_modify(|open| *open = open.saturating_sub(1));
-    }
-}
-
-/// Serves a listener until dropped, and its connections with it.
-async fn serve(listener: TcpListener, router: Router, mode: watch::Receiver<Mode>, connections: watch::Sender<usize>) {
-    let mut open = JoinSet::new();
-    loop {
-        tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => {
-                    open.spawn(connection(stream, router.clone(), mode.clone(), Counted::new(&connections)));
-                }
-                Err(error) => {
-                    tracing::debug!(%error, "a connection to the API was not accepted");
-                    sleep(PAUSE).await;
-                }
-            },
-            Some(_) = open.join_next() => {}
-        }
-    }
-}
-
-/// Completes when requests are no longer taken.
-async fn drained(mode: &mut watch::Receiver<Mode>) {
-    // It fails when the service is gone, which ends as this does.
-    mode.wait_for(|mode| *mode == Mode::Draining).await.ok();
-}
-
-async fn connection(stream: TcpStream, router: Router, mut mode: watch::Receiver<Mode>, _counted: Counted) {
-    let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(HEAD);
-    let service = TowerToHyperService::new(router);
-    let connection = builder.serve_connection(TokioIo::new(stream), service);
-    tokio::pin!(connection);
-    // One that is opened too late is not idle: its request is about to come, and is told to try again.
-    if *mode.borrow() == Mode::Draining {
-        // A connection that broke off has ended too.
-        connection.await.ok();
-        return;
-    }
-    let told: Result<(), hyper::Error> = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = drained(&mut mode) => {
-            // The request under way is the last; an idle connection ends at once.
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
-    };
-    if let Err(error) = told {
-        tracing::debug!(error = %io::Error::other(error), "a connection to the API ended early");
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use axum::routing::get;
+    use crate::limits::Limits;
+    use axum::{Router, routing::get};
     use std::{net::Ipv4Addr, sync::Arc};
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpStream,
         sync::Notify,
     };
 
     const GRANT: Grant = Grant { epoch: drover_model::Epoch(1), until: None, contested: false };
 
-    /// One whose `/slow` is answered when told to.
+    /// An API whose `/slow` is answered after a notification.
     async fn api() -> (Arc<FloatingApi>, SocketAddr, Arc<Notify>) {
         let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = free.local_addr().unwrap();
         drop(free);
         let go = Arc::new(Notify::new());
         let wait = go.clone();
-        let mode = watch::channel(Mode::Open).0;
         let slow = move || async move {
             wait.notified().await;
             "slow"
         };
         let router = Router::new().route("/quick", get(|| async { "quick" })).route("/slow", get(slow));
-        let router = router.layer(middleware::from_fn_with_state(mode.subscribe(), turn_away));
-        let api = FloatingApi {
-            addresses: vec![address],
-            router,
-            mode,
-            runtime: Handle::current(),
-            servers: Mutex::default(),
-            connections: watch::channel(0).0,
-        };
+        let server = Server::new(router, Arc::new(Limits::of(1024)), PASSING);
+        let (runtime, servers) = (Handle::current(), Mutex::default());
+        let api = FloatingApi { addresses: vec![address], server, runtime, servers };
         (Arc::new(api), address, go)
     }
 
@@ -281,12 +166,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_under_way_is_answered_and_what_comes_later_is_told_to_try_again() {
+    async fn draining_finishes_requests_in_progress_and_refuses_new_ones() {
         let (api, address, go) = api().await;
         api.start(&GRANT).await.unwrap();
         assert!(api.check().await.unwrap());
         let (slow, idle) = (send(address, "/slow").await, TcpStream::connect(address).await.unwrap());
-        let mut open = api.connections.subscribe();
+        let mut open = api.server.connections();
         open.wait_for(|open| *open == 2).await.unwrap();
         let passing = api.clone();
         let passing = tokio::spawn(async move { passing.quiesce().await });
@@ -298,7 +183,7 @@ mod tests {
         let answered = all(slow).await;
         assert!(answered.starts_with("HTTP/1.1 200") && answered.ends_with("slow"), "{answered}");
         passing.await.unwrap();
-        // Taken back: it goes on as before.
+        // The handoff is cancelled: requests are answered again.
         api.start(&GRANT).await.unwrap();
         let mut quick = send(address, "/quick").await;
         let mut text = vec![0; 12];
@@ -307,22 +192,22 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_takes_too_long_is_broken_off_and_a_stop_leaves_nothing() {
+    async fn slow_requests_are_aborted_and_stop_closes_everything() {
         let (api, address, _go) = api().await;
         api.start(&GRANT).await.unwrap();
         let slow = send(address, "/slow").await;
-        api.connections.subscribe().wait_for(|open| *open == 1).await.unwrap();
+        api.server.connections().wait_for(|open| *open == 1).await.unwrap();
         api.quiesce().await;
         assert_eq!(all(slow).await, "");
         api.start(&GRANT).await.unwrap();
         api.stop().await.unwrap();
         assert!(!api.check().await.unwrap());
-        api.connections.subscribe().wait_for(|open| *open == 0).await.unwrap();
+        api.server.connections().wait_for(|open| *open == 0).await.unwrap();
         assert!(TcpStream::connect(address).await.is_err());
     }
 
     #[tokio::test]
-    async fn an_address_that_is_taken_is_said() {
+    async fn an_address_in_use_is_reported() {
         let (api, address, _go) = api().await;
         let _other = TcpListener::bind(address).await.unwrap();
         let why = api.start(&GRANT).await.unwrap_err();

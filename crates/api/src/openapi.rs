@@ -1,26 +1,38 @@
-//! The OpenAPI 3.1 document, made from the table of endpoints and the schemas of the answers' types.
+//! The OpenAPI 3.1 document, generated from the table of endpoints and the schemas of the response types.
 
 use crate::{
     answer::{self, Answer},
-    endpoint::{Call, ENDPOINTS, Endpoint, Kind, Param},
+    endpoint::{Answers, Call, ENDPOINTS, Endpoint, get},
+    params::{Kind, Param},
 };
-use drover_model::wire::{Refusal, VERSION};
+use axum::http::Method;
+use drover_model::wire::{Nothing, Refusal, VERSION};
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
-fn schema_of(kind: Kind) -> Value {
+pub(crate) fn endpoints() -> Vec<Endpoint> {
+    vec![get("/openapi.json", "This document.", serve).answers::<Value>().open()]
+}
+
+fn schema_of(kind: &Kind) -> Value {
     match kind {
-        Kind::Text(what) => json!({"type": "string", "description": what}),
+        Kind::Text(text) => json!({"type": "string", "description": text.what}),
         Kind::Flag => json!({"type": "boolean"}),
         Kind::Number(from, to) => json!({"type": "integer", "minimum": from, "maximum": to}),
         Kind::Word(words) => json!({"type": "string", "enum": words}),
-        Kind::List(what) => json!({"type": "array", "items": {"type": "string"}, "description": what}),
+        Kind::List(text) => json!({"type": "array", "items": {"type": "string"}, "description": text.what}),
     }
 }
 
-fn query(param: &Param) -> Value {
-    json!({"name": param.name, "in": "query", "required": param.required, "description": param.about,
-           "schema": schema_of(param.kind)})
+/// A parameter in the query. If the body may have it instead, the description says so, and it is required in neither.
+fn query(param: &Param, or_body: bool) -> Value {
+    let about = match (or_body, param.required) {
+        (true, true) => format!("{} Required, here or in the body.", param.about),
+        (true, false) => format!("{} Here or in the body.", param.about),
+        (false, _) => param.about.clone(),
+    };
+    json!({"name": param.name, "in": "query", "required": param.required && !or_body, "description": about,
+           "schema": schema_of(&param.kind)})
 }
 
 /// The same parameters as a form or a JSON object.
@@ -28,15 +40,20 @@ fn body(endpoint: &Endpoint) -> Value {
     let properties: Map<String, Value> = endpoint
         .params
         .iter()
-        .map(|p| {
-            let mut schema = schema_of(p.kind);
-            schema["description"] = json!(p.about);
-            (p.name.to_owned(), schema)
+        .map(|param| {
+            let mut schema = schema_of(&param.kind);
+            let required = if param.required { " Required, here or in the query." } else { "" };
+            schema["description"] = json!(format!("{}{required}", param.about));
+            (param.name.clone(), schema)
         })
         .collect();
-    let required: Vec<&str> = endpoint.params.iter().filter(|p| p.required).map(|p| p.name).collect();
-    let schema = json!({"type": "object", "properties": properties, "required": required});
-    json!({"content": {"application/json": {"schema": schema}, "application/x-www-form-urlencoded": {"schema": schema}}})
+    let schema = json!({"type": "object", "properties": properties});
+    json!({
+        "description": "The parameters of the query, as a form or a JSON object. Each is given there or here, \
+                        not in both.",
+        "required": false,
+        "content": {"application/json": {"schema": schema}, "application/x-www-form-urlencoded": {"schema": schema}},
+    })
 }
 
 fn path_parameter(path: &str) -> Option<Value> {
@@ -51,53 +68,49 @@ pub fn document() -> Value {
     let mut generator = settings.into_generator();
     let refusal = generator.subschema_for::<Refusal>();
     let mut paths: Map<String, Value> = Map::new();
-    for endpoint in ENDPOINTS {
-        let good = match endpoint.answer {
-            Some(schema) => {
+    for endpoint in ENDPOINTS.iter() {
+        let good = match endpoint.answers {
+            Answers::Json(schema) => {
                 let mut content = json!({"application/json": {"schema": schema(&mut generator)}});
-                if endpoint.params.iter().any(|p| p.name == "follow") {
+                if endpoint.follows {
                     content["text/plain"] = json!({"schema": {"type": "string"}});
                 }
                 json!({"description": "Done.", "content": content})
             }
-            None => {
-                json!({"description": "One JSON object a line, as it comes.", "content": {"application/x-ndjson": {}}})
+            Answers::Lines => {
+                json!({"description": "A stream of JSON objects, one per line.", "content": {"application/x-ndjson": {}}})
             }
         };
+        let takes_body = matches!(endpoint.method, Method::POST | Method::PUT);
         let refused = |what: &str| json!({"description": what, "content": {"application/json": {"schema": refusal}}});
         let mut responses = json!({"200": good, "400": refused("Not accepted, or not in this state."), "503": refused("The cluster's store does not answer.")});
         if endpoint.token {
             responses["401"] = refused("The token is missing or not known.");
         }
         if endpoint.path.contains('{') {
-            responses["404"] = refused("There is no such thing.");
+            responses["404"] = refused("It does not exist.");
         }
-        if endpoint.params.iter().any(|p| p.name == "follow") {
-            responses["502"] = refused("The node that has it was asked, and gave no proper answer.");
+        if endpoint.follows {
+            responses["502"] = refused("The node that has it did not give a valid answer.");
         }
-        if endpoint.params.iter().any(|p| p.name == "wait") || endpoint.method == axum::http::Method::DELETE {
-            responses["504"] = refused("It was waited for and is not done yet; it goes on.");
+        if endpoint.waits {
+            responses["504"] = refused("The wait timed out; the operation continues.");
         }
-        if matches!(endpoint.method, axum::http::Method::POST | axum::http::Method::PUT) {
+        if takes_body {
             responses["413"] = refused("The body is too large.");
             responses["415"] = refused("The body is of another type than JSON or a form.");
         }
-        if endpoint.method != axum::http::Method::GET {
-            responses["409"] = refused("Somebody else changed it meanwhile, or has the name.");
+        if endpoint.method != Method::GET {
+            responses["409"] = refused("Somebody else changed it meanwhile, or the name is taken.");
         }
         let mut parameters: Vec<Value> = path_parameter(endpoint.path).into_iter().collect();
         let method = endpoint.method.as_str().to_ascii_lowercase();
         let mut operation = json!({"summary": endpoint.about, "responses": responses});
-        parameters.extend(endpoint.params.iter().map(query));
-        // Any method takes its parameters as query, form or JSON; a body is described where one is usual. None is
-        // required there, for the query will do.
-        if !endpoint.params.is_empty() && matches!(method.as_str(), "post" | "put") {
+        // Every method accepts parameters as query, form or JSON; a body is only described where one is usual.
+        let or_body = takes_body && !endpoint.params.is_empty();
+        parameters.extend(endpoint.params.iter().map(|param| query(param, or_body)));
+        if or_body {
             operation["requestBody"] = body(endpoint);
-            for parameter in &mut parameters {
-                if parameter["in"] == "query" {
-                    parameter["required"] = json!(false);
-                }
-            }
         }
         operation["parameters"] = Value::Array(parameters);
         if !endpoint.token {
@@ -118,6 +131,6 @@ pub fn document() -> Value {
     })
 }
 
-pub(crate) async fn serve(_call: Call) -> Answer {
+async fn serve(_: Call, _: Nothing) -> Answer {
     answer::json(&document())
 }

@@ -1,4 +1,4 @@
-//! From the socket to an endpoint's function.
+//! The HTTP server: routing, authentication and reading of requests.
 
 use crate::{
     ApiState,
@@ -6,6 +6,8 @@ use crate::{
     args::Args,
     auth,
     endpoint::{Call, ENDPOINTS, Endpoint},
+    limits::{BODY_MAX, Limits},
+    listen::{Mode, Server},
 };
 use axum::{
     Router,
@@ -15,15 +17,16 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
-use futures_util::stream;
+use drover_model::ClusterView;
+use futures_util::{StreamExt, stream};
 use percent_encoding::percent_decode_str;
-use std::{future::Future, io};
-use tokio::{net::TcpListener, sync::watch, task::JoinSet};
+use std::{io, sync::Arc, time::Duration};
+use tokio::{net::TcpListener, sync::watch, task::JoinSet, time::timeout};
 
-/// The most that a request's body may have, in bytes. The largest that is of use is a domain XML, in a form's escapes.
-const BODY_MAX: usize = 1 << 20;
+/// Time in which a request's body must have been received.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Where everything is.
+/// Path prefix of all endpoints.
 const PREFIX: &str = "/api/v1";
 
 /// The API as a service.
@@ -31,25 +34,19 @@ pub fn router(state: ApiState) -> Router {
     Router::new().fallback(handle).with_state(state)
 }
 
-/// Serves the API on every listener until told to stop, and then until the requests under way are answered.
-///
-/// # Errors
-/// When a listener fails.
-pub async fn serve(listeners: Vec<TcpListener>, state: ApiState, stop: watch::Receiver<bool>) -> io::Result<()> {
+/// Serves the API on all listeners until `stop` is true and the requests in progress are answered.
+pub async fn serve(listeners: Vec<TcpListener>, state: ApiState, mut stop: watch::Receiver<bool>) {
+    let limits = state.limits.clone();
+    let server = Server::new(router(state), limits, "this node's daemon stops; try again, or ask another node");
     let mut servers = JoinSet::new();
     for listener in listeners {
-        let mut stop = stop.clone();
-        let stopped = async move {
-            // It fails when the sender is gone, which means to stop too.
-            stop.wait_for(|stop| *stop).await.ok();
-        };
-        let server = axum::serve(listener, router(state.clone())).with_graceful_shutdown(stopped);
-        servers.spawn(async move { server.await });
+        servers.spawn(server.clone().serve(listener));
     }
-    while let Some(ended) = servers.join_next().await {
-        ended.map_err(io::Error::other)??;
-    }
-    Ok(())
+    // Fails if the sender is gone, which also means to stop.
+    stop.wait_for(|stop| *stop).await.ok();
+    server.set(Mode::Draining);
+    // Cannot fail: the server has the sender.
+    server.connections().wait_for(|open| *open == 0).await.ok();
 }
 
 async fn handle(State(state): State<ApiState>, request: Request<Body>) -> Response {
@@ -62,8 +59,8 @@ async fn handle(State(state): State<ApiState>, request: Request<Body>) -> Respon
     response
 }
 
-/// An answer's head alone. How long the body would have been is said, where that is known: not of what comes piece by
-/// piece.
+/// A response without its body, for HEAD. `Content-Length` gives the length of the omitted body, except for streams,
+/// whose length is not known.
 fn without_body(response: Response) -> Response {
     let (mut head, body) = response.into_parts();
     match body.size_hint().exact() {
@@ -72,32 +69,57 @@ fn without_body(response: Response) -> Response {
             Response::from_parts(head, Body::empty())
         }
         Some(_) => Response::from_parts(head, Body::empty()),
-        // A body that is empty for certain would be announced as one of no bytes.
+        // `Body::empty()` would be sent with a `Content-Length` of 0.
         None => Response::from_parts(head, Body::from_stream(stream::empty::<io::Result<Bytes>>())),
     }
 }
 
 async fn answer(state: ApiState, request: Request<Body>) -> Answer {
     let (endpoint, subject) = find(&request)?;
+    let mut token = None;
     if endpoint.token {
         if !state.node.is_loaded() {
             let why = "this node has not read the cluster's records yet; try again in a moment";
             return Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, why));
         }
-        auth::check(&state.node.view(), request.headers())?;
+        token = Some(auth::check(&state.node.view(), request.headers())?);
     }
     let (parts, body) = request.into_parts();
-    let body = read(body, &parts.headers).await?;
-    let args = Args::read(endpoint.params, parts.uri.query(), &parts.headers, &body)?;
+    // What needs no token takes no parameters, so that its body need not be received.
+    let body = if token.is_none() { Bytes::new() } else { read(body, &parts.headers, &state.limits).await? };
+    let args = Args::read(&endpoint.params, parts.uri.query(), &parts.headers, &body)?;
     let forwarded = parts.headers.contains_key(drover_client::FORWARDED);
-    run(endpoint, Call { state, args, subject, forwarded }).await
+    let views = state.node.views();
+    let response = endpoint.run(Call { state, subject, forwarded }, args).await?;
+    Ok(match token {
+        Some(token) => until_revoked(response, token, views),
+        None => response,
+    })
 }
 
-fn run(endpoint: &Endpoint, call: Call) -> impl Future<Output = Answer> + use<> {
-    (endpoint.run)(call)
+/// Ends a stream when the token of its request is revoked: with an error, so that the client does not take it for the
+/// end of what it reads.
+fn until_revoked(response: Response, token: auth::Hash, mut views: watch::Receiver<Arc<ClusterView>>) -> Response {
+    if response.body().size_hint().exact().is_some() {
+        return response;
+    }
+    let (head, body) = response.into_parts();
+    let revoked = Box::pin(async move {
+        // Fails when the daemon ends, and the stream with it.
+        views.wait_for(|view| !auth::is_known(view, &token)).await.ok();
+    });
+    let pieces = stream::unfold(Some((body.into_data_stream(), revoked)), async |streaming| {
+        let (mut body, mut revoked) = streaming?;
+        tokio::select! {
+            biased;
+            () = &mut revoked => Some((Err(io::Error::other("the token was revoked")), None)),
+            piece = body.next() => Some((piece?.map_err(io::Error::other), Some((body, revoked)))),
+        }
+    });
+    Response::from_parts(head, Body::from_stream(pieces))
 }
 
-/// The row of a request, and what stands for the path's variable part.
+/// The endpoint of a request, and the value of the path's variable part.
 fn find(request: &Request<Body>) -> Result<(&'static Endpoint, String), ApiError> {
     let path = request.uri().path();
     let nothing = || {
@@ -109,7 +131,7 @@ fn find(request: &Request<Body>) -> Result<(&'static Endpoint, String), ApiError
     let rest = path.strip_prefix(PREFIX).ok_or_else(nothing)?;
     let rest = if rest.is_empty() { "/" } else { rest };
     let mut methods = Vec::new();
-    for endpoint in ENDPOINTS {
+    for endpoint in ENDPOINTS.iter() {
         if let Some(subject) = matches(endpoint.path, rest) {
             let asked = request.method();
             if endpoint.method == *asked || (endpoint.method == Method::GET && *asked == Method::HEAD) {
@@ -129,7 +151,7 @@ fn find(request: &Request<Body>) -> Result<(&'static Endpoint, String), ApiError
     Err(ApiError { allow, ..ApiError::new(StatusCode::METHOD_NOT_ALLOWED, message) })
 }
 
-/// Whether a path fits a row's; then what stands for its variable part (empty when it has none).
+/// Matches a path against a row's. Returns the value of the variable part, empty if there is none.
 fn matches(pattern: &str, path: &str) -> Option<String> {
     let path = if path.len() > 1 { path.strip_suffix('/').unwrap_or(path) } else { path };
     let (mut wanted, mut given) = (pattern.split('/'), path.split('/'));
@@ -144,12 +166,13 @@ fn matches(pattern: &str, path: &str) -> Option<String> {
     }
 }
 
-/// A path's part without its percent escapes; `None` when that is no UTF-8.
+/// Percent-decodes a part of a path; `None` if the result is not valid UTF-8.
 fn decode(part: &str) -> Option<String> {
     Some(percent_decode_str(part).decode_utf8().ok()?.into_owned())
 }
 
-async fn read(body: Body, headers: &axum::http::HeaderMap) -> Result<Vec<u8>, ApiError> {
+/// Receives a request's body.
+async fn read(body: Body, headers: &axum::http::HeaderMap, limits: &Limits) -> Result<Bytes, ApiError> {
     let too_large = || {
         ApiError::new(
             StatusCode::PAYLOAD_TOO_LARGE,
@@ -160,10 +183,15 @@ async fn read(body: Body, headers: &axum::http::HeaderMap) -> Result<Vec<u8>, Ap
     if announced.is_some_and(|size| size > BODY_MAX) {
         return Err(too_large());
     }
-    match to_bytes(body, BODY_MAX).await {
-        Ok(bytes) => Ok(bytes.to_vec()),
-        Err(_) => Err(too_large()),
-    }
+    let size = if body.is_end_stream() { 0 } else { announced.unwrap_or(BODY_MAX) };
+    let receive = async {
+        let _room = limits.body(size).await;
+        to_bytes(body, BODY_MAX).await.map_err(|_| too_large())
+    };
+    timeout(BODY_TIMEOUT, receive).await.unwrap_or_else(|_| {
+        let why = format!("the body was not received within {} s", BODY_TIMEOUT.as_secs());
+        Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, why))
+    })
 }
 
 #[cfg(test)]
@@ -171,7 +199,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths_fit_their_rows() {
+    fn paths_match_their_rows() {
         assert_eq!(matches("/", "/").as_deref(), Some(""));
         assert_eq!(matches("/vm", "/vm/").as_deref(), Some(""));
         assert_eq!(matches("/vm/{vm}", "/vm/a%2Fb").as_deref(), Some("a/b"));

@@ -1,9 +1,9 @@
-//! The VMs that fill a cluster: definitions as administrators have them, of 2 KiB, with disks on Ceph and two networks.
+//! The VMs that fill a cluster: realistic definitions of 2 KiB, with two disks on Ceph and two network interfaces.
 
 use drover_lab::{Domain, guest::Guest};
 use std::path::Path;
 
-/// The guest image, as a node sees it.
+/// The guest image, with its paths in the nodes.
 pub(crate) fn guest() -> Guest {
     Guest::at(Path::new("/srv/shared/guest"))
 }
@@ -13,7 +13,7 @@ pub(crate) fn name(n: usize) -> String {
     format!("name-{n:04}")
 }
 
-/// The definition of the `n`th VM.
+/// The domain XML of the `n`th VM.
 pub(crate) fn xml(n: usize) -> String {
     let name = name(n);
     let xml = Domain { memory: 1024, ..Domain::new(&name) }.xml(&guest());
@@ -68,7 +68,7 @@ mod tests {
     use uuid::Uuid;
 
     #[test]
-    fn definitions_are_of_two_kibibytes_and_complete() {
+    fn definitions_have_two_kibibytes_and_all_devices() {
         let xml = xml(500);
         assert!((1950..2150).contains(&xml.len()), "{}: {xml}", xml.len());
         let definition = Definition::parse(&xml, Uuid::from_u128(1)).unwrap();

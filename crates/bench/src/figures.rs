@@ -1,37 +1,37 @@
-//! What is measured: times, memory, shares of a processor, ratios, numbers; and how times scatter.
+//! Measured figures, their format, and statistics of times.
 
 use drover_lab::{LabError, Result};
 use std::{fmt, time::Duration};
 
-/// One figure.
+/// A measured figure.
 #[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
 pub(crate) enum Figure {
-    /// How long something takes.
+    /// A time.
     Time(Duration),
-    /// Memory, in bytes.
+    /// Memory in bytes.
     Memory(u64),
-    /// Processor time, in percent of one core.
+    /// CPU usage in percent of one core.
     Share(f64),
-    /// How many times as much one thing is as another.
+    /// Ratio of two figures.
     Ratio(f64),
-    /// How many.
+    /// A number of things.
     Count(u64),
 }
 
 impl Figure {
-    /// Milliseconds.
+    /// A time in milliseconds.
     pub(crate) const fn ms(ms: u64) -> Figure {
         Figure::Time(Duration::from_millis(ms))
     }
 
-    /// Mebibytes.
+    /// Memory in MiB.
     pub(crate) const fn mib(mib: u64) -> Figure {
         Figure::Memory(mib << 20)
     }
 }
 
 impl fmt::Display for Figure {
-    /// With three digits, which is more than any of them is worth.
+    /// With three significant digits, which is more than the measurements are accurate to.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (value, unit) = match self {
             Figure::Count(count) => return write!(f, "{count}"),
@@ -50,23 +50,23 @@ impl fmt::Display for Figure {
     }
 }
 
-/// Times of the same thing, measured again and again.
+/// Repeated measurements of a time.
 #[derive(Debug, Clone)]
 pub(crate) struct Samples {
     sorted: Vec<Duration>,
 }
 
 impl Samples {
-    /// Fails when there are none.
+    /// Fails if `times` is empty.
     pub(crate) fn new(mut times: Vec<Duration>) -> Result<Samples> {
         if times.is_empty() {
-            return Err(LabError::new("nothing was measured", "there is no sample"));
+            return Err(LabError::new("nothing was measured", "there are no samples"));
         }
         times.sort_unstable();
         Ok(Samples { sorted: times })
     }
 
-    /// The least time that so many percent of them do not exceed (the "nearest rank").
+    /// A percentile, by the nearest-rank method: the smallest sample that `percent` percent of them do not exceed.
     pub(crate) fn percentile(&self, percent: usize) -> Figure {
         Figure::Time(self.nearest(percent))
     }
@@ -76,17 +76,17 @@ impl Samples {
         self.sorted.get(rank - 1).copied().unwrap_or_default()
     }
 
-    /// How many times as long these take as others, by their medians.
+    /// Ratio of the median to that of others.
     pub(crate) fn against(&self, others: &Samples) -> Figure {
         Figure::Ratio(self.nearest(50).as_secs_f64() / others.nearest(50).as_secs_f64())
     }
 
-    /// Half of them do not exceed it.
+    /// The median, by the nearest-rank method.
     pub(crate) fn median(&self) -> Figure {
         self.percentile(50)
     }
 
-    /// `1.20 ms to 3.40 ms`: the shortest and the longest.
+    /// The minimum and the maximum: `1.20 ms to 3.40 ms`.
     pub(crate) fn range(&self) -> String {
         format!("{} to {}", Figure::Time(self.sorted.first().copied().unwrap_or_default()), self.percentile(100))
     }
@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn percentiles_are_samples() {
+    fn percentiles_are_nearest_rank() {
         let samples = Samples::new((1..=200).rev().map(Duration::from_millis).collect()).unwrap();
         assert_eq!([1, 50, 99, 100].map(|p| samples.percentile(p)), [2, 100, 198, 200].map(Figure::ms));
         assert_eq!(samples.range(), "1.00 ms to 200 ms");
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn figures_are_short_and_can_be_compared() {
+    fn figures_have_three_digits_and_are_ordered() {
         for (figure, text) in [
             (Figure::Time(Duration::from_micros(1234)), "1.23 ms"),
             (Figure::Time(Duration::from_micros(9996)), "10.0 ms"),

@@ -1,8 +1,8 @@
-//! Measures Drover with real components, and prints the tables of `docs/benchmarks.md`.
+//! Benchmarks of Drover with real components; prints the tables of `docs/benchmarks.md`.
 //!
-//! Each benchmark is a module of [`benchmarks`] that gives rows. They are measured in labs (`drover-lab`): real
-//! libvirtd, QEMU, ZooKeeper and `droverd`. What must be measured inside a node is a [`probe`]: this program runs there
-//! again and answers in JSON.
+//! Each benchmark is a module of [`benchmarks`] that returns rows of a table. Most run in labs (`drover-lab`), with
+//! real libvirtd, QEMU, ZooKeeper and `droverd`. What must be measured inside a node is a [`probe`]: this program is
+//! run in the node with a hidden subcommand, and prints its result as JSON.
 
 mod benchmarks;
 mod daemon;
@@ -23,25 +23,25 @@ use clap::{Parser, Subcommand, builder::PossibleValuesParser};
 use drover_lab::{LabError, Result};
 use std::{path::Path, process::ExitCode, time::Instant};
 
-/// Where `--write` writes, from the top of the source tree.
+/// The file that `--write` updates, relative to the top of the source tree.
 const DOCUMENT: &str = "docs/benchmarks.md";
 
-/// Measures Drover with real components on this machine.
+/// Measure Drover with real components on this machine.
 ///
-/// Needs root, and the programs of 'cargo build --release' beside this one. What is going on is told on standard error;
-/// the tables, in Markdown, go to standard output. No figure makes it fail.
+/// Needs root, and the programs of 'cargo build --release' in the same folder. Progress goes to standard error, the
+/// tables (in Markdown) to standard output. A missed target is not an error.
 #[derive(Parser)]
 #[command(version, disable_help_subcommand = true, args_conflicts_with_subcommands = true)]
 struct Arguments {
-    /// What to measure; if not given, everything
+    /// Benchmarks to run [default: all]
     #[arg(value_name = "NAME", value_parser = PossibleValuesParser::new(BENCHMARKS.iter().map(|b| b.name)))]
     names: Vec<String>,
-    /// Put the tables into docs/benchmarks.md
+    /// Write the tables into docs/benchmarks.md
     #[arg(long)]
     write: bool,
     #[command(flatten)]
     size: scale::Size,
-    /// Measures in this process, whose parent removes the lab
+    /// Measure in this process, whose parent removes the lab (internal)
     #[arg(long, hide = true)]
     supervised: bool,
     #[command(subcommand)]
@@ -50,10 +50,10 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Action {
-    /// What is measured inside a node
+    /// Measure inside a node (internal)
     #[command(hide = true)]
-    Probe { name: String, question: String },
-    /// The agents of a large cluster
+    Probe { name: String, parameters: String },
+    /// Run the agents of a large cluster (internal)
     #[command(hide = true)]
     Crew { crew: String },
 }
@@ -70,8 +70,8 @@ fn main() -> ExitCode {
 
 fn run(arguments: Arguments) -> Result<ExitCode> {
     match arguments.action {
-        Some(Action::Probe { name, question }) => {
-            println!("{}", probe::answer(&name, &question)?);
+        Some(Action::Probe { name, parameters }) => {
+            println!("{}", probe::run(&name, &parameters)?);
             return Ok(ExitCode::SUCCESS);
         }
         Some(Action::Crew { crew }) => return scale::run_crew(&crew).map(|()| ExitCode::SUCCESS),
@@ -84,7 +84,7 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
     }
     for needed in ["drover", "droverd", "drover-lab"].map(|name| program.with_file_name(name)) {
         if !needed.exists() {
-            let why = "it is not built: run 'cargo build --release --workspace --bins'";
+            let why = "not built; run 'cargo build --release --workspace --bins'";
             return Err(LabError::new(needed.display().to_string(), why));
         }
     }
@@ -92,7 +92,7 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
 }
 
 fn measure(arguments: &Arguments, program: &Path, folder: &Path) -> Result<()> {
-    // A wrong place is better told before the measuring.
+    // First, so that a wrong working directory is an error before minutes of measurements.
     let document = arguments.write.then(|| report::Document::open(Path::new(DOCUMENT))).transpose()?;
     let wanted = |b: &&Benchmark| arguments.names.is_empty() || arguments.names.iter().any(|name| name == b.name);
     let selected: Vec<&'static Benchmark> = BENCHMARKS.iter().filter(wanted).collect();

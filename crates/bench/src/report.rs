@@ -1,4 +1,4 @@
-//! The tables, in Markdown, and their places in the document.
+//! The tables in Markdown, and writing them into the document.
 
 use crate::{
     benchmarks::Row,
@@ -10,10 +10,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The name of the place of the facts about the machine.
+/// Name of the document's section for the facts about the machine.
 const MACHINE: &str = "machine";
 
-/// Everything, with headings.
+/// All results, with headings.
 pub(crate) fn markdown(results: &Results) -> String {
     let tables = results.tables.iter().map(|t| format!("\n## {}\n\n{}", t.benchmark.title, table(t)));
     format!("{}{}", facts(results), tables.collect::<String>())
@@ -36,14 +36,14 @@ fn line(scene: &Scene, row: &Row) -> String {
     format!("| {what} | {} | {} | {figure} | {detail} | {target} |\n", scene.cluster, scene.vms)
 }
 
-/// A document with places for tables: what is between `<!-- NAME -->` and `<!-- end NAME -->`.
+/// A document with generated sections, each between `<!-- NAME -->` and `<!-- end NAME -->`.
 pub(crate) struct Document {
     file: PathBuf,
     text: String,
 }
 
 impl Document {
-    /// Reads it.
+    /// Reads the document.
     pub(crate) fn open(file: &Path) -> Result<Document> {
         let read = fs::read_to_string(file);
         let text = read.map_err(|e| {
@@ -55,7 +55,7 @@ impl Document {
         Ok(Document { file: file.to_owned(), text })
     }
 
-    /// Writes it with new tables; those that were not measured stay.
+    /// Writes the document with new tables. Tables that were not measured stay as they are.
     pub(crate) fn write(mut self, results: &Results) -> Result<()> {
         self.replace(MACHINE, &facts(results))?;
         for measured in &results.tables {
@@ -66,7 +66,7 @@ impl Document {
 
     fn replace(&mut self, name: &str, content: &str) -> Result<()> {
         let (begin, end) = (format!("<!-- {name} -->\n"), format!("<!-- end {name} -->\n"));
-        let missing = || LabError::new(self.file.display().to_string(), format!("it has no place for {name}"));
+        let missing = || LabError::new(self.file.display().to_string(), format!("there is no section {name}"));
         let (before, rest) = self.text.split_once(&begin).ok_or_else(missing)?;
         let (_, after) = rest.split_once(&end).ok_or_else(missing)?;
         self.text = format!("{before}{begin}\n{content}\n{end}{after}");
@@ -83,23 +83,23 @@ mod tests {
     };
 
     #[test]
-    fn a_row_says_whether_its_target_is_met() {
+    fn rows_show_whether_the_target_is_met() {
         let scene = Scene { cluster: "one node".to_owned(), vms: MANY };
         let row = |ms| Row {
-            what: "it".to_owned(),
+            what: "something".to_owned(),
             figure: Figure::ms(ms),
             detail: "1.00 ms to 99.0 ms".to_owned(),
             target: Some(Figure::ms(50)),
         };
         assert_eq!(
             line(&scene, &row(49)),
-            "| it | one node | 1000 | 49.0 ms | 1.00 ms to 99.0 ms | under 50.0 ms: met |\n"
+            "| something | one node | 1000 | 49.0 ms | 1.00 ms to 99.0 ms | under 50.0 ms: met |\n"
         );
         assert!(line(&scene, &row(50)).contains("missed"));
     }
 
     #[test]
-    fn the_document_has_a_place_for_every_table_and_the_rest_stays() {
+    fn document_has_a_section_for_every_table_and_the_rest_stays() {
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/benchmarks.md");
         let mut document = Document::open(&file).unwrap();
         for name in BENCHMARKS.iter().map(|b| b.name).chain([MACHINE]) {

@@ -1,4 +1,4 @@
-//! Measures what was chosen: each kind of cluster is brought up once, empty, and then filled.
+//! Runs the selected benchmarks. Each kind of cluster is brought up once, empty, and then filled with VMs.
 
 use crate::{
     benchmarks::{Benchmark, MANY, Measure, Row, Setting},
@@ -9,41 +9,41 @@ use crate::{
 use drover_lab::{Lab, Progress, Result};
 use std::path::Path;
 
-/// What was found.
+/// Results of all benchmarks.
 pub(crate) struct Results {
-    /// Where.
+    /// Facts about the machine.
     pub(crate) machine: Machine,
-    /// The benchmarks' rows, in the order of the document.
+    /// The tables, in the order of the document.
     pub(crate) tables: Vec<Table>,
 }
 
-/// What one benchmark found.
+/// Results of one benchmark.
 pub(crate) struct Table {
-    /// It.
+    /// The benchmark.
     pub(crate) benchmark: &'static Benchmark,
-    /// Its rows, each with what it was measured in.
+    /// Its rows.
     pub(crate) rows: Rows,
 }
 
-/// Rows, each with what it was measured in.
+/// Rows, each with the cluster that it was measured in.
 pub(crate) type Rows = Vec<(Scene, Row)>;
 
-/// What a row was measured in, for people.
+/// The cluster that a row was measured in, as shown in the table.
 #[derive(Debug, Clone)]
 pub(crate) struct Scene {
-    /// `three nodes`.
+    /// Description of the cluster, such as `three nodes`.
     pub(crate) cluster: String,
-    /// How many VMs there were on record.
+    /// Number of defined VMs.
     pub(crate) vms: usize,
 }
 
 impl Table {
-    fn take(&mut self, scene: &Scene, rows: Vec<Row>) {
+    fn add(&mut self, scene: &Scene, rows: Vec<Row>) {
         self.rows.extend(rows.into_iter().map(|row| (scene.clone(), row)));
     }
 }
 
-/// Measures. The lab is in `folder`, which does not exist before and after.
+/// Runs benchmarks. Labs are brought up in `folder`, which must not exist and is removed afterwards.
 pub(crate) fn run(
     selected: &[&'static Benchmark],
     size: Size,
@@ -56,11 +56,11 @@ pub(crate) fn run(
         progress(&warning);
     }
     let mut tables: Vec<Table> = selected.iter().map(|benchmark| Table { benchmark, rows: Vec::new() }).collect();
-    // Before anything is brought up, when nothing else is at work.
+    // First, while no lab uses the CPUs.
     for table in &mut tables {
         if let Measure::Alone { nodes, vms, run } = table.benchmark.measure {
             progress(&format!("{}: {nodes} nodes, {vms} VMs", table.benchmark.name));
-            table.take(&Scene { cluster: format!("{nodes} nodes, imagined"), vms }, run()?);
+            table.add(&Scene { cluster: format!("{nodes} nodes, simulated"), vms }, run()?);
         }
         if let Measure::Large { run } = table.benchmark.measure {
             table.rows.extend(run(&Place { size, folder, program, progress })?);
@@ -83,7 +83,7 @@ pub(crate) fn run(
             let scene = Scene { cluster: cluster.to_string(), vms: setting.vms };
             for table in tables.iter_mut().filter(|table| table.benchmark.measure.is_in(setting)) {
                 if let Measure::InLabs { run, .. } = table.benchmark.measure {
-                    table.take(&scene, run(&world)?);
+                    table.add(&scene, run(&world)?);
                 }
             }
         }

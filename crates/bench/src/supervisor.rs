@@ -1,5 +1,5 @@
-//! Measures in a process of its own, and removes the lab when that has ended, however it did: in order, by a signal, by
-//! a crash.
+//! Runs the benchmarks in a child process, and removes the lab when that has ended: normally, by a signal, or by a
+//! crash.
 
 use drover_lab::{Lab, LabError, Result};
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -15,19 +15,19 @@ use tokio::{
     signal::unix::{SignalKind, signal},
 };
 
-/// Runs `program` again, which is this one, with a lab in `folder`.
+/// Runs `program`, which is this one, as a child process with a lab in `folder`.
 pub(crate) fn run(program: &Path, folder: &Path) -> Result<ExitCode> {
-    let _until_the_end = take_lock(&folder.with_extension("lock"))?;
-    // Of a run that could not do so itself.
+    let _lock = take_lock(&folder.with_extension("lock"))?;
+    // The lab of a run that was killed, if there is one.
     Lab::remove(folder)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|e| LabError::new("cannot wait for a process", e))?;
+    let runtime = runtime.map_err(|e| LabError::new("cannot create a runtime", e))?;
     let outcome = runtime.block_on(measure(program));
     Lab::remove(folder)?;
     outcome
 }
 
-/// Two runs at once would spoil each other's figures, and have one lab.
+/// Two runs at the same time would disturb each other's measurements, and use the same lab.
 fn take_lock(path: &Path) -> Result<File> {
     let failed = |why: String| LabError::new(format!("cannot lock {}", path.display()), why);
     let file = File::create(path).map_err(|e| failed(e.to_string()))?;
@@ -38,13 +38,14 @@ fn take_lock(path: &Path) -> Result<File> {
     }
 }
 
-/// Lets the process measure until it ends, or ends it with all that it runs when a signal comes.
+/// Runs the child until it ends. On a signal, kills it with all its children.
 async fn measure(program: &Path) -> Result<ExitCode> {
     let failed = |e: io::Error| LabError::new(format!("cannot run {}", program.display()), e);
     let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
-    // However this process ends, the other ends with it. A group of its own: a terminal's signals come here only.
+    // The kernel kills the child when this process ends. It has its own process group, so that the terminal's signals
+    // reach only this process.
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL", "--"]).arg(program).args(env::args_os().skip(1)).arg("--supervised");
     let mut child = command.process_group(0).spawn().map_err(failed)?;
@@ -57,11 +58,11 @@ async fn measure(program: &Path) -> Result<ExitCode> {
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}
     }
-    end(&mut child).await.map_err(failed)?;
+    kill(&mut child).await.map_err(failed)?;
     Err(LabError::new("stopped by a signal", "nothing was written"))
 }
 
-async fn end(child: &mut Child) -> io::Result<()> {
+async fn kill(child: &mut Child) -> io::Result<()> {
     if let Some(group) = child.id().and_then(|id| Pid::from_raw(id.try_into().ok()?)) {
         kill_process_group(group, Signal::KILL)?;
     }

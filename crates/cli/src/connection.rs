@@ -1,8 +1,8 @@
-//! Which cluster is talked to: named connections in a file, or the environment, or this machine's own node.
+//! Selects the cluster to talk to: a named connection from a file, the environment, or this machine's own node.
 //!
-//! In this order: `-c NAME` (or `DROVER_CONNECTION`); `DROVER_API` with `DROVER_TOKEN_FILE` or `DROVER_TOKEN`; the
-//! connection that was made the default; `local`: this machine's node, with the token that its daemon keeps for this
-//! machine's administrator.
+//! In order of precedence: `-c NAME` (or `DROVER_CONNECTION`); `DROVER_API` with `DROVER_TOKEN_FILE` or `DROVER_TOKEN`;
+//! the default connection; `local`: this machine's node, with the token that its daemon keeps for this machine's
+//! administrator.
 
 use crate::failure::Failure;
 use drover_client::Client;
@@ -15,12 +15,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The connection that is always there.
+/// Name of the built-in connection to this machine's node.
 pub(crate) const LOCAL: &str = "local";
 const LOCAL_URL: &str = "http://127.0.0.1:7370";
 const LOCAL_TOKEN: &str = "/var/lib/drover/admin.token";
 
-/// A named connection. Its token is kept here, in a file that only its owner may read, or in a file of its own.
+/// A named connection. Its token is stored here (the file is readable by its owner only), or in a file of its own.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Connection {
@@ -31,7 +31,7 @@ pub(crate) struct Connection {
     pub(crate) token_file: Option<PathBuf>,
 }
 
-/// The file of connections.
+/// Contents of the connections file.
 #[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Connections {
@@ -41,7 +41,7 @@ pub(crate) struct Connections {
     pub(crate) all: BTreeMap<String, Connection>,
 }
 
-/// Where the file is.
+/// Path of the connections file.
 pub(crate) fn file() -> Result<PathBuf, Failure> {
     let folder = match (env::var_os("DROVER_CONFIG_DIR"), env::var_os("XDG_CONFIG_HOME"), env::var_os("HOME")) {
         (Some(own), ..) => PathBuf::from(own),
@@ -53,7 +53,7 @@ pub(crate) fn file() -> Result<PathBuf, Failure> {
 }
 
 impl Connections {
-    /// Reads the file; none is the same as an empty one.
+    /// Reads the file; a missing file counts as an empty one.
     pub(crate) fn load(file: &Path) -> Result<Connections, Failure> {
         match fs::read_to_string(file) {
             Ok(text) => {
@@ -64,7 +64,7 @@ impl Connections {
         }
     }
 
-    /// Writes the file, readable by its owner only, whole or not at all.
+    /// Writes the file atomically, readable by its owner only.
     pub(crate) fn save(&self, file: &Path) -> Result<(), Failure> {
         let failed = |e: io::Error| Failure::new(format!("cannot write {}: {e}", file.display()));
         let text = toml::to_string(self).map_err(|e| Failure::new(e.to_string()))?;
@@ -74,7 +74,7 @@ impl Connections {
         let draft = file.with_extension("new");
         let mut out = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft);
         if let Ok(out) = &mut out {
-            // A draft that was left behind may have other rights.
+            // A draft left over from an earlier run may have other permissions.
             out.set_permissions(fs::Permissions::from_mode(0o600)).map_err(failed)?;
         }
         out.and_then(|mut out| out.write_all(text.as_bytes())).map_err(failed)?;
@@ -91,7 +91,7 @@ fn read_token(file: &Path) -> Result<String, Failure> {
     }
 }
 
-/// A client for the cluster that is meant. `named`: from `-c` or `DROVER_CONNECTION`.
+/// A client for the chosen cluster. `named`: from `-c` or `DROVER_CONNECTION`.
 pub(crate) fn client(named: Option<&str>) -> Result<Client, Failure> {
     if named.is_none()
         && let Ok(url) = env::var("DROVER_API")
@@ -115,8 +115,8 @@ pub(crate) fn client(named: Option<&str>) -> Result<Client, Failure> {
             Ok(Client::new(&connection.url, token)?)
         }
         None if name == LOCAL => {
-            // Without the file there is no daemon here, or we may not read it: the answer of the API tells the better
-            // story.
+            // Without a readable token file, there is no daemon here or we lack the permission: the error from the API
+            // explains it better.
             Ok(Client::new(LOCAL_URL, fs::read_to_string(LOCAL_TOKEN).ok().map(|t| t.trim().to_owned()))?)
         }
         None => {
@@ -134,7 +134,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_file_is_private_and_comes_back() {
+    fn the_file_is_private_and_round_trips() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("deep/connections.toml");
         assert!(Connections::load(&file).unwrap() == Connections::default());

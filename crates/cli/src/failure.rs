@@ -1,4 +1,4 @@
-//! What goes wrong, for people and for scripts: a sentence that says what to do next, and an exit code.
+//! Failures: a message for people that says what to do next, and an exit code for scripts.
 
 use drover_client::ClientError;
 use std::fmt;
@@ -8,11 +8,11 @@ use std::fmt;
 pub(crate) struct Failure {
     /// For scripts: see [`EXIT_CODES`].
     pub(crate) code: u8,
-    /// For people.
+    /// The message for people.
     pub(crate) message: String,
 }
 
-/// For `--help`.
+/// Exit codes, as shown by `--help`.
 pub(crate) const EXIT_CODES: &str = "\
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 changed by somebody else (or the name is taken),
             5 cluster not reachable, 6 not authorised";
@@ -20,6 +20,11 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 changed by somebody 
 impl Failure {
     pub(crate) fn new(message: impl Into<String>) -> Failure {
         Failure { code: 1, message: message.into() }
+    }
+
+    /// Ended by Ctrl-C; the code is that of a shell for a program that SIGINT ended.
+    pub(crate) fn interrupted() -> Failure {
+        Failure { code: 130, message: String::new() }
     }
 
     pub(crate) fn usage(message: impl Into<String>) -> Failure {
@@ -40,7 +45,7 @@ impl From<ClientError> for Failure {
             ClientError::Unreachable { .. } => Failure {
                 code: 5,
                 message: format!(
-                    "{message}\nIs droverd running there? 'drover connection list' shows the clusters that are known; choose one with -c NAME."
+                    "{message}\nIs droverd running there? 'drover connection list' shows the known clusters; choose one with -c NAME."
                 ),
             },
             ClientError::Unsure { .. } => Failure { code: 5, message },

@@ -1,4 +1,4 @@
-//! The drover command line: a client of the HTTP API, which runs anywhere.
+//! The drover command line, a client of the HTTP API. It runs on any machine that reaches the API.
 
 mod args;
 mod commands;
@@ -6,11 +6,13 @@ mod complete;
 mod connection;
 mod failure;
 mod output;
+mod screen;
 mod wait;
 
 use args::Arguments;
 use clap::{CommandFactory, Parser};
 use clap_complete::CompleteEnv;
+use commands::{Context, Run};
 use failure::Failure;
 use output::Output;
 use std::process::ExitCode;
@@ -32,7 +34,8 @@ fn main() -> ExitCode {
 
 fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(commands::run(arguments.command, arguments.connection.as_deref(), output))
+    let context = Context { connection: arguments.connection, output };
+    runtime.block_on(arguments.command.run(&context))
 }
 
 #[cfg(test)]
@@ -40,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_commands_fit_together() {
+    fn the_command_definitions_are_consistent() {
         Arguments::command().debug_assert();
     }
 }

@@ -1,12 +1,15 @@
-//! What is printed: data to standard output as tables, names or JSON, everything else to standard error.
+//! Output: data goes to standard output as tables, names or JSON, everything else to standard error.
 
 use crate::failure::Failure;
 use clap::ValueEnum;
 use serde::Serialize;
-use std::io::{self, IsTerminal, Write};
+use std::{
+    borrow::Cow,
+    io::{self, IsTerminal, Write},
+};
 use unicode_width::UnicodeWidthStr;
 
-/// How data is printed.
+/// Output format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub(crate) enum Format {
     /// Tables and text for people
@@ -14,7 +17,7 @@ pub(crate) enum Format {
     Pretty,
     /// The API's objects
     Json,
-    /// Names only, one a line
+    /// Names only, one per line
     Raw,
 }
 
@@ -30,7 +33,7 @@ pub(crate) enum Colour {
     Never,
 }
 
-/// Where output goes.
+/// Output settings.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Output {
     pub(crate) format: Format,
@@ -38,7 +41,7 @@ pub(crate) struct Output {
     pub(crate) quiet: bool,
 }
 
-/// The sense of a word, which gives it its colour.
+/// The meaning of a word, which determines its colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Tone {
     Plain,
@@ -49,7 +52,7 @@ pub(crate) enum Tone {
 }
 
 impl Tone {
-    /// Of a state's word.
+    /// The tone of a state.
     pub(crate) fn of(word: &str) -> Tone {
         match word {
             "start" | "run" | "running" | "ready" | "primary" | "chosen" => Tone::Good,
@@ -87,27 +90,27 @@ impl Output {
         if self.coloured { format!("{on}{text}{off}") } else { text.to_owned() }
     }
 
-    /// A text as data.
+    /// Prints text as data.
     pub(crate) fn print(&self, text: &str) -> Result<(), Failure> {
         let mut out = io::stdout().lock();
         let newline = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
         finish(write!(out, "{text}{newline}").and_then(|()| out.flush()))
     }
 
-    /// The API's object, as it is.
+    /// Prints an object of the API unchanged.
     pub(crate) fn json(&self, value: &impl Serialize) -> Result<(), Failure> {
         let text = serde_json::to_string_pretty(value).map_err(|e| Failure::new(e.to_string()))?;
-        self.print(&text)
+        self.print(&escaped(&text))
     }
 
-    /// What was done, for people: not data.
+    /// Prints a message for people, unless quiet.
     pub(crate) fn note(&self, text: &str) {
         if !self.quiet {
             eprintln!("{text}");
         }
     }
 
-    /// What was done: a sentence for people, or the API's object as data.
+    /// Reports what was done: the message, or the API's object if the format is JSON.
     pub(crate) fn done(&self, message: &str, value: &impl Serialize) -> Result<(), Failure> {
         if self.format == Format::Json {
             return self.json(value);
@@ -116,141 +119,180 @@ impl Output {
         Ok(())
     }
 
-    /// A list, in the format that was asked for. `name` gives what `raw` prints.
+    /// Prints a list in the chosen format. `name`: what format `raw` prints of an item.
     pub(crate) fn list<T: Serialize>(
         &self,
         items: &[T],
         name: impl Fn(&T) -> &str,
-        table: impl Fn(&[T]) -> Table,
+        table: impl Fn(&[T]) -> Table<'_>,
         nothing: &str,
     ) -> Result<(), Failure> {
         match self.format {
             Format::Json => self.json(&items),
-            Format::Raw => self.print(&items.iter().map(|i| format!("{}\n", name(i))).collect::<String>()),
-            Format::Pretty if items.is_empty() => {
-                self.note(nothing);
-                Ok(())
-            }
-            Format::Pretty => self.print(&table(items).render(self)),
+            Format::Raw | Format::Pretty => self.lines(items, name, table, nothing),
         }
+    }
+
+    /// Prints a list as a table, or its names.
+    pub(crate) fn lines<T>(
+        &self,
+        items: &[T],
+        name: impl Fn(&T) -> &str,
+        table: impl Fn(&[T]) -> Table<'_>,
+        nothing: &str,
+    ) -> Result<(), Failure> {
+        if self.format == Format::Raw {
+            return self.print(&items.iter().flat_map(|item| [name(item), "\n"]).collect::<String>());
+        }
+        if items.is_empty() {
+            self.note(nothing);
+            return Ok(());
+        }
+        self.print(&table(items).render(self))
     }
 }
 
-/// What others wrote must not steer the terminal.
-pub(crate) fn harmless(text: &str) -> String {
+/// Replaces control characters, so that text from elsewhere cannot send escape sequences to the terminal.
+pub(crate) fn harmless<'a>(text: impl Into<Cow<'a, str>>) -> Cow<'a, str> {
+    let text = text.into();
+    if !text.chars().any(char::is_control) {
+        return text;
+    }
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
-/// A reader that went away (`| head`) is no failure: there is just nothing more to say.
-fn finish(outcome: io::Result<()>) -> Result<(), Failure> {
+/// Writes the control characters U+007F to U+009F of a JSON document as escapes, which JSON does not demand: some of them
+/// steer a terminal as escape sequences do. They occur in strings only.
+fn escaped(json: &str) -> Cow<'_, str> {
+    let is_control = |c: char| matches!(c, '\u{7f}'..='\u{9f}');
+    if !json.contains(is_control) {
+        return json.into();
+    }
+    json.chars().map(|c| if is_control(c) { format!("\\u{:04x}", u32::from(c)) } else { c.to_string() }).collect()
+}
+
+/// A closed pipe (`| head`) ends the command with code 0 and no message.
+pub(crate) fn finish(outcome: io::Result<()>) -> Result<(), Failure> {
     match outcome {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(Failure { code: 0, message: String::new() }),
         outcome => Ok(outcome?),
     }
 }
 
-/// How wide a table may be: before it does without a column, and before the last column's texts go on in the next line.
+/// Maximum width of a table, in columns of the terminal. A wider one drops its spare column, and wraps its last column.
 const WIDTH: usize = 120;
-/// How wide the last column is at least.
+/// Minimum width of the last column.
 const LAST_WIDTH: usize = 30;
 
-/// Columns under their names, as wide as they need to be; numbers to the right.
+/// A table with a header. Columns are as wide as needed, numbers right-aligned.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Table {
+pub(crate) struct Table<'a> {
     names: Vec<&'static str>,
-    rows: Vec<Vec<Cell>>,
+    rows: Vec<Vec<Cell<'a>>>,
     spare: Option<&'static str>,
 }
 
-/// A cell: its text and sense.
+/// A cell: its text, the text's width, and its tone.
 #[derive(Debug, Clone)]
-pub(crate) struct Cell {
-    text: String,
+pub(crate) struct Cell<'a> {
+    text: Cow<'a, str>,
+    width: usize,
     tone: Tone,
     right: bool,
 }
 
-impl Cell {
-    pub(crate) fn text(text: impl Into<String>) -> Cell {
-        let text = harmless(&text.into());
-        let text = if text.is_empty() { "-".to_owned() } else { text };
-        Cell { text, tone: Tone::Plain, right: false }
+impl<'a> Cell<'a> {
+    fn new(text: Cow<'a, str>, tone: Tone, right: bool) -> Cell<'a> {
+        // Fast path: most texts are ASCII.
+        let width = if text.is_ascii() { text.len() } else { text.width() };
+        Cell { text, width, tone, right }
     }
-    pub(crate) fn state(word: &str) -> Cell {
+    pub(crate) fn text(text: impl Into<Cow<'a, str>>) -> Cell<'a> {
+        let text = harmless(text);
+        Cell::new(if text.is_empty() { "-".into() } else { text }, Tone::Plain, false)
+    }
+    pub(crate) fn state(word: &'a str) -> Cell<'a> {
         Cell { tone: Tone::of(word), ..Cell::text(word) }
     }
-    pub(crate) fn number(number: impl std::fmt::Display) -> Cell {
+    pub(crate) fn number(number: impl std::fmt::Display) -> Cell<'a> {
         Cell { right: true, ..Cell::text(number.to_string()) }
     }
 }
 
-impl Table {
-    pub(crate) fn new(names: &[&'static str]) -> Table {
+impl<'a> Table<'a> {
+    pub(crate) fn new(names: &[&'static str]) -> Table<'a> {
         Table { names: names.to_vec(), rows: Vec::new(), spare: None }
     }
 
-    /// Does without a column where the table would be too wide with it.
-    pub(crate) fn sparing(self, name: &'static str) -> Table {
+    /// Marks a column as spare: it is dropped if the table would be too wide.
+    pub(crate) fn sparing(self, name: &'static str) -> Table<'a> {
         Table { spare: Some(name), ..self }
     }
 
-    pub(crate) fn row(&mut self, cells: Vec<Cell>) {
+    pub(crate) fn row(&mut self, cells: Vec<Cell<'a>>) {
         self.rows.push(cells);
     }
 
     pub(crate) fn render(&self, output: &Output) -> String {
-        let width = |column: usize| {
-            let cells = self.rows.iter().filter_map(|row| row.get(column)).map(|c| c.text.width());
-            let name = self.names.get(column).map_or(0, |n| n.len());
-            cells.max().unwrap_or(0).max(name)
-        };
-        let widths: Vec<usize> = (0..self.names.len()).map(width).collect();
-        let whole: usize = widths.iter().map(|width| width + 2).sum();
-        if let Some(spare) = self.names.iter().position(|name| whole > WIDTH + 2 && self.spare == Some(*name)) {
-            let mut without = Table { spare: None, ..self.clone() };
-            without.names.remove(spare);
-            for row in &mut without.rows {
-                row.remove(spare);
-            }
-            return without.render(output);
+        let mut widths: Vec<usize> = self.names.iter().map(|name| name.len()).collect();
+        for row in &self.rows {
+            widths.iter_mut().zip(row).for_each(|(width, cell)| *width = cell.width.max(*width));
         }
-        let right = |column: usize| self.rows.first().and_then(|r| r.get(column)).is_some_and(|c| c.right);
-        let header = self.names.iter().enumerate().map(|(n, name)| {
-            let tone = Tone::Faint;
-            Cell { text: (*name).to_owned(), tone, right: right(n) }
-        });
-        let mut out = line(header, &widths, output);
-        let before: usize = widths.split_last().map_or(0, |(_, before)| before.iter().map(|width| width + 2).sum());
+        let whole: usize = widths.iter().map(|width| width + 2).sum();
+        // The column to drop, if any.
+        let spare = self.names.iter().position(|name| whole > WIDTH + 2 && self.spare == Some(*name));
+        let shown = |n: &usize| Some(*n) != spare;
+        let columns: Vec<(usize, usize)> = widths.into_iter().enumerate().filter(|(n, _)| shown(n)).collect();
+        let right = |column: usize| self.rows.first().and_then(|row| row.get(column)).is_some_and(|cell| cell.right);
+        let header = |n: usize| self.names.get(n).map(|name| Cell::new((*name).into(), Tone::Faint, right(n)));
+        let header: Vec<Cell<'_>> = (0..self.names.len()).filter_map(header).collect();
+        let mut out = String::with_capacity((self.rows.len() + 1) * (whole + 2));
+        line(&mut out, &header, &columns, output);
+        let before: usize =
+            columns.split_last().map_or(0, |(_, before)| before.iter().map(|(_, width)| width + 2).sum());
         let room = WIDTH.saturating_sub(before).max(LAST_WIDTH);
         for row in &self.rows {
-            let mut row = row.clone();
-            let last = row.last_mut().map(|last| std::mem::take(&mut last.text)).unwrap_or_default();
-            for (n, part) in wrapped(&last, room).into_iter().enumerate() {
+            let Some(last) = row.last().filter(|last| last.width > room) else {
+                line(&mut out, row, &columns, output);
+                continue;
+            };
+            let mut part = row.clone();
+            for (n, text) in wrapped(&last.text, room).into_iter().enumerate() {
                 if n > 0 {
-                    row.iter_mut().for_each(|cell| cell.text.clear());
+                    part.iter_mut().for_each(|cell| *cell = Cell::new("".into(), cell.tone, cell.right));
                 }
-                if let Some(last) = row.last_mut() {
-                    last.text = part;
+                if let Some(cell) = part.last_mut() {
+                    *cell = Cell::new(text.into(), cell.tone, cell.right);
                 }
-                out.push_str(&line(row.iter().cloned(), &widths, output));
+                line(&mut out, &part, &columns, output);
             }
         }
         out
     }
 }
 
-/// One line of a table.
-fn line(cells: impl Iterator<Item = Cell>, widths: &[usize], output: &Output) -> String {
-    let cells = cells.zip(widths).map(|(cell, width)| {
-        let pad = width.saturating_sub(cell.text.width());
+/// Appends one line of a table. `columns`: the index and width of each shown column.
+fn line(out: &mut String, cells: &[Cell<'_>], columns: &[(usize, usize)], output: &Output) {
+    let start = out.len();
+    for (place, (column, width)) in columns.iter().enumerate() {
+        let Some(cell) = cells.get(*column) else { continue };
+        let pad = width.saturating_sub(cell.width);
         let (before, after) = if cell.right { (pad, 0) } else { (0, pad) };
-        let text = if cell.text.is_empty() { String::new() } else { output.paint(cell.tone, &cell.text) };
-        format!("{}{text}{}", " ".repeat(before), " ".repeat(after))
-    });
-    format!("{}\n", cells.collect::<Vec<_>>().join("  ").trim_end())
+        let gap = if place > 0 { 2 } else { 0 };
+        out.extend(std::iter::repeat_n(' ', gap + before));
+        if output.coloured && !cell.text.is_empty() {
+            out.push_str(&output.paint(cell.tone, &cell.text));
+        } else {
+            out.push_str(&cell.text);
+        }
+        out.extend(std::iter::repeat_n(' ', after));
+    }
+    let kept = out.get(start..).map_or(0, |line| line.trim_end().len());
+    out.truncate(start + kept);
+    out.push('\n');
 }
 
-/// A text in lines of that width, broken between words where that can be.
+/// Wraps a text at spaces; a word longer than the width stays whole.
 fn wrapped(text: &str, width: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
     for word in text.split(' ') {
@@ -267,7 +309,7 @@ fn wrapped(text: &str, width: usize) -> Vec<String> {
     lines
 }
 
-/// Facts of one thing: a name and a value a line. Empty values are left out.
+/// Facts about one object: one name and value per line. Empty values are left out.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Facts {
     rows: Vec<(&'static str, String, Tone)>,
@@ -281,7 +323,7 @@ impl Facts {
         self.toned(name, word, Tone::of(word));
     }
     pub(crate) fn toned(&mut self, name: &'static str, value: impl Into<String>, tone: Tone) {
-        let value = harmless(&value.into());
+        let value = harmless(value.into()).into_owned();
         if !value.is_empty() {
             self.rows.push((name, value, tone));
         }
@@ -296,9 +338,9 @@ impl Facts {
     }
 }
 
-/// What a VM does, for people: one whose node has no domain for it is simply off.
-pub(crate) fn runs<'a>(vm: &'a drover_model::wire::Vm<'_>) -> &'a str {
-    if vm.run_state == "absent" { "off" } else { &vm.run_state }
+/// A VM's `run_state` for people: without a domain on its node, it is off.
+pub(crate) fn runs(run_state: &str) -> &str {
+    if run_state == "absent" { "off" } else { run_state }
 }
 
 #[cfg(test)]
@@ -308,7 +350,7 @@ mod tests {
     const PLAIN: Output = Output { format: Format::Pretty, coloured: false, quiet: false };
 
     #[test]
-    fn columns_are_aligned_and_controls_are_harmless() {
+    fn columns_are_aligned_and_control_characters_replaced() {
         let mut table = Table::new(&["NAME", "STATE", "MEMORY"]);
         table.row(vec![Cell::text("web"), Cell::state("start"), Cell::number(512)]);
         table.row(vec![Cell::text("a\x1b[31mlong"), Cell::state("stop"), Cell::number(2048)]);
@@ -324,13 +366,22 @@ mod tests {
         wide.row(vec![Cell::text("日本"), Cell::number(1)]);
         wide.row(vec![Cell::text("e\u{301}te"), Cell::number(2)]);
         let render = wide.render(&PLAIN);
-        assert_eq!(render, "NOTE  MEMORY\n日本       1\ne\u{301}te        2\n", "as many columns as a terminal takes");
+        assert_eq!(render, "NOTE  MEMORY\n日本       1\ne\u{301}te        2\n", "width as on a terminal");
         let coloured = Output { coloured: true, ..PLAIN };
         assert!(table.render(&coloured).contains("\x1b[32mstart\x1b[0m"));
     }
 
     #[test]
-    fn a_wide_table_does_without_a_column() {
+    fn json_has_no_control_characters() {
+        let text = "a\u{9b}31m\u{7f}\u{1b}é";
+        let json = serde_json::to_string(text).unwrap();
+        let escaped = escaped(&json);
+        assert!(!escaped.chars().any(char::is_control), "{escaped}");
+        assert_eq!(serde_json::from_str::<String>(&escaped).unwrap(), text);
+    }
+
+    #[test]
+    fn a_wide_table_drops_its_spare_column() {
         let render = |note: &str| {
             let mut table = Table::new(&["NAME", "UUID", "NOTE"]).sparing("UUID");
             table.row(vec![Cell::text("web"), Cell::text("u".repeat(36)), Cell::text(note)]);
@@ -343,9 +394,9 @@ mod tests {
     }
 
     #[test]
-    fn a_long_text_goes_on_in_the_next_line() {
+    fn the_last_column_is_wrapped() {
         let mut table = Table::new(&["NAME", "REASON"]);
-        table.row(vec![Cell::text("web"), Cell::text("word ".repeat(30).trim())]);
+        table.row(vec![Cell::text("web"), Cell::text("word ".repeat(30).trim().to_owned())]);
         table.row(vec![Cell::text("db"), Cell::text("short")]);
         let part = "word ".repeat(22) + "word";
         let rest = "word ".repeat(6) + "word";

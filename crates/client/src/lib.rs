@@ -1,7 +1,7 @@
-//! A client of the HTTP API, for the command line, for tests, and for daemons that ask each other.
+//! A client of the HTTP API, for the command line, for tests, and for requests between daemons.
 //!
-//! [`Client`] does the requests; the typed methods name each path and its parameters once, in a file for each subject.
-//! Answers are the types of `drover_model::wire`.
+//! [`Client`] has one typed method per endpoint, in a file per subject. Requests and responses are the types of
+//! `drover_model::wire`.
 
 mod node;
 mod send;
@@ -9,12 +9,13 @@ mod vm;
 
 use bytes::Bytes;
 use drover_model::wire::{
-    Config, FaultInfo, FaultKey, Maintenance, Message, NewToken, PrimaryNode, Refusal, Root, Status, TokenInfo,
+    ChangeConfig, Config, CreateToken, FaultInfo, ListFaults, Maintenance, Message, NewToken, Nothing, PrimaryNode,
+    Refusal, Root, SetMaintenance, Status, TokenInfo,
 };
 use futures_util::{Stream, StreamExt, TryStreamExt};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::{Method, StatusCode};
-use serde::de::DeserializeOwned;
+use serde::{Serialize, de::DeserializeOwned};
 use std::{fmt, io, time::Duration};
 use tokio_util::{
     bytes::BytesMut,
@@ -22,46 +23,44 @@ use tokio_util::{
     io::StreamReader,
 };
 
-/// How long an answer may take that waits for nothing but the store.
+/// Timeout for a response that waits only for the store.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
-/// The header of a request that a daemon passes on to another.
+/// Header of a request that a daemon forwards to another.
 pub const FORWARDED: &str = "X-Drover-Forwarded";
-/// Parameters of a request. A list is one text with commas, or a name that occurs several times.
-pub type Params<'a> = &'a [(&'a str, String)];
 
-/// Why there is no answer, or none that was hoped for.
+/// Why a request failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ClientError {
-    /// No answer came, and nothing was changed.
+    /// No response, and nothing was changed.
     #[error("no answer from {url}: {why}")]
     Unreachable {
-        /// What was asked.
+        /// The requested URL.
         url: String,
-        /// What was seen instead.
+        /// The cause.
         why: String,
     },
-    /// A request to change something was sent, and no answer came.
-    #[error("no answer from {url}: {why}\nIt is not known whether it was done; look before you try again.")]
+    /// A request to change something was sent, but no response came.
+    #[error("no answer from {url}: {why}\nIt is not known whether it was done; check before you try again.")]
     Unsure {
-        /// What was asked.
+        /// The requested URL.
         url: String,
-        /// What was seen instead.
+        /// The cause.
         why: String,
     },
-    /// The answer is no.
+    /// The server refused the request.
     #[error("{}", refusal.message)]
     Refused {
         /// The HTTP status.
         status: u16,
-        /// What the server said.
+        /// The server's message.
         refusal: Refusal,
     },
-    /// The answer makes no sense; perhaps it was another program's.
-    #[error("{url} did not answer as Drover does: {why}")]
+    /// The response is not valid; perhaps it is from another program.
+    #[error("{url} did not give a valid Drover answer: {why}")]
     BadAnswer {
-        /// What was asked.
+        /// The requested URL.
         url: String,
-        /// What was wrong.
+        /// What is wrong with it.
         why: String,
     },
 }
@@ -79,7 +78,7 @@ impl ClientError {
 /// The result of every request.
 pub type Result<T> = std::result::Result<T, ClientError>;
 
-/// Asks one server.
+/// A client of one server.
 #[derive(Clone)]
 pub struct Client {
     base: String,
@@ -89,27 +88,27 @@ pub struct Client {
 }
 
 impl fmt::Debug for Client {
-    // Without the token.
+    // The token must not be logged.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Client").field("base", &self.base).finish_non_exhaustive()
     }
 }
 
-/// What is escaped in a part of a path: everything but the unreserved characters (RFC 3986, 2.3).
+/// Escaped in a path segment: everything but the unreserved characters (RFC 3986, 2.3).
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
-/// A part of a path, so that no name can leave its place.
+/// Escapes a path segment, so that no name can change the path.
 fn part(text: &str) -> String {
     let out = utf8_percent_encode(text, RESERVED).to_string();
-    // A part that is only dots means another place.
+    // Segments of only dots have a special meaning.
     if out.chars().all(|c| c == '.') { out.replace('.', "%2E") } else { out }
 }
 
 impl Client {
-    /// For the server at `url` (`http://127.0.0.1:7370`), with a token or without.
+    /// A client of the server at `url` (`http://127.0.0.1:7370`), with an optional token.
     ///
     /// # Errors
-    /// When the URL is none that can be used.
+    /// If the URL is not usable.
     pub fn new(url: &str, token: Option<String>) -> Result<Client> {
         let bad = |why: String| ClientError::Unreachable { url: url.to_owned(), why };
         if !url.starts_with("http://") {
@@ -120,7 +119,7 @@ impl Client {
         Ok(Client { base, token, forwards: false, http })
     }
 
-    /// For a daemon that passes on what it was asked: whoever gets this answers itself, or says that it cannot.
+    /// Marks requests as forwarded by a daemon: the receiver does not forward them again.
     #[must_use]
     pub fn forwarding(self) -> Client {
         Client { forwards: true, ..self }
@@ -131,12 +130,12 @@ impl Client {
         &self.base
     }
 
-    /// One request, one answer.
+    /// Sends a request and decodes the response. `timeout`: 30 s if `None`.
     pub async fn request<T: DeserializeOwned>(
         &self,
         method: Method,
         path: &str,
-        params: Params<'_>,
+        params: &impl Serialize,
         timeout: Option<Duration>,
     ) -> Result<T> {
         let answer = self.send(&method, path, params, Some(timeout.unwrap_or(ANSWER_TIMEOUT))).await?;
@@ -149,20 +148,20 @@ impl Client {
         serde_json::from_slice(&bytes).map_err(|e| ClientError::BadAnswer { url, why: e.to_string() })
     }
 
-    async fn get<T: DeserializeOwned>(&self, path: &str, params: Params<'_>) -> Result<T> {
+    async fn get<T: DeserializeOwned>(&self, path: &str, params: &impl Serialize) -> Result<T> {
         self.request(Method::GET, path, params, None).await
     }
 
-    async fn post<T: DeserializeOwned>(&self, path: &str, params: Params<'_>) -> Result<T> {
+    async fn post<T: DeserializeOwned>(&self, path: &str, params: &impl Serialize) -> Result<T> {
         self.request(Method::POST, path, params, None).await
     }
 
-    /// An answer that comes in pieces, for as long as it lasts.
-    pub async fn stream(
+    /// Streams a response, without a timeout.
+    pub async fn stream<P: Serialize>(
         &self,
         path: &str,
-        params: Params<'_>,
-    ) -> Result<impl Stream<Item = Result<Bytes>> + Send + use<>> {
+        params: &P,
+    ) -> Result<impl Stream<Item = Result<Bytes>> + Send + use<P>> {
         let answer = self.send(&Method::GET, path, params, None).await?;
         let url = format!("{}{path}", self.base);
         Ok(answer.bytes_stream().map(move |piece| {
@@ -170,66 +169,68 @@ impl Client {
         }))
     }
 
-    /// What answers: the API's version, and the node.
+    /// The API's version, and the answering node.
     pub async fn root(&self) -> Result<Root> {
-        self.get("/", &[]).await
+        self.get("/", &Nothing {}).await
     }
 
-    /// The cluster.
+    /// The state of the cluster.
     pub async fn status(&self) -> Result<Status> {
-        self.get("/status", &[]).await
+        self.get("/status", &Nothing {}).await
     }
 
-    /// Switches maintenance; `lasts`: it ends by itself after that time.
-    pub async fn set_maintenance(&self, on: bool, lasts: Option<Duration>) -> Result<Maintenance> {
-        let mut params = vec![("state", on.to_string())];
-        params.extend(lasts.map(|lasts| ("duration", lasts.as_secs().to_string())));
-        self.post("/status", &params).await
+    /// Switches maintenance on or off.
+    pub async fn set_maintenance(&self, order: &SetMaintenance) -> Result<Maintenance> {
+        self.post("/status", order).await
     }
 
     /// The primary coordinator, if there is one. Needs no token.
     pub async fn primary_node(&self) -> Result<Option<PrimaryNode>> {
         let path = "/status/primary_node";
-        let answer = self.send(&Method::GET, path, &[], Some(ANSWER_TIMEOUT)).await?;
+        let answer = self.send(&Method::GET, path, &Nothing {}, Some(ANSWER_TIMEOUT)).await?;
         if answer.status() == StatusCode::NO_CONTENT {
             return Ok(None);
         }
         self.decode(&Method::GET, path, answer).await.map(Some)
     }
 
-    /// Faults, by one of their fields or by id.
-    pub async fn faults(&self, by: Option<FaultKey>) -> Result<Vec<FaultInfo>> {
-        let params: Vec<(&str, String)> = by.iter().map(|key| ("sort_key", key.to_string())).collect();
-        self.get("/faults", &params).await
+    /// Faults, sorted by one of their fields, by default the id.
+    pub async fn faults(&self, order: &ListFaults) -> Result<Vec<FaultInfo>> {
+        self.get("/faults", order).await
     }
 
-    /// What holds for the whole cluster.
+    /// The cluster's configuration.
     pub async fn config(&self) -> Result<Config> {
-        self.get("/config", &[]).await
+        self.get("/config", &Nothing {}).await
     }
 
-    /// Changes what holds for the whole cluster; what is not given stays.
-    pub async fn set_config(&self, change: Params<'_>) -> Result<Config> {
+    /// Changes the configuration; settings that are not given stay as they are.
+    pub async fn set_config(&self, change: &ChangeConfig) -> Result<Config> {
         self.request(Method::PUT, "/config", change, None).await
     }
 
     /// Tokens.
     pub async fn tokens(&self) -> Result<Vec<TokenInfo>> {
-        self.get("/token", &[]).await
+        self.get("/token", &Nothing {}).await
     }
 
-    /// Makes a token.
-    pub async fn create_token(&self, name: &str) -> Result<NewToken> {
-        self.post("/token", &[("name", name.to_owned())]).await
+    /// Deletes a fault.
+    pub async fn delete_fault(&self, id: &str) -> Result<Message> {
+        self.request(Method::DELETE, &format!("/faults/{}", part(id)), &Nothing {}, None).await
+    }
+
+    /// Creates a token.
+    pub async fn create_token(&self, token: &CreateToken) -> Result<NewToken> {
+        self.post("/token", token).await
     }
 
     /// Revokes a token.
     pub async fn delete_token(&self, name: &str) -> Result<Message> {
-        self.request(Method::DELETE, &format!("/token/{}", part(name)), &[], None).await
+        self.request(Method::DELETE, &format!("/token/{}", part(name)), &Nothing {}, None).await
     }
 }
 
-/// The innermost cause, which is what people need to know.
+/// The innermost cause, which is the most specific.
 fn reason(error: &reqwest::Error) -> String {
     if error.is_timeout() {
         return "it took too long".to_owned();
@@ -241,7 +242,7 @@ fn reason(error: &reqwest::Error) -> String {
     cause.to_string()
 }
 
-/// A value each time that it changes, one JSON object a line.
+/// Decodes a stream of JSON objects, one per line.
 fn values<T: DeserializeOwned>(
     url: String,
     pieces: impl Stream<Item = Result<Bytes>> + Send,
@@ -252,7 +253,7 @@ fn values<T: DeserializeOwned>(
     })
 }
 
-/// What kept a line from coming: the connection, or that it is no text.
+/// The error of a line: of the connection, or because it is not text.
 fn cause(error: LinesCodecError, bad: impl FnOnce(String) -> ClientError) -> ClientError {
     match error {
         LinesCodecError::Io(error) => error.downcast().unwrap_or_else(|error| bad(error.to_string())),
@@ -260,7 +261,7 @@ fn cause(error: LinesCodecError, bad: impl FnOnce(String) -> ClientError) -> Cli
     }
 }
 
-/// Whole lines out of pieces.
+/// Splits a stream into lines.
 fn lines(
     pieces: impl Stream<Item = Result<Bytes>> + Send,
 ) -> impl Stream<Item = std::result::Result<String, LinesCodecError>> + Send {
@@ -268,7 +269,7 @@ fn lines(
     FramedRead::new(StreamReader::new(pieces), WholeLines(LinesCodec::new()))
 }
 
-/// Lines with an end: what an answer that broke off leaves of one is none.
+/// Only complete lines: the rest of a line that was cut off is discarded.
 struct WholeLines(LinesCodec);
 
 impl Decoder for WholeLines {
@@ -288,7 +289,7 @@ impl Decoder for WholeLines {
     }
 }
 
-/// Whether a refusal says that there is no such thing.
+/// Whether the error is a 404.
 pub fn is_not_found(error: &ClientError) -> bool {
     error.status() == Some(StatusCode::NOT_FOUND.as_u16())
 }
@@ -298,7 +299,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_stay_in_their_place() {
+    fn path_segments_are_escaped() {
         assert_eq!(part("web-1.example_2"), "web-1.example_2");
         assert_eq!(part("../x"), "..%2Fx");
         assert_eq!(part(".."), "%2E%2E");
@@ -314,7 +315,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn lines_are_put_together() {
+    async fn lines_are_joined_across_chunks() {
         let pieces = ["a\nb", "c\n", "", "d"].map(|p| Ok(Bytes::from(p)));
         let got: Vec<String> =
             lines(futures_util::stream::iter(pieces)).map(|line| line.unwrap_or_default()).collect().await;
@@ -322,7 +323,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_stream_of_values_says_why_it_ends() {
+    async fn a_stream_of_values_reports_why_it_ends() {
         let lost = ClientError::Unreachable { url: "u".to_owned(), why: "lost".to_owned() };
         for (bad, why) in [(Err(lost.clone()), "lost"), (Ok(Bytes::from_static(b"\xff\n")), "UTF8")] {
             let pieces = [Ok(Bytes::from_static(b"1\n2")), Ok(Bytes::from_static(b"3\n")), bad];

@@ -1,68 +1,69 @@
-//! One request, sent as often as it may be.
+//! Sending a request, with retries.
 //!
-//! While the role of the primary passes from one node to another, a floating address is for a moment nobody's who could
-//! answer. What may be sent again is what was not done: a request whose connection could not be opened, one that was
-//! put off, and one that only reads.
+//! During a handoff of the primary role, nobody answers on the floating address for a moment. A request is retried only
+//! if that is safe: if its connection could not be opened, if the server deferred it (503 with `Retry-After`), or if it
+//! only reads.
 
-use crate::{Client, ClientError, FORWARDED, Params, Result, reason};
+use crate::{Client, ClientError, FORWARDED, Result, reason};
 use drover_model::wire::Refusal;
 use reqwest::{Method, RequestBuilder, Response, StatusCode, header::RETRY_AFTER};
+use serde::Serialize;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
-/// How long a connection may take to be made.
+/// Timeout for opening a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long it is tried to open one.
-const OPENING: Duration = Duration::from_secs(2);
-/// The pause before that is tried again, and before a request that only reads is when its connection broke.
-const OPENING_PAUSE: Duration = Duration::from_millis(100);
-/// How often a request that only reads is sent when its connection breaks before the answer.
+/// How long opening a connection is retried.
+const CONNECT_RETRY: Duration = Duration::from_secs(2);
+/// Pause before another attempt to connect, and before a read request is repeated after its connection broke.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
+/// Attempts for a read request whose connection breaks before the response.
 const TRIES: u32 = 3;
-/// For how long a request is sent again that is put off.
-const PUT_OFF: Duration = Duration::from_secs(10);
-/// The first pause before that. `Retry-After` counts whole seconds, but a handoff takes less than one.
-const PUT_OFF_PAUSE: Duration = Duration::from_millis(200);
-/// The longest one; they double.
-const PUT_OFF_PAUSE_MAX: Duration = Duration::from_secs(1);
-/// After how long without a word the other side is asked whether it is there still, and how often it is asked then.
-/// Where the node of a floating address lost its power, the node that has the address now answers the first question
-/// with a reset.
+/// How long a deferred request is retried.
+const DEFERRED: Duration = Duration::from_secs(10);
+/// First pause before a retry of a deferred request. `Retry-After` counts whole seconds, but a handoff takes less than
+/// one.
+const DEFERRED_PAUSE: Duration = Duration::from_millis(200);
+/// Maximum of that pause, which doubles with each retry.
+const DEFERRED_PAUSE_MAX: Duration = Duration::from_secs(1);
+/// Idle time before the first TCP keepalive probe, interval of the probes, and their number. If the node that had a
+/// floating address lost power, the node that has it now answers the first probe with a reset.
 const KEEPALIVE: Duration = Duration::from_secs(2);
 const KEEPALIVE_RETRIES: u32 = 4;
-/// After how long without any answer to that, or to what was sent, a connection is given up.
-const SILENCE: Duration = Duration::from_secs(10);
-/// For how long a connection is kept for the next request. Another node may have its address by then, and a request on
-/// it would be lost.
-const IDLE: Duration = Duration::from_secs(1);
+/// Time without acknowledgement of sent data or probes after which a connection is closed (`TCP_USER_TIMEOUT`).
+const USER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long an idle connection is kept for reuse. Short, because a floating address may move to another node, and a
+/// request on the old connection would be lost.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The HTTP client for all of it.
+/// The HTTP client.
 pub(crate) fn http() -> reqwest::Result<reqwest::Client> {
     let http = reqwest::Client::builder()
         .connect_timeout(CONNECT_TIMEOUT)
         .tcp_keepalive(KEEPALIVE)
         .tcp_keepalive_interval(KEEPALIVE)
         .tcp_keepalive_retries(KEEPALIVE_RETRIES)
-        .pool_idle_timeout(IDLE)
+        .pool_idle_timeout(IDLE_TIMEOUT)
         .user_agent(concat!("drover/", env!("CARGO_PKG_VERSION")))
         .no_proxy();
     #[cfg(target_os = "linux")]
-    let http = http.tcp_user_timeout(SILENCE);
+    let http = http.tcp_user_timeout(USER_TIMEOUT);
     http.build()
 }
 
-/// Why there is no answer to keep.
+/// Why an attempt failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Setback {
     /// The connection could not be opened: nothing was sent.
     Unopened,
-    /// The server said that it did nothing, and when to try again.
-    PutOff,
+    /// The server did nothing, and asked to retry later.
+    Deferred,
     /// The connection broke after the request was sent.
     Broken,
 }
 
-/// What is left of the patience with one request.
-struct Patience {
+/// Retry state of one request.
+struct Retries {
     begin: Instant,
     /// Since when no connection can be opened.
     unopened: Option<Instant>,
@@ -70,30 +71,30 @@ struct Patience {
     pause: Duration,
 }
 
-impl Patience {
-    fn new() -> Patience {
-        Patience { begin: Instant::now(), unopened: None, broken: 0, pause: PUT_OFF_PAUSE }
+impl Retries {
+    fn new() -> Retries {
+        Retries { begin: Instant::now(), unopened: None, broken: 0, pause: DEFERRED_PAUSE }
     }
 
-    /// The pause before the next try; `None`: there is none. `tried`: when the last one began.
+    /// The pause before the next attempt; `None`: no more attempts. `tried`: when the last one began.
     fn next(&mut self, setback: Setback, reads: bool, tried: Instant) -> Option<Duration> {
         if setback == Setback::Unopened {
             let since = *self.unopened.get_or_insert(tried);
-            return (since.elapsed() < OPENING).then_some(OPENING_PAUSE);
+            return (since.elapsed() < CONNECT_RETRY).then_some(RETRY_PAUSE);
         }
         self.unopened = None;
-        if setback == Setback::PutOff {
+        if setback == Setback::Deferred {
             let pause = self.pause;
-            self.pause = (pause * 2).min(PUT_OFF_PAUSE_MAX);
-            return (self.begin.elapsed() < PUT_OFF).then_some(pause);
+            self.pause = (pause * 2).min(DEFERRED_PAUSE_MAX);
+            return (self.begin.elapsed() < DEFERRED).then_some(pause);
         }
         self.broken += 1;
-        (reads && self.broken < TRIES).then_some(OPENING_PAUSE)
+        (reads && self.broken < TRIES).then_some(RETRY_PAUSE)
     }
 }
 
 impl Client {
-    fn build(&self, method: &Method, url: &str, params: Params<'_>, timeout: Option<Duration>) -> RequestBuilder {
+    fn build(&self, method: &Method, url: &str, params: &impl Serialize, timeout: Option<Duration>) -> RequestBuilder {
         let mut request = self.http.request(method.clone(), url);
         let in_url = method == Method::GET || method == Method::DELETE;
         request = if in_url { request.query(params) } else { request.form(params) };
@@ -109,25 +110,25 @@ impl Client {
         request
     }
 
-    /// The answer to a request, if it is a yes.
+    /// Sends a request, and returns the response if it is a success.
     pub(crate) async fn send(
         &self,
         method: &Method,
         path: &str,
-        params: Params<'_>,
+        params: &impl Serialize,
         timeout: Option<Duration>,
     ) -> Result<Response> {
         let url = format!("{}{path}", self.base);
-        let mut patience = Patience::new();
+        let mut retries = Retries::new();
         loop {
             let tried = Instant::now();
             let (setback, error) = match self.build(method, &url, params, timeout).send().await {
                 Ok(answer) => {
-                    let put_off = answer.status() == StatusCode::SERVICE_UNAVAILABLE
+                    let deferred = answer.status() == StatusCode::SERVICE_UNAVAILABLE
                         && answer.headers().contains_key(RETRY_AFTER);
                     match check(&url, answer).await {
-                        // Only Drover's own word means that nothing was done.
-                        Err(error @ ClientError::Refused { .. }) if put_off => (Setback::PutOff, error),
+                        // Only a refusal in Drover's format means that nothing was done.
+                        Err(error @ ClientError::Refused { .. }) if deferred => (Setback::Deferred, error),
                         answer => return answer,
                     }
                 }
@@ -140,7 +141,7 @@ impl Client {
                 Err(error) if error.is_timeout() => return Err(unanswered(method, &url, &error)),
                 Err(error) => (Setback::Broken, unanswered(method, &url, &error)),
             };
-            match patience.next(setback, *method == Method::GET, tried) {
+            match retries.next(setback, *method == Method::GET, tried) {
                 Some(pause) => sleep(pause).await,
                 None => return Err(error),
             }
@@ -148,7 +149,7 @@ impl Client {
     }
 }
 
-/// What is said of a request that was sent, and whose answer did not come.
+/// The error of a request that was sent and got no response.
 pub(crate) fn unanswered(method: &Method, url: &str, error: &reqwest::Error) -> ClientError {
     let (url, why) = (url.to_owned(), reason(error));
     if *method == Method::GET { ClientError::Unreachable { url, why } } else { ClientError::Unsure { url, why } }
@@ -162,14 +163,14 @@ async fn check(url: &str, answer: Response) -> Result<Response> {
     let text = answer.text().await.unwrap_or_default();
     match serde_json::from_str::<Refusal>(&text) {
         Ok(refusal) => Err(ClientError::Refused { status: status.as_u16(), refusal }),
-        Err(_) => Err(ClientError::BadAnswer { url: url.to_owned(), why: format!("it said {status}") }),
+        Err(_) => Err(ClientError::BadAnswer { url: url.to_owned(), why: format!("it answered with status {status}") }),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use drover_model::wire::Message;
+    use drover_model::wire::{ChangeMeta, DefineVm, DeleteVm, ListVms, Message, Nothing, PowerOrder, SetVmState};
     use std::{
         net::SocketAddr,
         sync::{Arc, Mutex},
@@ -179,25 +180,25 @@ mod tests {
         net::{TcpListener, TcpStream},
     };
 
-    /// What a server does with a request.
+    /// What the test server does with a request.
     #[derive(Debug, Clone, Copy)]
     enum Part {
-        /// Does it.
+        /// Answers with 200.
         Does,
-        /// Does it, and has nothing to say.
+        /// Answers with 204.
         SaysNothing,
-        /// Puts it off.
-        PutsOff,
-        /// Says that it cannot, in other words.
+        /// Answers with 503 and `Retry-After`.
+        Defers,
+        /// Answers with this status.
         Says(&'static str),
         /// Reads it, and resets the connection.
         Resets,
-        /// Begins an answer, and closes the connection in the midst of it.
+        /// Closes the connection in the middle of the response.
         BreaksOff,
     }
 
-    /// A server on this listener that plays these parts, one a request, the last one for all others. Gives the methods
-    /// that it was asked.
+    /// Serves a listener: handles each request with the next part, and repeats the last one. Returns the methods of the
+    /// requests.
     fn serve(listener: TcpListener, parts: &'static [Part]) -> Arc<Mutex<Vec<String>>> {
         let asked = Arc::new(Mutex::new(Vec::new()));
         let heard = asked.clone();
@@ -213,7 +214,7 @@ mod tests {
                 let text = match part {
                     Part::Does => answer("200 OK", r#"{"message": "done"}"#),
                     Part::SaysNothing => "HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n".to_owned(),
-                    Part::PutsOff => {
+                    Part::Defers => {
                         answer("503 Service Unavailable\r\nRetry-After: 1", r#"{"message": "the role is passing on"}"#)
                     }
                     Part::Says(head) => answer(head, r#"{"message": "no"}"#),
@@ -229,7 +230,7 @@ mod tests {
         asked
     }
 
-    /// Reads a whole request; gives its method.
+    /// Reads a whole request; returns its method.
     async fn request(stream: &mut TcpStream) -> String {
         let mut got = Vec::new();
         loop {
@@ -253,24 +254,66 @@ mod tests {
         Client::new(&format!("http://{address}"), None).unwrap()
     }
 
+    /// The API's tests check that requests round-trip; this one checks their encoding.
+    #[test]
+    fn requests_are_written_as_a_query_or_a_form() {
+        let client = Client::new("http://a", None).unwrap();
+        let meta = ChangeMeta {
+            limit: Some(vec!["a".parse().unwrap(), "b".parse().unwrap()]),
+            autostart: Some(false),
+            priority: Some(-5),
+            user_tags: vec!["x".to_owned(), "y".to_owned()],
+            ..ChangeMeta::default()
+        };
+        let form = |request: RequestBuilder| {
+            let body = request.build().unwrap().body().and_then(|body| body.as_bytes()).map(<[u8]>::to_vec);
+            String::from_utf8(body.unwrap_or_default()).unwrap()
+        };
+        let vm = DefineVm {
+            xml: "<a/>".to_owned(),
+            node: Some("a".parse().unwrap()),
+            adopt: false,
+            no_check: false,
+            force: false,
+            meta,
+        };
+        assert_eq!(
+            form(client.build(&Method::POST, "http://a/vm", &vm, None)),
+            "xml=%3Ca%2F%3E&node=a&limit=a%2Cb&autostart=false&priority=-5&user_tags=x%2Cy"
+        );
+        let order = SetVmState { timeout: Some(9), ..SetVmState::to(PowerOrder::Shutdown) };
+        assert_eq!(form(client.build(&Method::POST, "http://a/vm", &order, None)), "state=shutdown&timeout=9");
+        assert_eq!(form(client.build(&Method::POST, "http://a/vm", &Nothing {}, None)), "");
+        let query = |request: RequestBuilder| request.build().unwrap().url().to_string();
+        let filters = ListVms { state: Some("fail".parse().unwrap()), negate: true, ..ListVms::default() };
+        let filters = ListVms { xml: Some(false), ..filters };
+        assert_eq!(
+            query(client.build(&Method::GET, "http://a/vm", &filters, None)),
+            "http://a/vm?state=fail&negate=true&xml=false"
+        );
+        let disks = DeleteVm { delete_disks: true };
+        assert_eq!(query(client.build(&Method::DELETE, "http://a/vm", &disks, None)), "http://a/vm?delete_disks=true");
+        assert_eq!(query(client.build(&Method::GET, "http://a/vm", &Nothing {}, None)), "http://a/vm");
+    }
+
     async fn ask(client: &Client, method: Method) -> Result<String> {
-        let answer = client.request(method, "/x", &[("a", "b".to_owned())], None).await;
+        let answer = client.request(method, "/x", &[("a", "b")], None).await;
         answer.map(|answer: Message| answer.message)
     }
 
     const CHANGES: [Method; 3] = [Method::POST, Method::PUT, Method::DELETE];
 
     #[tokio::test]
-    async fn what_is_put_off_is_sent_again_whatever_it_is() {
+    async fn deferred_requests_are_retried() {
         for method in CHANGES.into_iter().chain([Method::GET]) {
-            let (client, asked) = server(&[Part::PutsOff, Part::PutsOff, Part::Does]).await;
+            let (client, asked) = server(&[Part::Defers, Part::Defers, Part::Does]).await;
             assert_eq!(ask(&client, method.clone()).await.unwrap(), "done");
             assert_eq!(*asked.lock().unwrap(), vec![method.to_string(); 3]);
         }
     }
 
     #[tokio::test]
-    async fn another_no_is_an_answer() {
+    async fn other_refusals_are_not_retried() {
         for (parts, status) in [
             (&[Part::Says("503 Service Unavailable")], 503),
             (&[Part::Says("500 Internal Server Error\r\nRetry-After: 1")], 500),
@@ -282,14 +325,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn there_may_be_no_primary() {
-        let (client, asked) = server(&[Part::PutsOff, Part::SaysNothing]).await;
+    async fn without_a_primary_there_is_none() {
+        let (client, asked) = server(&[Part::Defers, Part::SaysNothing]).await;
         assert_eq!(client.primary_node().await, Ok(None));
         assert_eq!(asked.lock().unwrap().len(), 2);
     }
 
     #[tokio::test]
-    async fn what_may_have_been_done_is_not_sent_again() {
+    async fn a_change_that_may_have_been_done_is_not_retried() {
         for parts in [&[Part::Resets], &[Part::BreaksOff]] {
             for method in CHANGES {
                 let (client, asked) = server(parts).await;
@@ -302,7 +345,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_only_reads_is_sent_again() {
+    async fn reads_are_retried() {
         let (client, asked) = server(&[Part::Resets, Part::Resets, Part::Does]).await;
         assert_eq!(ask(&client, Method::GET).await.unwrap(), "done");
         assert_eq!(asked.lock().unwrap().len(), 3);
@@ -313,8 +356,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_server_that_is_not_there_yet_is_waited_for() {
-        // An address of this test's own, so that nobody else takes the port meanwhile.
+    async fn connecting_is_retried_until_the_server_listens() {
+        // The test's own address, so that nobody else takes the port meanwhile.
         let address = TcpListener::bind("127.0.113.1:0").await.unwrap().local_addr().unwrap();
         let asking = tokio::spawn(async move { ask(&client(address), Method::POST).await });
         sleep(Duration::from_millis(300)).await;
@@ -325,33 +368,33 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_server_that_does_not_come_is_given_up() {
+    async fn connecting_times_out() {
         let address = TcpListener::bind("127.0.113.2:0").await.unwrap().local_addr().unwrap();
         let begin = Instant::now();
         let error = ask(&client(address), Method::POST).await.unwrap_err();
         assert!(matches!(&error, ClientError::Unreachable { .. }), "nothing was sent: {error:?}");
-        assert!(begin.elapsed() >= OPENING);
+        assert!(begin.elapsed() >= CONNECT_RETRY);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn patience_ends() {
-        let mut patience = Patience::new();
+    async fn retries_end() {
+        let mut retries = Retries::new();
         let (mut pauses, mut last) = (Vec::new(), None);
-        while let Some(pause) = patience.next(Setback::PutOff, false, Instant::now()) {
+        while let Some(pause) = retries.next(Setback::Deferred, false, Instant::now()) {
             pauses.push(pause.as_millis());
-            last = Some(patience.begin.elapsed());
+            last = Some(retries.begin.elapsed());
             tokio::time::advance(pause).await;
         }
         assert_eq!(pauses[..5], [200, 400, 800, 1000, 1000]);
-        assert!(last < Some(PUT_OFF) && patience.begin.elapsed() >= PUT_OFF);
+        assert!(last < Some(DEFERRED) && retries.begin.elapsed() >= DEFERRED);
 
-        // A connection that is slow to fail counts from when it was begun.
-        let (mut patience, tried) = (Patience::new(), Instant::now());
-        tokio::time::advance(OPENING).await;
-        assert_eq!(patience.next(Setback::Unopened, true, tried), None);
-        // One that could be opened in between is a new beginning.
-        assert!(patience.next(Setback::PutOff, false, Instant::now()).is_some());
-        assert!(patience.next(Setback::Unopened, false, Instant::now()).is_some());
-        assert_eq!(patience.next(Setback::Broken, false, Instant::now()), None);
+        // The time that a failed attempt to connect took counts.
+        let (mut retries, tried) = (Retries::new(), Instant::now());
+        tokio::time::advance(CONNECT_RETRY).await;
+        assert_eq!(retries.next(Setback::Unopened, true, tried), None);
+        // A successful connection resets the timeout.
+        assert!(retries.next(Setback::Deferred, false, Instant::now()).is_some());
+        assert!(retries.next(Setback::Unopened, false, Instant::now()).is_some());
+        assert_eq!(retries.next(Setback::Broken, false, Instant::now()), None);
     }
 }

@@ -1,128 +1,111 @@
 //! Requests about VMs.
 
-use crate::{Client, Params, Result, part, values};
+use crate::{Client, Result, part, values};
 use bytes::Bytes;
-use drover_model::wire::{Changed, Explained, Log, Message, Meta, Tags, Vm};
+use drover_model::wire::{
+    ChangeMeta, ChangeTag, Changed, DefineVm, DeleteVm, Explained, ListVms, ListedVm, Log, Message, Meta, ModifyVm,
+    MoveVm, Nothing, ReadLog, RenameVm, SetVmState, Tags, Vm,
+};
 use futures_util::Stream;
 use reqwest::Method;
+use serde::de::DeserializeOwned;
 use std::time::Duration;
 
 impl Client {
     /// VMs, filtered, without their definitions.
-    pub async fn vms(&self, filters: Params<'_>) -> Result<Vec<Vm<'static>>> {
-        let params: Vec<(&str, String)> = filters.iter().cloned().chain([("xml", "false".to_owned())]).collect();
-        self.get("/vm", &params).await
+    pub async fn vms(&self, filters: &ListVms) -> Result<Vec<Vm<'static>>> {
+        self.list_vms(filters).await
+    }
+
+    /// The VM fields that a list shows, filtered. For thousands of VMs, this takes a fraction of the time of
+    /// [`Client::vms`].
+    pub async fn listed_vms(&self, filters: &ListVms) -> Result<Vec<ListedVm>> {
+        self.list_vms(filters).await
+    }
+
+    async fn list_vms<T: DeserializeOwned>(&self, filters: &ListVms) -> Result<Vec<T>> {
+        self.get("/vm", &ListVms { xml: Some(false), ..filters.clone() }).await
     }
 
     /// One VM.
     pub async fn vm(&self, vm: &str) -> Result<Vm<'static>> {
-        self.get(&format!("/vm/{}", part(vm)), &[]).await
+        self.get(&format!("/vm/{}", part(vm)), &Nothing {}).await
     }
 
-    /// A VM each time that it changes, beginning with how it is. Ends when the VM is gone.
+    /// Streams a VM: its current state, then each change. Ends when the VM is deleted.
     pub async fn watch_vm(&self, vm: &str) -> Result<impl Stream<Item = Result<Vm<'static>>> + Send + use<>> {
         let path = format!("/vm/{}/watch", part(vm));
-        Ok(values(format!("{}{path}", self.base), self.stream(&path, &[]).await?))
+        Ok(values(format!("{}{path}", self.base), self.stream(&path, &Nothing {}).await?))
     }
 
     /// Defines a VM.
-    pub async fn define_vm(&self, xml: &str, node: Option<&str>) -> Result<Changed> {
-        let node: Vec<(&str, String)> = node.iter().map(|n| ("node", (*n).to_owned())).collect();
-        self.define_vm_with(xml, &node).await
+    pub async fn define_vm(&self, vm: &DefineVm) -> Result<Changed> {
+        self.post("/vm", vm).await
     }
 
-    /// Defines a VM, with its node and metadata.
-    pub async fn define_vm_with(&self, xml: &str, extra: Params<'_>) -> Result<Changed> {
-        let mut params = vec![("xml", xml.to_owned())];
-        params.extend_from_slice(extra);
-        self.post("/vm", &params).await
+    /// Replaces a VM's definition.
+    pub async fn modify_vm(&self, vm: &str, change: &ModifyVm) -> Result<Changed> {
+        self.request(Method::PUT, &format!("/vm/{}", part(vm)), change, None).await
     }
 
-    /// Gives a VM a new definition.
-    pub async fn modify_vm(
-        &self,
-        vm: &str,
-        xml: &str,
-        version: Option<i64>,
-        restart: bool,
-        dry_run: bool,
-    ) -> Result<Changed> {
-        let mut params =
-            vec![("xml", xml.to_owned()), ("restart", restart.to_string()), ("dry_run", dry_run.to_string())];
-        params.extend(version.map(|v| ("version", v.to_string())));
-        self.request(Method::PUT, &format!("/vm/{}", part(vm)), &params, None).await
-    }
-
-    /// What is said of a VM beside its definition.
+    /// A VM's metadata.
     pub async fn vm_meta(&self, vm: &str) -> Result<Meta> {
-        self.get(&format!("/vm/{}/meta", part(vm)), &[]).await
+        self.get(&format!("/vm/{}/meta", part(vm)), &Nothing {}).await
     }
 
-    /// Changes what is said of a VM beside its definition; what is not given stays.
-    pub async fn set_vm_meta(&self, vm: &str, change: Params<'_>) -> Result<Changed> {
+    /// Changes a VM's metadata; fields that are not given stay as they are.
+    pub async fn set_vm_meta(&self, vm: &str, change: &ChangeMeta) -> Result<Changed> {
         self.post(&format!("/vm/{}/meta", part(vm)), change).await
     }
 
     /// A VM's tags.
     pub async fn vm_tags(&self, vm: &str) -> Result<Tags> {
-        self.get(&format!("/vm/{}/tags", part(vm)), &[]).await
+        self.get(&format!("/vm/{}/tags", part(vm)), &Nothing {}).await
     }
 
-    /// Adds a tag to a VM.
-    pub async fn add_vm_tag(&self, vm: &str, tag: &str, protected: bool) -> Result<Changed> {
-        let params = [("action", "add".to_owned()), ("tag", tag.to_owned()), ("protected", protected.to_string())];
-        self.post(&format!("/vm/{}/tags", part(vm)), &params).await
+    /// Adds a tag to a VM, or removes one.
+    pub async fn change_vm_tag(&self, vm: &str, change: &ChangeTag) -> Result<Changed> {
+        self.post(&format!("/vm/{}/tags", part(vm)), change).await
     }
 
-    /// Removes a tag from a VM.
-    pub async fn remove_vm_tag(&self, vm: &str, tag: &str) -> Result<Changed> {
-        let params = [("action", "remove".to_owned()), ("tag", tag.to_owned())];
-        self.post(&format!("/vm/{}/tags", part(vm)), &params).await
+    /// Changes a VM's wanted state.
+    pub async fn set_vm_state(&self, vm: &str, order: SetVmState) -> Result<Changed> {
+        self.post(&format!("/vm/{}/state", part(vm)), &order).await
     }
 
-    /// Changes what is wanted of a VM.
-    pub async fn set_vm_state(&self, vm: &str, state: &str, extra: Params<'_>) -> Result<Changed> {
-        let mut params = vec![("state", state.to_owned())];
-        params.extend_from_slice(extra);
-        self.post(&format!("/vm/{}/state", part(vm)), &params).await
-    }
-
-    /// Brings a VM to another node (`migrate`, `move`, `unmigrate`), or takes that back (`cancel`).
-    pub async fn relocate_vm(&self, vm: &str, action: &str, extra: Params<'_>) -> Result<Changed> {
-        let mut params = vec![("action", action.to_owned())];
-        params.extend_from_slice(extra);
-        self.post(&format!("/vm/{}/node", part(vm)), &params).await
+    /// Moves a VM to another node, or cancels a move.
+    pub async fn move_vm(&self, vm: &str, order: &MoveVm) -> Result<Changed> {
+        self.post(&format!("/vm/{}/node", part(vm)), order).await
     }
 
     /// Where a VM would go if it were moved now, and why.
     pub async fn explain_vm(&self, vm: &str) -> Result<Explained> {
-        self.get(&format!("/vm/{}/explain", part(vm)), &[]).await
+        self.get(&format!("/vm/{}/explain", part(vm)), &Nothing {}).await
     }
 
-    /// Gives a VM a new name.
-    pub async fn rename_vm(&self, vm: &str, new_name: &str) -> Result<Changed> {
-        self.post(&format!("/vm/{}/rename", part(vm)), &[("new_name", new_name.to_owned())]).await
+    /// Renames a VM.
+    pub async fn rename_vm(&self, vm: &str, name: &RenameVm) -> Result<Changed> {
+        self.post(&format!("/vm/{}/rename", part(vm)), name).await
     }
 
     /// Deletes a VM.
-    pub async fn delete_vm(&self, vm: &str, delete_disks: bool) -> Result<Message> {
-        let params = [("delete_disks", delete_disks.to_string())];
-        // Answers when the VM's node has done it.
-        self.request(Method::DELETE, &format!("/vm/{}", part(vm)), &params, Some(Duration::from_secs(150))).await
+    pub async fn delete_vm(&self, vm: &str, order: DeleteVm) -> Result<Message> {
+        // The response is sent when the VM's node has deleted it.
+        self.request(Method::DELETE, &format!("/vm/{}", part(vm)), &order, Some(Duration::from_secs(150))).await
     }
 
-    /// The last lines of a VM's console.
+    /// The last lines of a VM's console log.
     pub async fn console(&self, vm: &str, lines: usize) -> Result<Log> {
-        self.get(&format!("/vm/{}/console", part(vm)), &[("lines", lines.to_string())]).await
+        self.get(&format!("/vm/{}/console", part(vm)), &ReadLog { lines: Some(lines), follow: false }).await
     }
 
-    /// A VM's console as it is written, after its last lines.
+    /// Follows a VM's console log, starting with its last lines.
     pub async fn follow_console(
         &self,
         vm: &str,
         lines: usize,
     ) -> Result<impl Stream<Item = Result<Bytes>> + Send + use<>> {
-        let params = [("lines", lines.to_string()), ("follow", "true".to_owned())];
+        let params = ReadLog { lines: Some(lines), follow: true };
         self.stream(&format!("/vm/{}/console", part(vm)), &params).await
     }
 }

@@ -1,7 +1,10 @@
-//! The world outside: hypervisor, network, console files, host facts. Each a small trait, the real thing and a fake.
+//! Drivers for what is outside the process: hypervisor, network, power, disk files, log files, host facts.
+//!
+//! The hypervisor, the network, the power of machines and the disks are each a small trait with a real implementation and a fake.
 
 pub mod console;
 pub mod host;
+pub mod host_network;
 pub mod hypervisor;
-pub mod network;
+pub mod power;
 pub mod storage;

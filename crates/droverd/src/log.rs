@@ -1,4 +1,4 @@
-//! The daemon's log: to standard error (and so to the journal), and to a file that `drover node log` shows.
+//! The daemon's log: to standard error (and so the journal), and to the file that `drover node log` shows.
 
 use std::{
     fs::{File, OpenOptions},
@@ -8,7 +8,7 @@ use std::{
 };
 use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
 
-/// At this length, in bytes, the file becomes `NAME.1` and a new one is begun.
+/// Maximum size of the file in bytes; it is then rotated to `NAME.1`.
 const FILE_MAX: u64 = 16 << 20;
 
 /// Writes each line to both places.
@@ -43,8 +43,7 @@ impl LogFile {
 
 impl Write for Tee {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        // A log that cannot be written must not stop the daemon; one of the two places is enough.
-        // A log that cannot be written has no other place to say so.
+        // Errors are ignored: a log that cannot be written must not stop the daemon, and there is no place to log it.
         io::stderr().write_all(line).ok();
         self.file.lock().unwrap_or_else(PoisonError::into_inner).write(line).ok();
         Ok(line.len())
@@ -62,8 +61,8 @@ impl<'a> MakeWriter<'a> for Tee {
     }
 }
 
-/// Starts logging. `DROVER_LOG` chooses what (tracing's filter syntax); by default, one line for each thing that an
-/// operator would want to know.
+/// Starts logging, at level `info` unless the environment variable `DROVER_LOG` has a filter (in the syntax of
+/// tracing's `EnvFilter`).
 pub(crate) fn start(file: &Path) -> io::Result<()> {
     let tee = Tee { file: Arc::new(Mutex::new(LogFile::open(file)?)) };
     let filter =
@@ -77,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_long_log_is_rotated() {
+    fn log_is_rotated_at_its_maximum_size() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("droverd.log");
         let mut log = LogFile::open(&path).unwrap();

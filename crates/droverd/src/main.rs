@@ -1,6 +1,6 @@
-//! The Drover node daemon: reads its configuration, puts the parts together, and runs until told to stop.
+//! The Drover node daemon: reads its configuration, wires the parts together, and runs until it is stopped.
 //!
-//! SIGTERM and SIGINT end it in an orderly way; guests keep running, and the next daemon takes them over.
+//! SIGTERM and SIGINT shut it down gracefully; guests keep running, and the next daemon adopts them.
 
 mod config;
 mod files;
@@ -9,18 +9,22 @@ mod primary;
 
 use clap::Parser;
 use config::Config;
-use drover_agent::{Agent, Drivers, HostFacts, NodeHandle, Options, PrimaryService};
+use drover_agent::{Agent, BmcOptions, Drivers, HostFacts, NodeHandle, Options, PrimaryService};
 use drover_api::{ApiState, FloatingApi};
 use drover_drivers::{
+    console::LogFolder,
     host,
+    host_network::KernelHostNetwork,
     hypervisor::{Hypervisor, libvirt, probe},
-    network::KernelNetwork,
+    power::PowerControl,
     storage::files::DiskFolder,
 };
 use drover_model::{DomainType, NodeName, TokenName, TokenRole, WallTime};
 use drover_store::{Store, embedded::EmbeddedStore, zookeeper};
+use rustix::process::{Resource, getrlimit, setrlimit};
 use std::{
     path::PathBuf,
+    pin::Pin,
     process::ExitCode,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -34,30 +38,43 @@ use uuid::Uuid;
 
 /// The Drover node daemon.
 ///
-/// Runs this node's virtual machines, and answers the HTTP API. With no configuration file it is a complete cluster of
-/// one node; with ZooKeeper's addresses in it, a member of a cluster.
+/// Runs this node's virtual machines and serves the HTTP API. Without a configuration file it is a complete cluster of
+/// one node; with ZooKeeper servers in it, a member of a cluster.
 #[derive(Parser)]
 #[command(version, about, long_about)]
 struct Arguments {
     /// The configuration file [default: /etc/drover/drover.toml, if there is one]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Only check the configuration file
+    /// This is the machine that had this node's name before, now at another address: not a clone of it
+    #[arg(long)]
+    same_machine: bool,
+    /// Join the cluster again, from which this node was removed
+    #[arg(long)]
+    join_again: bool,
+    /// Check the configuration file and exit
     #[arg(long)]
     check: bool,
+    /// Make a new cluster key in the configured file (fence.key_file), if there is none, and exit
+    #[arg(long)]
+    new_cluster_key: bool,
 }
 
-/// Whatever keeps the daemon from running, for people.
+/// An error that ends the daemon, for the administrator.
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let outcome = Config::load(arguments.config.as_deref()).map_err(Failure::from).and_then(|config| {
+        if arguments.new_cluster_key {
+            return files::new_cluster_key(&config.fence.key_file).map_err(Failure::from);
+        }
+        let bmc = config.fence.load(config.is_clustered())?;
         if arguments.check {
-            println!("The configuration is good.");
+            println!("The configuration is valid.");
             return Ok(());
         }
-        start(config)
+        start(config, bmc, &arguments)
     });
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -68,29 +85,29 @@ fn main() -> ExitCode {
     }
 }
 
-fn start(config: Config) -> Result<(), Failure> {
-    let own = files::Own::prepare(&config.paths)?;
+fn start(config: Config, bmc: BmcOptions, arguments: &Arguments) -> Result<(), Failure> {
+    let own = files::OwnFiles::prepare(&config.paths)?;
     let log_file = config.paths.logs.join("droverd.log");
     log::start(&log_file).map_err(|e| format!("cannot write the log {}: {e}", log_file.display()))?;
-    // Two threads do: everything that blocks has threads of its own.
+    // Two threads are enough: everything that blocks has threads of its own.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let (role, network) = primary::RoleThread::prepare().map_err(|e| format!("the network: {e}"))?;
-    let outcome = runtime.block_on(run(config, own, log_file, role, network));
+    let (role, network) = primary::RoleThread::prepare().map_err(|e| format!("cannot set up networking: {e}"))?;
+    let outcome = runtime.block_on(run(config, bmc, own, log_file, role, network, arguments));
     if let Err(error) = &outcome {
-        tracing::error!(%error, "the daemon cannot go on");
+        tracing::error!(%error, "exiting after a fatal error");
     }
-    // What still blocks (a call to a hanging libvirtd) is left behind.
+    // A thread that is still blocked (in a call to a libvirtd that hangs) is abandoned.
     runtime.shutdown_timeout(Duration::from_millis(100));
     outcome
 }
 
-/// Takes the name that is configured, or the host's.
+/// The configured node name, else the host name.
 fn node_name(config: &Config) -> Result<NodeName, Failure> {
     if let Some(name) = &config.node.name {
         return Ok(name.clone());
     }
     let host = host::host_name()?;
-    NodeName::new(&host).map_err(|e| format!("the host's name cannot be the node's ({e}); set node.name").into())
+    NodeName::new(&host).map_err(|e| format!("the host name is not a valid node name ({e}); set node.name").into())
 }
 
 fn host_facts() -> Result<HostFacts, String> {
@@ -107,24 +124,31 @@ fn host_facts() -> Result<HostFacts, String> {
     })
 }
 
-fn wall() -> WallTime {
+fn going_down() -> Pin<Box<dyn Future<Output = bool> + Send>> {
+    Box::pin(host::is_going_down())
+}
+
+fn wall_time() -> WallTime {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     WallTime(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
 async fn run(
     config: Config,
-    own: files::Own,
+    bmc: BmcOptions,
+    own: files::OwnFiles,
     log_file: PathBuf,
     role: primary::RoleThread,
-    network: KernelNetwork,
+    network: KernelHostNetwork,
+    arguments: &Arguments,
 ) -> Result<(), Failure> {
     let name = node_name(&config)?;
+    let open_files = raise_open_files();
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let mut listeners = Vec::new();
     for address in config.listen() {
         let bound = TcpListener::bind(address).await;
-        listeners.push(bound.map_err(|e| format!("the API cannot listen on {address}: {e} (set api.listen)"))?);
+        listeners.push(bound.map_err(|e| format!("the API cannot listen on {address}: {e}; see api.listen"))?);
     }
     let store: Arc<dyn Store> = if config.is_clustered() {
         Arc::new(zookeeper::ZooKeeperStore::start(zookeeper::Options {
@@ -148,51 +172,62 @@ async fn run(
             api: config.peer_address().to_string(),
             machine: own.machine.clone(),
             boot,
+            same_machine: arguments.same_machine,
+            join_again: arguments.join_again,
             instance: Uuid::new_v4(),
             migration: config.migration_uri(),
             shared: config.paths.shared.iter().map(|p| p.display().to_string()).collect(),
             capacity: config.node.memory,
             host: Arc::new(host_facts),
+            going_down: Arc::new(going_down),
             domain_type: known_domain_type,
             console_dir: own.consoles.clone(),
             log_file,
             primary: config.primary_options(),
+            bmc,
             token: own.token.clone(),
-            wall: Arc::new(wall),
+            wall: Arc::new(wall_time),
         },
         store,
         Drivers {
             hypervisor,
             disks: Arc::new(DiskFolder::new(config.paths.disks.clone())),
+            consoles: Arc::new(LogFolder::new(own.consoles.clone())),
             network: Arc::new(network),
+            power: Arc::new(PowerControl::default()),
         },
     );
     let handle = agent.handle();
     tracing::info!(node = %name, version = env!("CARGO_PKG_VERSION"), clustered = config.is_clustered(), "starting");
-    let (stop_api, api_stops) = watch::channel(false);
-    let mut api = tokio::spawn(drover_api::serve(listeners, ApiState { node: handle.clone() }, api_stops));
+    let (stop_api, api_stopped) = watch::channel(false);
+    let api_state = ApiState::new(handle.clone(), open_files);
+    let mut api = tokio::spawn(drover_api::serve(listeners, api_state.clone(), api_stopped));
     let readiness = tokio::spawn(announce(handle.clone(), own.token.clone(), name.clone()));
     let mut services: Vec<Arc<dyn PrimaryService>> = Vec::new();
     let floating = config.floating_listen();
     if !floating.is_empty() {
-        services.push(Arc::new(FloatingApi::new(floating, ApiState { node: handle.clone() })));
+        services.push(Arc::new(FloatingApi::new(floating, api_state)));
     }
-    let (_role, role_over) = role.run(agent.primary(services))?;
+    let (_role, role_ended) = role.run(agent.primary(services))?;
     let mut running = tokio::spawn(agent.run());
 
     let outcome = tokio::select! {
         ended = &mut running => ended?.map_err(Failure::from),
-        _ = role_over => Err("the loop of the primary's role failed".into()),
-        // Nothing is left of it to be waited for below.
-        served = &mut api => return Err(format!("the API ended by itself: {served:?}").into()),
+        ended = role_ended => match ended {
+            // The agent closes the store as its last act, and the loop may be the faster of the two.
+            Ok(()) => (&mut running).await?.map_err(Failure::from),
+            Err(_) => Err("the primary's control loop failed".into()),
+        },
+        // Returns at once: there is no API server left to wait for below.
+        served = &mut api => return Err(format!("the API server ended unexpectedly: {served:?}").into()),
         _ = terminate.recv() => stop(&handle, &mut running).await,
         _ = interrupt.recv() => stop(&handle, &mut running).await,
     };
     readiness.abort();
     stop_api.send_replace(true);
-    // Streams that follow a log never end by themselves.
+    // With a timeout, because streams that follow a log do not end by themselves.
     if let Ok(served) = tokio::time::timeout(Duration::from_secs(2), api).await {
-        served??;
+        served?;
     }
     outcome
 }
@@ -202,38 +237,53 @@ async fn stop(
     running: &mut tokio::task::JoinHandle<Result<(), drover_agent::JoinError>>,
 ) -> Result<(), Failure> {
     tracing::info!("stopping; guests keep running");
-    // It fails without a service manager, which is fine.
+    // Fails without a service manager, which is fine.
     sd_notify::notify(false, &[sd_notify::NotifyState::Stopping]).ok();
     handle.stop();
-    // A store that does not answer must not keep the daemon from ending.
+    // With a timeout: a store that does not answer must not keep the daemon from exiting.
     match tokio::time::timeout(Duration::from_secs(10), running).await {
         Ok(ended) => Ok(ended??),
         Err(_) => Ok(()),
     }
 }
 
-/// Finds out how guests are executed here. Guests are started from then on.
+/// Raises the limit of open files as far as it may be, and returns it. The usual soft limit, 1,024, is low for programs that
+/// use select(2), which this one does not; the hard limit is 524,288 under systemd.
+fn raise_open_files() -> u64 {
+    let mut limit = getrlimit(Resource::Nofile);
+    let soft = limit.current;
+    limit.current = limit.maximum;
+    match setrlimit(Resource::Nofile, limit) {
+        Ok(()) => limit.current.unwrap_or(u64::MAX),
+        Err(error) => {
+            tracing::warn!(%error, "cannot raise the limit of open files");
+            soft.unwrap_or(u64::MAX)
+        }
+    }
+}
+
+/// Determines the domain type (KVM or emulation). Guests are not started before it is known.
 async fn probe_kvm(config: Config, boot: String, domain_type: watch::Sender<Option<DomainType>>) {
-    let kept = config.paths.state.join("kvm-probe.json");
+    let cache = config.paths.state.join("kvm-probe.json");
     let hypervisor = &config.hypervisor;
-    let verdict = probe::decide(hypervisor.domain_type, hypervisor.probe_kernel.as_deref(), &kept, &boot).await;
-    tracing::info!(domain_type = verdict.domain_type.word(), why = verdict.why, "how guests are executed");
+    let verdict = probe::decide(hypervisor.domain_type, hypervisor.probe_kernel.as_deref(), &cache, &boot).await;
+    tracing::info!(domain_type = verdict.domain_type.word(), why = verdict.why, "domain type for guests");
     domain_type.send_replace(Some(verdict.domain_type));
-    // Kept open: a closed channel would look like an answer that never comes.
+    // Keeps the channel open: a closed one would mean that there will be no answer.
     domain_type.closed().await;
 }
 
-/// Makes this node's token known, and tells the service manager when there is something to use.
+/// Installs this node's token in the cluster, then notifies the service manager that the daemon is ready.
 async fn announce(mut handle: NodeHandle, token: String, name: NodeName) {
     if handle.wait_ready().await.is_err() {
         return;
     }
-    let token_name = match TokenName::new(&format!("node-{name}")) {
+    let token_name = match TokenName::of_node(&name) {
         Ok(name) => name,
-        Err(error) => return tracing::error!(%error, "this node's token has no name"),
+        Err(error) => return tracing::error!(%error, "cannot name this node's token"),
     };
     while let Err(error) = handle.commands().install_token(token_name.clone(), &token, TokenRole::Node).await {
-        tracing::warn!(%error, "this node's token is not known to the cluster yet");
+        tracing::warn!(%error, "cannot install this node's token yet; retrying");
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
     let known = |view: &Arc<drover_model::ClusterView>| view.tokens().contains_key(&token_name);
@@ -241,6 +291,6 @@ async fn announce(mut handle: NodeHandle, token: String, name: NodeName) {
         return;
     }
     tracing::info!("ready");
-    // It fails without a service manager, which is fine.
+    // Fails without a service manager, which is fine.
     sd_notify::notify(false, &[sd_notify::NotifyState::Ready]).ok();
 }

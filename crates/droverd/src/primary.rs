@@ -1,44 +1,46 @@
-//! The thread of the primary's role. Its heartbeat shares neither a thread nor a queue with anything that may be slow:
-//! only this loop and the kernel's network driver are on it.
+//! The thread of the primary's control loop. The heartbeat of its lease must not share a thread or a queue with
+//! anything slow: only this loop and the kernel's network driver run on it.
 
 use drover_agent::PrimaryLoop;
-use drover_drivers::network::KernelNetwork;
+use drover_drivers::host_network::KernelHostNetwork;
 use std::io;
 use tokio::{
     runtime::{Builder, Runtime},
     sync::oneshot,
 };
 
-/// The thread's runtime, and what lives on it.
+/// The runtime of the thread.
 pub(crate) struct RoleThread {
     runtime: Runtime,
 }
 
 impl RoleThread {
-    /// Makes the runtime, and connects with the kernel on it.
-    pub(crate) fn prepare() -> Result<(RoleThread, KernelNetwork), Box<dyn std::error::Error + Send + Sync>> {
+    /// Creates the runtime, and connects the network driver on it.
+    pub(crate) fn prepare() -> Result<(RoleThread, KernelHostNetwork), Box<dyn std::error::Error + Send + Sync>> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
-        let network = runtime.block_on(KernelNetwork::connect())?;
+        let network = runtime.block_on(KernelHostNetwork::connect())?;
         Ok((RoleThread { runtime }, network))
     }
 
-    /// Runs the loop until the first of the returned values is dropped. The second one tells that it has ended: with
-    /// the store, or because it failed; then the daemon cannot go on, for what this node has up as the primary is not
-    /// looked after.
+    /// Runs the loop until the returned sender is dropped. The receiver completes when the loop has ended: with `()`
+    /// because the store was closed, which the agent does at its end and has the reason for; with an error because the
+    /// loop failed. Then the daemon must exit, since nothing manages what this node has as the primary.
     pub(crate) fn run(self, role: PrimaryLoop) -> io::Result<(oneshot::Sender<()>, oneshot::Receiver<()>)> {
-        let (running, ended) = oneshot::channel::<()>();
-        let (alive, over) = oneshot::channel::<()>();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let (closed, ended) = oneshot::channel::<()>();
         std::thread::Builder::new().name("primary".to_owned()).spawn(move || {
-            // Dropped when the thread ends, by a panic too.
-            let _alive = alive;
-            self.runtime.block_on(async {
+            let result = self.runtime.block_on(async {
                 tokio::select! {
-                    // It ends with the store, when the daemon does.
-                    () = role.run() => {}
-                    _ = ended => {}
+                    result = role.run() => result,
+                    _ = stopped => Ok(()),
                 }
             });
+            // A panic drops the sender too.
+            match result {
+                Ok(()) => drop(closed.send(())),
+                Err(error) => tracing::error!(%error, "cannot watch the primary's record"),
+            }
         })?;
-        Ok((running, over))
+        Ok((stop, ended))
     }
 }

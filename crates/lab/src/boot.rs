@@ -1,10 +1,15 @@
-//! What a node does first: it runs as PID 1 in its new namespaces, makes its own file system out of the host's, and
-//! hands over to `tini`, which only reaps.
+//! Boots a node from inside: runs as PID 1 of its new namespaces, sets up its file system from the host's, and executes
+//! `tini`, which only reaps zombies.
 //!
-//! The node sees the host's `/usr`, and its own `/etc` and `/var` (kept over a power cut in the lab's folder: its
-//! "disk"), `/run`, `/tmp`, `/dev`, `/proc` and `/sys`. `/srv/bin` has the programs under test, `/srv/shared` is the
-//! same folder in every node, as a file server would give it. The host's file system is not written to anywhere but in
-//! the lab's folder.
+//! | path in the node | content |
+//! |---|---|
+//! | `/usr`, `/bin`, `/lib` ... | the host's |
+//! | `/etc`, `/var` | its own, in the lab's folder: its "disk", which survives a power cut |
+//! | `/run`, `/tmp`, `/dev`, `/proc`, `/sys` | its own, new at each boot |
+//! | `/srv/bin` | the programs under test |
+//! | `/srv/shared` | the same folder in all nodes, as if mounted from a file server |
+//!
+//! Nothing is written to the host's file system outside the lab's folder.
 
 use crate::{
     fabric::Net,
@@ -25,42 +30,42 @@ use std::{
     process::Command,
 };
 
-/// What a node is told to be.
+/// Parameters of a node's boot, passed in a file.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct BootSpec {
     pub(crate) name: String,
-    /// From 1.
+    /// Index of the node, from 1.
     pub(crate) index: usize,
     pub(crate) lab: Spec,
-    /// Its folder.
+    /// The node's folder.
     pub(crate) folder: PathBuf,
     /// The folder that all nodes share.
     pub(crate) shared: PathBuf,
     /// The folder of the programs under test.
     pub(crate) programs: PathBuf,
-    /// A kernel to try KVM with, where the host has none in /boot.
+    /// A kernel for the KVM probe, if the host has none in /boot.
     pub(crate) kernel: Option<PathBuf>,
 }
 
-/// Printed when the node's file system is complete, with the number that PID 1 has on the host.
+/// Prefix of the line that is printed when the node's file system is complete; PID 1's PID on the host follows.
 pub(crate) const BOOTED: &str = "booted ";
 
-/// Turns this process, PID 1 of new namespaces, into a node. Returns only if it fails.
+/// Turns this process, PID 1 of new namespaces, into a node. Returns only on failure.
 pub fn boot(file: &Path) -> Result<std::convert::Infallible> {
     let text = fs::read_to_string(file).attempt(|| format!("cannot read {}", file.display()))?;
     let spec: BootSpec = serde_json::from_str(&text).attempt(|| format!("cannot read {}", file.display()))?;
     rustix::system::sethostname(spec.name.as_bytes()).attempt(|| "cannot set the host name".to_owned())?;
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
         .attempt(|| "cannot make the mounts private".to_owned())?;
-    // As long as the host's /proc is there, it tells what the host calls this process.
+    // The host's /proc is still mounted, so this is the PID on the host.
     let pid = fs::read_link("/proc/self").attempt(|| "cannot read /proc/self".to_owned())?;
     file_system(&spec)?;
     libvirt_settings(&spec)?;
     println!("{BOOTED}{}", pid.display());
-    // From here on nobody of the node holds the pipe to the one who waits for that line.
+    // Closes the pipe to the process that waits for that line.
     let log = fs::File::create("/var/log/boot.log").attempt(|| "cannot write /var/log/boot.log".to_owned())?;
-    rustix::stdio::dup2_stdout(&log).attempt(|| "cannot leave the terminal".to_owned())?;
-    rustix::stdio::dup2_stderr(&log).attempt(|| "cannot leave the terminal".to_owned())?;
+    rustix::stdio::dup2_stdout(&log).attempt(|| "cannot redirect standard output".to_owned())?;
+    rustix::stdio::dup2_stderr(&log).attempt(|| "cannot redirect standard error".to_owned())?;
     let error = Command::new("tini").args(["-s", "--", "sleep", "infinity"]).env_remove("NOTIFY_SOCKET").exec();
     Err(LabError::new("cannot start tini", error))
 }
@@ -70,13 +75,13 @@ fn bind(source: &Path, target: &str) -> Result<()> {
 }
 
 fn tmpfs(target: &str, options: &str) -> Result<()> {
-    let options = std::ffi::CString::new(options).attempt(|| "mount options".to_owned())?;
+    let options = std::ffi::CString::new(options).attempt(|| "invalid mount options".to_owned())?;
     mount("tmpfs", target, "tmpfs", MountFlags::empty(), options.as_c_str())
-        .attempt(|| format!("cannot mount a file system in memory at {target}"))
+        .attempt(|| format!("cannot mount a tmpfs at {target}"))
 }
 
 fn folder(path: impl AsRef<Path>) -> Result<()> {
-    fs::create_dir_all(path.as_ref()).attempt(|| format!("cannot make {}", path.as_ref().display()))
+    fs::create_dir_all(path.as_ref()).attempt(|| format!("cannot create {}", path.as_ref().display()))
 }
 
 fn write(path: impl AsRef<Path>, text: impl AsRef<[u8]>) -> Result<()> {
@@ -84,7 +89,7 @@ fn write(path: impl AsRef<Path>, text: impl AsRef<[u8]>) -> Result<()> {
 }
 
 fn file_system(spec: &BootSpec) -> Result<()> {
-    // /srv first: it keeps the lab's folders in reach while the places where they may be are covered.
+    // /srv first: the lab's folders stay reachable there when mounts hide their original paths.
     tmpfs("/srv", "mode=755,size=1m")?;
     for (name, source) in [("node", &spec.folder), ("shared", &spec.shared), ("bin", &spec.programs)] {
         let target = format!("/srv/{name}");
@@ -100,7 +105,7 @@ fn file_system(spec: &BootSpec) -> Result<()> {
     }
     mount("proc", "/proc", "proc", MountFlags::empty(), None).attempt(|| "cannot mount /proc".to_owned())?;
     if spec.lab.shape == Shape::Cluster {
-        // A fresh one shows the network interfaces of this namespace.
+        // A new sysfs shows the interfaces of this network namespace.
         unmount("/sys", UnmountFlags::DETACH).ok();
         mount("sysfs", "/sys", "sysfs", MountFlags::empty(), None).attempt(|| "cannot mount /sys".to_owned())?;
     }
@@ -113,25 +118,24 @@ fn file_system(spec: &BootSpec) -> Result<()> {
     for path in ["/run/lock", "/run/netns", "/run/libvirt"] {
         folder(path)?;
     }
-    // The kernel's id of its boot, which is another one after each power cycle.
+    // A new boot id at each boot, as the kernel would have it.
     write("/run/boot-id", format!("{}\n", uuid::Uuid::new_v4()))?;
-    mount_bind("/run/boot-id", "/proc/sys/kernel/random/boot_id").attempt(|| "cannot give a boot id".to_owned())
+    mount_bind("/run/boot-id", "/proc/sys/kernel/random/boot_id").attempt(|| "cannot set the boot id".to_owned())
 }
 
-/// A copy of the host's `/etc` with what is this node's own.
+/// Mounts `/etc`: a copy of the host's, with the node's own settings.
 fn etc(spec: &BootSpec) -> Result<()> {
     let own = Path::new("/srv/node/etc");
     if !own.join("hostname").exists() {
-        // There may be a half-made one, or none.
+        // An unfinished copy of an earlier boot, if there is one.
         fs::remove_dir_all(own).ok();
         run(&["cp", "-a", "/etc", "/srv/node/etc"])?;
-        // The host's networks and guests are not this node's.
-        fs::remove_dir_all(own.join("libvirt")).ok();
-        // There may be none.
-        fs::remove_dir_all(own.join("drover")).ok();
-        for made in ["machine-id", "hosts", "hostname", "mtab"] {
-            // There may be none.
-            fs::remove_file(own.join(made)).ok();
+        // The host's own settings, networks and guests, where it has any.
+        for folder in ["libvirt", "drover"] {
+            fs::remove_dir_all(own.join(folder)).ok();
+        }
+        for file in ["machine-id", "hosts", "hostname", "mtab"] {
+            fs::remove_file(own.join(file)).ok();
         }
         write(own.join("machine-id"), format!("{}\n", uuid::Uuid::new_v4().simple()))?;
         let peers = (1..=spec.lab.nodes).map(|i| format!("{} hv{i}\n", Net::Cluster.address(i)));
@@ -142,25 +146,36 @@ fn etc(spec: &BootSpec) -> Result<()> {
         if let Some(config) = &spec.lab.config_of(spec.index) {
             write(own.join("drover/drover.toml"), config)?;
         }
+        // Last: it marks the copy as complete.
         write(own.join("hostname"), format!("{}\n", spec.name))?;
     }
     bind(own, "/etc")
 }
 
+/// Mounts `/var`, with the folders that services expect.
 fn var() -> Result<()> {
     let own = Path::new("/srv/node/var");
-    for path in
-        ["lib", "cache", "log", "tmp", "lib/libvirt", "lib/zookeeper", "lib/drover", "cache/libvirt", "log/libvirt"]
-    {
+    for path in [
+        "lib",
+        "cache",
+        "log",
+        "tmp",
+        "lib/libvirt",
+        "lib/swtpm-localca",
+        "lib/zookeeper",
+        "lib/drover",
+        "cache/libvirt",
+        "log/libvirt",
+    ] {
         folder(own.join(path))?;
     }
-    // It may be there already.
+    // It exists after the first boot.
     symlink("/run", own.join("run")).ok();
     bind(own, "/var")
 }
 
-/// A `/dev` of its own. A cluster's nodes have no KVM: they stand for machines that are alike, and it may be there and
-/// not work.
+/// Mounts `/dev`. The nodes of a cluster have no `/dev/kvm`: it may exist and not work, and guests must be able to move
+/// between nodes that are alike.
 fn devices(kvm: bool) -> Result<()> {
     const DEVICES: [(&str, u32, u32); 8] = [
         ("null", 1, 3),
@@ -181,13 +196,13 @@ fn devices(kvm: bool) -> Result<()> {
     let kvm = (kvm && Path::new("/dev/kvm").exists()).then_some(("kvm", 10, 232));
     for (name, major, minor) in DEVICES.into_iter().chain(kvm) {
         mknodat(CWD, dev.join(name), FileType::CharacterDevice, Mode::from_raw_mode(0o666), makedev(major, minor))
-            .attempt(|| format!("cannot make the device {name}"))?;
+            .attempt(|| format!("cannot create the device /dev/{name}"))?;
         run(&["chmod", "666", &dev.join(name).to_string_lossy()])?;
     }
     for (target, name) in
         [("pts/ptmx", "ptmx"), ("/proc/self/fd", "fd"), ("fd/0", "stdin"), ("fd/1", "stdout"), ("fd/2", "stderr")]
     {
-        symlink(target, dev.join(name)).attempt(|| format!("cannot make /dev/{name}"))?;
+        symlink(target, dev.join(name)).attempt(|| format!("cannot create /dev/{name}"))?;
     }
     mount("devpts", "/srv/node/dev/pts", "devpts", MountFlags::empty(), c"newinstance,ptmxmode=0666,mode=620,gid=5")
         .attempt(|| "cannot mount /dev/pts".to_owned())?;
@@ -195,28 +210,28 @@ fn devices(kvm: bool) -> Result<()> {
     bind(dev, "/dev")
 }
 
-/// libvirt's settings: those without which it does not work in a node of this kind, and for moving guests.
+/// Writes libvirt's settings: what it needs to work in namespaces, and for migration.
 fn libvirt_settings(spec: &BootSpec) -> Result<()> {
-    // Two libvirtds that say the same id refuse to move a guest between them.
+    // libvirt refuses a migration between two hosts with the same UUID.
     let id = Path::new("/srv/node/uuid");
     if !id.exists() {
         write(id, uuid::Uuid::new_v4().to_string())?;
     }
     let id = fs::read_to_string(id).attempt(|| "cannot read the node's uuid".to_owned())?;
     let address = Net::Cluster.address(spec.index);
-    let network = format!("listen_tls = 0\nlisten_tcp = 1\nlisten_addr = \"{address}\"\nauth_tcp = \"none\"\n");
-    let moving = format!("migration_host = \"{address}\"\nmigration_address = \"{address}\"\n");
-    let (network, moving) = if spec.lab.shape == Shape::Cluster { (network, moving) } else { Default::default() };
+    let listen = format!("listen_tls = 0\nlisten_tcp = 1\nlisten_addr = \"{address}\"\nauth_tcp = \"none\"\n");
+    let migration = format!("migration_host = \"{address}\"\nmigration_address = \"{address}\"\n");
+    let (listen, migration) = if spec.lab.shape == Shape::Cluster { (listen, migration) } else { Default::default() };
     write(
         "/etc/libvirt/libvirtd.conf",
         format!(
-            "{network}auth_unix_rw = \"none\"\nunix_sock_group = \"root\"\nhost_uuid = \"{id}\"\nkeepalive_interval = 2\nkeepalive_count = 3\nlog_outputs = \"3:file:/var/log/libvirt/libvirtd.log\"\n"
+            "{listen}auth_unix_rw = \"none\"\nunix_sock_group = \"root\"\nhost_uuid = \"{id}\"\nkeepalive_interval = 2\nkeepalive_count = 3\nlog_outputs = \"3:file:/var/log/libvirt/libvirtd.log\"\n"
         ),
     )?;
     write(
         "/etc/libvirt/qemu.conf",
         format!(
-            "{moving}namespaces = [ ]\nuser = \"root\"\ngroup = \"root\"\ndynamic_ownership = 0\nremember_owner = 0\nsecurity_driver = \"none\"\ncgroup_controllers = [ ]\nseccomp_sandbox = 0\nmax_core = 0\nkeepalive_interval = 2\nkeepalive_count = 3\n"
+            "{migration}namespaces = [ ]\nuser = \"root\"\ngroup = \"root\"\nswtpm_user = \"root\"\nswtpm_group = \"root\"\ndynamic_ownership = 0\nremember_owner = 0\nsecurity_driver = \"none\"\ncgroup_controllers = [ ]\nseccomp_sandbox = 0\nmax_core = 0\nkeepalive_interval = 2\nkeepalive_count = 3\n"
         ),
     )
 }

@@ -1,5 +1,4 @@
-//! The demonstration: one node without configuration, on the host's network, with one guest; what a stranger sees
-//! first.
+//! The demo, which newcomers see first: one node without configuration on the host's network, with one guest.
 
 use crate::{
     domain::Domain,
@@ -9,22 +8,22 @@ use crate::{
 };
 use std::{fs, path::Path, time::Duration};
 
-/// The demonstration's VM.
+/// Name of the demo's VM.
 const VM: &str = "demo";
 
-/// Brings the demonstration up; does again what is missing of it.
+/// Brings the demo up, or starts what is missing. Once its node is up it stays up even if a later step fails, so that
+/// the cause can be found; [`demo_down`] removes it.
 pub fn demo_up(folder: &Path, program: &Path, progress: Progress<'_>) -> Result<()> {
     let spec = Spec { daemon: false, ..Spec::alone() };
-    // It stays up from here on: if something fails, for whoever wants to know why; `demo-down` removes it.
     let lab = Lab::up(folder, spec, program, progress)?.keep();
     debug_assert_eq!(lab.spec().shape, Shape::Alone);
     show(&lab, program, progress).map_err(|error| {
         let log = lab.folder().join("nodes/hv1/var/log/droverd.out");
-        LabError::new(error.to_string(), format!("the node's log is {}", log.display()))
+        LabError::new(error.to_string(), format!("see the node's log {}", log.display()))
     })
 }
 
-/// Takes it down.
+/// Takes the demo down and removes its folder.
 pub fn demo_down(folder: &Path) -> Result<()> {
     Lab::remove(folder)
 }
@@ -48,9 +47,9 @@ fn show(lab: &Lab, program: &Path, progress: Progress<'_>) -> Result<()> {
     if !started.success() {
         return Err(LabError::new("the VM does not start", started));
     }
-    progress("waiting until its console says that it is up");
+    progress("waiting until the guest has booted");
     let booted = || drover(&node, &["vm", "log", VM, "-n", "100000"]).ok().filter(|log| log.contains("BOOTED "));
-    Lab::until("the guest does not boot", Duration::from_secs(90), booted)?;
+    Lab::until("the guest has not booted", Duration::from_secs(90), booted)?;
     for command in [&["vm", "list"][..], &["vm", "info", VM], &["vm", "log", VM, "-n", "5"]] {
         println!("\n$ drover {}", command.join(" "));
         print!("{}", drover(&node, command)?);
@@ -65,7 +64,7 @@ fn show(lab: &Lab, program: &Path, progress: Progress<'_>) -> Result<()> {
     let file = lab.folder().join("env");
     fs::write(&file, environment).attempt(|| format!("cannot write {}", file.display()))?;
     println!(
-        "\nThe cluster stays up. To go on, in this shell:\n\n  . {}\n  drover vm log {VM} --follow\n  drover vm shutdown {VM} --wait\n  drover --help\n\n'make demo-down' removes it all.",
+        "\nThe cluster stays up. Next steps, in this shell:\n\n  . {}\n  drover vm log {VM} --follow\n  drover vm shutdown {VM} --wait\n  drover --help\n\n'make demo-down' removes everything.",
         file.display()
     );
     Ok(())

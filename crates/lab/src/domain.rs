@@ -1,32 +1,33 @@
-//! The libvirt domain XML of a lab's guest, as an administrator would write it.
+//! The libvirt domain XML of a guest, as an administrator would write it.
 
 use crate::guest::Guest;
 
-/// A guest to be.
+/// Parameters of a guest's domain XML.
 #[derive(Debug, Clone)]
 pub struct Domain {
-    /// Its name.
+    /// Name of the VM.
     pub name: String,
-    /// Its UUID; none: Drover makes one up.
+    /// UUID; if `None`, Drover generates one.
     pub uuid: Option<String>,
-    /// In MiB; the guest needs 80.
+    /// Memory in MiB; the guest needs 80.
     pub memory: u64,
-    /// More for its kernel's command line; see [`crate::guest`].
+    /// Options for the guest's kernel command line; see [`crate::guest`].
     pub options: String,
 }
 
 impl Domain {
-    /// A guest of 96 MiB.
+    /// A guest with 96 MiB and no options.
     pub fn new(name: &str) -> Domain {
         Domain { name: name.to_owned(), uuid: None, memory: 96, options: String::new() }
     }
 
-    /// With more on its kernel's command line.
+    /// The same with options for the kernel command line.
     pub fn with(self, options: &str) -> Domain {
         Domain { options: options.to_owned(), ..self }
     }
 
-    /// The XML. The small code cache keeps QEMU's emulator from taking a gigabyte for itself.
+    /// The domain XML. `tb-cache` is small because QEMU's emulator (TCG) otherwise takes up to a gigabyte for its cache
+    /// of translated code.
     pub fn xml(&self, guest: &Guest) -> String {
         let uuid = self.uuid.as_ref().map(|uuid| format!("\n  <uuid>{uuid}</uuid>")).unwrap_or_default();
         format!(

@@ -1,4 +1,4 @@
-//! The networks between the nodes: bridges in a network namespace of their own, so that the host sees nothing of them.
+//! The networks that connect the nodes: bridges in a separate network namespace, the "switch", invisible on the host.
 //!
 //! ```text
 //!   hv1            hv2            hv3           client
@@ -14,19 +14,19 @@ use std::{fmt, str::FromStr};
 /// A network of the lab.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Net {
-    /// Between the daemons.
+    /// Between the nodes, 10.0.0.0/24.
     Cluster,
-    /// Where users are.
+    /// To the users, 203.0.113.0/24 and 2001:db8:5::/64. A client in it has 203.0.113.100 and 2001:db8:5::100.
     Upstream,
-    /// For disks.
+    /// For storage traffic, 10.0.1.0/24.
     Storage,
 }
 
 impl Net {
-    /// All of them, in the order of the nodes' interfaces.
+    /// All networks, in the order of the nodes' interfaces eth0, eth1, eth2.
     pub const ALL: [Net; 3] = [Net::Cluster, Net::Upstream, Net::Storage];
 
-    /// Its name, which is also its bridge's.
+    /// Name of the network and of its bridge.
     pub fn name(self) -> &'static str {
         match self {
             Net::Cluster => "cluster",
@@ -35,7 +35,7 @@ impl Net {
         }
     }
 
-    /// The addresses that the primary has in it.
+    /// The primary's floating addresses in the network.
     pub fn floating(self) -> &'static [&'static str] {
         match self {
             Net::Cluster => &["10.0.0.200/24"],
@@ -44,7 +44,7 @@ impl Net {
         }
     }
 
-    /// The address of the `index`th node in it.
+    /// The IPv4 address of a node in the network.
     pub fn address(self, index: usize) -> String {
         match self {
             Net::Cluster => format!("10.0.0.{index}"),
@@ -58,7 +58,7 @@ impl FromStr for Net {
     type Err = String;
     fn from_str(text: &str) -> std::result::Result<Net, String> {
         let found = Net::ALL.into_iter().find(|net| net.name() == text);
-        found.ok_or_else(|| format!("{text:?} is no network; the lab has cluster, upstream and storage"))
+        found.ok_or_else(|| format!("{text:?} is not a network of the lab; accepted are cluster, upstream, storage"))
     }
 }
 
@@ -71,15 +71,15 @@ impl fmt::Display for Net {
 /// How a node's link is cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cut {
-    /// The switch drops everything; the node sees a link that is up.
+    /// The switch drops all packets, while the node sees a link that is up.
     Silent,
-    /// The link goes down, which the node sees.
+    /// The link goes down; the node sees no carrier.
     Carrier,
-    /// Nothing reaches the node; what it sends arrives.
+    /// The switch drops packets to the node.
     In,
-    /// Nothing that the node sends arrives; it hears everything.
+    /// The switch drops packets from the node.
     Out,
-    /// Of 100 packets, so many are lost, either way.
+    /// The switch drops this percentage of packets, in both directions.
     Loss(u8),
 }
 
@@ -93,7 +93,7 @@ impl FromStr for Cut {
             "in" => Ok(Cut::In),
             "out" => Ok(Cut::Out),
             _ => loss(text).map(Cut::Loss).ok_or_else(|| {
-                format!("{text:?} is no way to cut a link; accepted are silent, carrier, in, out, loss:1 to loss:100")
+                format!("{text:?} is not a valid cut; accepted are silent, carrier, in, out, loss:1 to loss:100")
             }),
         }
     }
@@ -102,12 +102,12 @@ impl FromStr for Cut {
 /// The networks of one lab.
 #[derive(Debug, Clone)]
 pub(crate) struct Fabric {
-    /// Begins the names of all of the lab's network namespaces.
+    /// Prefix of the names of the lab's network namespaces.
     pub(crate) prefix: String,
 }
 
 impl Fabric {
-    /// The network namespace of that part of the lab.
+    /// Name of the network namespace of a part of the lab: a node, `switch` or `client`.
     pub(crate) fn netns(&self, part: &str) -> String {
         format!("{}-{part}", self.prefix)
     }
@@ -116,7 +116,7 @@ impl Fabric {
         self.netns("switch")
     }
 
-    /// Every network namespace that there is of this lab, however it came to be.
+    /// All existing network namespaces of this lab, also those left by a crash.
     pub(crate) fn existing(&self) -> Result<Vec<String>> {
         let all = run(&["ip", "netns", "list"])?;
         let names = all.lines().filter_map(|line| line.split_whitespace().next());
@@ -127,7 +127,7 @@ impl Fabric {
         Ok(self.existing()?.iter().any(|name| name == netns))
     }
 
-    /// Makes the bridges and the client, if they are not there.
+    /// Creates the bridges and the client. Idempotent.
     pub(crate) fn up(&self) -> Result<()> {
         let (switch, client) = (self.switch(), self.netns("client"));
         if !self.has(&switch)? {
@@ -140,8 +140,7 @@ impl Fabric {
             }
             run(&["ip", "-n", &switch, "link", "set", net.name(), "up"])?;
         }
-        // What the networks have beside the nodes: a router upstream, management controllers (node K's is
-        // 10.0.0.100+K).
+        // The upstream router, and the host of the nodes' management controllers (node K's is 10.0.0.100+K).
         run(&["ip", "-n", &switch, "address", "replace", "203.0.113.254/24", "dev", "upstream"])?;
         run(&["ip", "-n", &switch, "address", "replace", "10.0.0.254/24", "dev", "cluster"])?;
         if !self.has(&client)? {
@@ -156,14 +155,14 @@ impl Fabric {
 
     fn plug(&self, netns: &str, port: &str, interface: &str, net: Net) -> Result<()> {
         let switch = self.switch();
-        // Mostly none is left from before.
+        // A port left from before, if there is one.
         run(&["ip", "-n", &switch, "link", "delete", port]).ok();
         run(&["ip", "-n", &switch, "link", "add", port, "type", "veth", "peer", "name", interface, "netns", netns])?;
         run(&["ip", "-n", &switch, "link", "set", port, "master", net.name(), "up"])?;
         run(&["ip", "-n", netns, "link", "set", interface, "up"]).map(|_| ())
     }
 
-    /// Makes a node's network namespace, with its links and addresses.
+    /// Creates a node's network namespace, with its links and addresses.
     pub(crate) fn plug_node(&self, node: &str, index: usize) -> Result<()> {
         let netns = self.netns(node);
         if self.has(&netns)? {
@@ -177,23 +176,23 @@ impl Fabric {
             let address = format!("{}/24", net.address(index));
             run(&["ip", "-n", &netns, "address", "add", &address, "dev", &interface])?;
         }
-        let second = format!("2001:db8:5::{}/64", 10 + index);
-        run(&["ip", "-n", &netns, "address", "add", &second, "dev", "eth1", "nodad"])?;
-        // A node that forwards passes on what comes for an address that it has given away, and hides that nobody was
-        // told.
+        let ipv6 = format!("2001:db8:5::{}/64", 10 + index);
+        run(&["ip", "-n", &netns, "address", "add", &ipv6, "dev", "eth1", "nodad"])?;
+        // No forwarding: a node would forward packets for a floating address that it gave away, which would hide a
+        // missing announcement.
         run(&["ip", "netns", "exec", &netns, "sysctl", "-qw", "net.ipv4.ip_forward=0"])?;
         run(&["ip", "-n", &netns, "route", "add", "default", "via", "203.0.113.254"]).map(|_| ())
     }
 
-    /// Takes a node's links away, so that nothing that its dying processes or kernel send reaches anybody.
+    /// Removes a node's links, so that no packets of its dying processes leave it.
     pub(crate) fn unplug_node(&self, node: &str) {
         for net in Net::ALL {
-            // It may be gone already.
+            // It may be absent.
             run(&["ip", "-n", &self.switch(), "link", "delete", &port(node, net)]).ok();
         }
     }
 
-    /// Removes a node's network namespace, which else would answer for its addresses.
+    /// Removes a node's network namespace, whose kernel would still answer for the node's addresses.
     pub(crate) fn remove_node(&self, node: &str) -> Result<()> {
         let netns = self.netns(node);
         if self.has(&netns)? {
@@ -202,13 +201,14 @@ impl Fabric {
         Ok(())
     }
 
-    /// Cuts a node's link to a network.
+    /// Cuts a node's link to a network. Replaces an earlier cut.
     pub(crate) fn cut(&self, node: &str, net: Net, how: Cut) -> Result<()> {
         self.heal(node, net)?;
         let (switch, port) = (self.switch(), port(node, net));
         let from = |verdict: &str| format!("iifname \"{port}\" {verdict}\n");
         let to = |verdict: &str| format!("oifname \"{port}\" {verdict}\n");
-        // Between two ports frames are forwarded; from and to the switch's own addresses they are its input and output.
+        // Frames between two ports pass the forward hook; those from and to the switch's own addresses pass output and
+        // input.
         let (inwards, outwards) = match how {
             Cut::Carrier => {
                 return run(&["ip", "-n", &switch, "link", "set", &port, "down"]).map(|_| ());
@@ -232,19 +232,19 @@ impl Fabric {
         run_with(&["ip", "netns", "exec", &switch, "nft", "-f", "-"], Some(&rules)).map(|_| ())
     }
 
-    /// Takes a cut back.
+    /// Undoes a cut. Idempotent.
     pub(crate) fn heal(&self, node: &str, net: Net) -> Result<()> {
         let (switch, table) = (self.switch(), table(node, net));
         let link = run(&["ip", "-n", &switch, "link", "set", &port(node, net), "up"]);
         link.map_err(|e| LabError::new(format!("{node} has no link to {net}; is it on?"), e))?;
-        // Mostly there is no cut.
+        // Fails if there is no cut.
         run(&["ip", "netns", "exec", &switch, "nft", "delete", "table", "bridge", &table]).ok();
         Ok(())
     }
 }
 
 fn port(node: &str, net: Net) -> String {
-    // Interface names have 15 characters at most.
+    // One letter, because an interface name has at most 15 characters.
     let letter = match net {
         Net::Cluster => "c",
         Net::Upstream => "u",

@@ -1,8 +1,18 @@
-//! The guest that the lab boots: Debian's cloud kernel, and an initramfs of busybox and one script.
+//! The guest image: Debian's cloud kernel, and an initramfs with busybox and one script (`guest/init`).
 //!
-//! It needs no disk and 96 MiB, and is up in about three seconds without KVM. Its kernel command line takes `hn=NAME`,
-//! `ip4=ADDRESS/BITS` and `gw=ADDRESS` (else DHCP), `noacpi_off` (ignore the power button), `poweroff_after=SECONDS`
-//! and `panic_after=SECONDS`.
+//! A guest needs no disk and 96 MiB of memory, and boots in about three seconds without KVM. It writes `BOOTED` to its
+//! serial console when it hears its power button, then a heartbeat `HB n` each second, so that a test can tell a migrated
+//! guest from one that booted again. Options on its kernel command line:
+//!
+//! | option | effect |
+//! |---|---|
+//! | `hn=NAME` | host name |
+//! | `ip4=ADDRESS/BITS`, `gw=ADDRESS` | static address and gateway; without, DHCP |
+//! | `noacpi_off` | ignores the power button |
+//! | `poweroff_after=SECONDS` | powers itself off |
+//! | `panic_after=SECONDS` | crashes with a kernel panic |
+//! | `sleep_after=SECONDS` | suspends itself to memory, and writes `AWAKE` when it was woken |
+//! | `busy` | changes 8 MiB of its memory all the time |
 
 use crate::tools::{Attempt, LabError, Result, find, run};
 use std::{
@@ -10,8 +20,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Kernel modules that the guest loads, below `kernel/` of its modules' folder.
-const MODULES: [&str; 13] = [
+/// Kernel modules of the guest, as paths below `/lib/modules/VERSION/kernel`.
+const MODULES: [&str; 15] = [
     "drivers/virtio/virtio.ko",
     "drivers/virtio/virtio_ring.ko",
     "drivers/virtio/virtio_pci_legacy_dev.ko",
@@ -25,49 +35,51 @@ const MODULES: [&str; 13] = [
     "drivers/char/virtio_console.ko",
     "drivers/input/evdev.ko",
     "drivers/acpi/button.ko",
+    "drivers/misc/pvpanic/pvpanic.ko",
+    "drivers/misc/pvpanic/pvpanic-mmio.ko",
 ];
 
 const INIT: &str = include_str!("../guest/init");
 const UDHCPC: &str = include_str!("../guest/udhcpc");
 const POWER_BUTTON: &str = include_str!("../guest/power-button");
 
-/// The files of a guest.
+/// The files of the guest image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Guest {
-    /// Its kernel.
+    /// The kernel.
     pub kernel: PathBuf,
-    /// Its initramfs.
+    /// The initramfs.
     pub initrd: PathBuf,
 }
 
 impl Guest {
-    /// The files in a folder.
+    /// The image in a folder.
     pub fn at(folder: &Path) -> Guest {
         Guest { kernel: folder.join("vmlinuz"), initrd: folder.join("initrd") }
     }
 
-    /// Copies them, if they are not there.
+    /// Copies the image to a folder, unless it is there already.
     pub(crate) fn copy_to(&self, folder: &Path) -> Result<()> {
-        let there = Guest::at(folder);
-        fs::create_dir_all(folder).attempt(|| format!("cannot make {}", folder.display()))?;
-        for (from, to) in [(&self.kernel, &there.kernel), (&self.initrd, &there.initrd)] {
-            // Guests may be running from the old file.
+        let copy = Guest::at(folder);
+        fs::create_dir_all(folder).attempt(|| format!("cannot create {}", folder.display()))?;
+        for (from, to) in [(&self.kernel, &copy.kernel), (&self.initrd, &copy.initrd)] {
             if fs::read(from).ok() != fs::read(to).ok() {
-                let draft = to.with_extension("new");
-                fs::copy(from, &draft).attempt(|| format!("cannot copy {}", from.display()))?;
-                fs::rename(&draft, to).attempt(|| format!("cannot make {}", to.display()))?;
+                // Replaced by a rename, because QEMU may be reading the old file.
+                let temporary = to.with_extension("new");
+                fs::copy(from, &temporary).attempt(|| format!("cannot copy {}", from.display()))?;
+                fs::rename(&temporary, to).attempt(|| format!("cannot create {}", to.display()))?;
             }
         }
         Ok(())
     }
 }
 
-/// Where guests are kept for the next time: beside the folder of the executables (`target/guest`).
+/// The folder where the built image is cached: beside the folder of the executables (`target/guest`).
 pub fn cache(program: &Path) -> PathBuf {
     program.parent().and_then(Path::parent).unwrap_or(Path::new("/var/cache/drover-lab")).join("guest")
 }
 
-/// Builds the guest in a folder; what is there already is used again.
+/// Builds the image in a folder. Reuses what is there already.
 pub fn build(folder: &Path) -> Result<Guest> {
     let guest = Guest::at(folder);
     let unpacked = folder.join("kernel");
@@ -75,9 +87,9 @@ pub fn build(folder: &Path) -> Result<Guest> {
         fetch_kernel(folder, &unpacked, &guest.kernel)?;
     }
     let busybox =
-        find("busybox").ok_or_else(|| LabError::new("no busybox", "Debian's package busybox-static has it"))?;
+        find("busybox").ok_or_else(|| LabError::new("there is no busybox", "install the package busybox-static"))?;
     let busybox = fs::read(&busybox).attempt(|| format!("cannot read {}", busybox.display()))?;
-    let modules = only_folder_in(&unpacked.join("lib/modules"))?.join("kernel");
+    let modules = first_entry(&unpacked.join("lib/modules"))?.join("kernel");
 
     let mut archive = Archive::default();
     for name in ["bin", "dev", "proc", "sys", "etc", "etc/acpi", "etc/acpi/PWRF", "modules", "tmp", "run", "root"] {
@@ -95,25 +107,24 @@ pub fn build(folder: &Path) -> Result<Guest> {
     }
     let content = archive.end();
     if fs::read(&guest.initrd).ok().as_deref() != Some(&content) {
-        let draft = guest.initrd.with_extension("new");
-        fs::write(&draft, content).attempt(|| format!("cannot write {}", draft.display()))?;
-        fs::rename(&draft, &guest.initrd).attempt(|| format!("cannot make {}", guest.initrd.display()))?;
+        let temporary = guest.initrd.with_extension("new");
+        fs::write(&temporary, content).attempt(|| format!("cannot write {}", temporary.display()))?;
+        fs::rename(&temporary, &guest.initrd).attempt(|| format!("cannot create {}", guest.initrd.display()))?;
     }
     Ok(guest)
 }
 
 /// Downloads Debian's cloud kernel (27 MB) and unpacks it; nothing is installed.
 fn fetch_kernel(folder: &Path, unpacked: &Path, kernel: &Path) -> Result<()> {
-    let failed = || format!("cannot make the guest in {}", folder.display());
+    let failed = || format!("cannot build the guest image in {}", folder.display());
     let depends = run(&["apt-cache", "depends", "linux-image-cloud-amd64"])?;
     let package = depends.lines().find_map(|line| line.trim().strip_prefix("Depends: "));
     let package = package
-        .ok_or_else(|| LabError::new("no package linux-image-cloud-amd64", "run 'apt-get update' first"))?
+        .ok_or_else(|| LabError::new("there is no package linux-image-cloud-amd64", "run 'apt-get update' first"))?
         .to_owned();
-    // There may be a half-made one, or none.
-    fs::remove_dir_all(unpacked).ok();
     let downloads = folder.join("download");
-    // There may be a half-made one, or none.
+    // Remains of an unfinished build, if there are any.
+    fs::remove_dir_all(unpacked).ok();
     fs::remove_dir_all(&downloads).ok();
     fs::create_dir_all(&downloads).attempt(failed)?;
     let script = format!(
@@ -121,24 +132,23 @@ fn fetch_kernel(folder: &Path, unpacked: &Path, kernel: &Path) -> Result<()> {
         downloads.display(),
         unpacked.display()
     );
-    // apt drops its rights for downloads where it can, and complains where the folder keeps it from doing so.
+    // apt warns on standard error if its unprivileged user cannot write to the folder; the download works all the same.
     run(&["sh", "-c", &script])?;
     let image = fs::read_dir(unpacked.join("boot")).attempt(failed)?.flatten().map(|e| e.path());
     let image = image.into_iter().find(|p| p.file_name().is_some_and(|n| n.to_string_lossy().starts_with("vmlinuz-")));
     fs::copy(image.ok_or_else(|| LabError::new(failed(), "the package has no kernel"))?, kernel).attempt(failed)?;
-    // What stays costs only space.
+    // If this fails, it only costs disk space.
     fs::remove_dir_all(&downloads).ok();
     fs::write(unpacked.join("complete"), "").attempt(failed)
 }
 
-fn only_folder_in(folder: &Path) -> Result<PathBuf> {
+fn first_entry(folder: &Path) -> Result<PathBuf> {
     let entries = fs::read_dir(folder).attempt(|| format!("cannot read {}", folder.display()))?;
-    let found = entries.flatten().map(|e| e.path()).next();
-    found.ok_or_else(|| LabError::new(format!("{} is empty", folder.display()), "remove it and build again"))
+    let first = entries.flatten().map(|e| e.path()).next();
+    first.ok_or_else(|| LabError::new(format!("{} is empty", folder.display()), "remove it and build again"))
 }
 
-/// A cpio archive of the "newc" kind, which the kernel unpacks (see its documentation,
-/// `early-userspace/buffer-format`).
+/// A cpio archive in the format "newc" of initramfs images (Linux' documentation, `early-userspace/buffer-format`).
 #[derive(Default)]
 struct Archive {
     bytes: Vec<u8>,

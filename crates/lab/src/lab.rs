@@ -1,11 +1,14 @@
-//! A lab as a whole: its folder, its nodes, bringing it up and taking it down.
+//! A lab as a whole: its folder, its nodes, up and down.
+//!
+//! The folder has `lab.json` (the [`Spec`]), `nodes/hvN` (each node's disk), `shared` (`/srv/shared` in all nodes) and
+//! `programs` (a link to the folder of the programs under test).
 
 use crate::{
     fabric::{Cut, Fabric, Net},
     guest::{self, Guest},
     node::{Node, Service},
     process,
-    tools::{Attempt, LabError, Result, check_machine},
+    tools::{Attempt, LabError, Result, check_host},
 };
 use serde::{Deserialize, Serialize};
 use std::{
@@ -14,47 +17,47 @@ use std::{
     time::Duration,
 };
 
-/// How many members the ZooKeeper ensemble has at most.
-const MEMBERS: usize = 3;
+/// Maximum number of members in the ZooKeeper ensemble.
+const MEMBERS_MAX: usize = 3;
 
-/// What a lab's nodes are to each other.
+/// The kind of a lab.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Shape {
-    /// A cluster with networks of its own and ZooKeeper.
+    /// A cluster with its own networks and ZooKeeper.
     Cluster,
-    /// One node without any configuration, on the host's network, so that its API is reached from the host.
+    /// One node without configuration on the host's network, so that its API can be reached from the host.
     Alone,
 }
 
-/// What a lab is to be.
+/// Description of a lab.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spec {
     /// See [`Shape`].
     pub shape: Shape,
-    /// How many nodes; 1 to 9.
+    /// Number of nodes, 1 to 9.
     pub nodes: usize,
-    /// Whether `droverd` is started.
+    /// Whether [`Lab::up`] starts `droverd`.
     pub daemon: bool,
 }
 
 impl Spec {
-    /// A cluster of so many nodes.
+    /// A cluster of `nodes` nodes with `droverd`.
     pub fn cluster(nodes: usize) -> Spec {
         Spec { shape: Shape::Cluster, nodes, daemon: true }
     }
 
-    /// One node without configuration.
+    /// One node without configuration, with `droverd`.
     pub fn alone() -> Spec {
         Spec { shape: Shape::Alone, nodes: 1, daemon: true }
     }
 
-    /// The addresses of ZooKeeper's members.
+    /// The ZooKeeper members: index of the node, and its address.
     pub(crate) fn members(&self) -> impl Iterator<Item = (usize, String)> + use<> {
-        let members = if self.shape == Shape::Cluster { self.nodes.min(MEMBERS) } else { 0 };
+        let members = if self.shape == Shape::Cluster { self.nodes.min(MEMBERS_MAX) } else { 0 };
         (1..=members).map(|i| (i, Net::Cluster.address(i)))
     }
 
-    /// The configuration of the `index`th node's daemon; none at all for a node alone.
+    /// The configuration file of a node's `droverd`; `None` in [`Shape::Alone`].
     pub(crate) fn config_of(&self, index: usize) -> Option<String> {
         if self.shape == Shape::Alone {
             return None;
@@ -63,34 +66,34 @@ impl Spec {
         let members: Vec<String> = self.members().map(|(_, a)| format!("\"{a}:2181\"")).collect();
         let networks: Vec<String> = Net::ALL.iter().enumerate().map(|(i, net)| section(*net, i)).collect();
         let common = format!(
-            "# All nodes of the lab share one machine, so each offers a part of its memory.\n[node]\nname = \"hv{index}\"\nrole = \"coordinator\"\naddress = \"{address}\"\nmemory = \"4096MiB\"\n\n[store]\nzookeeper = [{}]\nsession_timeout = \"4s\"\n\n[paths]\nshared = [\"/srv/shared\"]\n",
+            "# All nodes of the lab share one machine, so each offers only a part of its memory.\n[node]\nname = \"hv{index}\"\nrole = \"coordinator\"\naddress = \"{address}\"\nmemory = \"4096MiB\"\n\n[store]\nzookeeper = [{}]\nsession_timeout = \"4s\"\n\n[paths]\nshared = [\"/srv/shared\"]\n",
             members.join(", ")
         );
         Some(common + &networks.concat())
     }
 }
 
-/// What the configuration says of a network.
+/// The section of the configuration file for a network.
 fn section(net: Net, interface: usize) -> String {
     let floating: Vec<String> = net.floating().iter().map(|address| format!("\"{address}\"")).collect();
     let gateway = if net == Net::Upstream { "gateway = \"203.0.113.254\"\n" } else { "" };
     format!("\n[network.{net}]\ninterface = \"eth{interface}\"\nfloating = [{}]\n{gateway}", floating.join(", "))
 }
 
-/// Hears what a lab is doing, a line at a time.
+/// Called with each step that a lab takes, for progress output.
 pub type Progress<'a> = &'a (dyn Fn(&str) + Sync);
 
-/// A lab. Unless [`Lab::keep`] is called, dropping it takes it down.
+/// A lab. Dropping a value from [`Lab::up`] takes down a lab that it created, unless [`Lab::keep`] was called.
 #[derive(Debug)]
 pub struct Lab {
     folder: PathBuf,
     spec: Spec,
     fabric: Fabric,
     id: String,
-    kept: bool,
+    keep: bool,
 }
 
-/// FNV-1a: a lab's id comes from its folder, so that whoever knows the folder finds everything of it.
+/// A lab's id: a hash (FNV-1a) of its folder, so that all its namespaces and processes can be found from the folder.
 fn id_of(folder: &Path) -> String {
     let hash =
         folder.as_os_str().as_encoded_bytes().iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
@@ -102,10 +105,13 @@ fn id_of(folder: &Path) -> String {
 impl Lab {
     fn new(folder: PathBuf, spec: Spec) -> Lab {
         let id = id_of(&folder);
-        Lab { folder, spec, fabric: Fabric { prefix: format!("dl-{id}") }, id, kept: true }
+        Lab { folder, spec, fabric: Fabric { prefix: format!("dl-{id}") }, id, keep: true }
     }
 
-    /// The lab in a folder, as it was brought up.
+    /// Opens the lab in a folder. Dropping the value leaves it up.
+    ///
+    /// # Errors
+    /// If there is no lab in the folder.
     pub fn open(folder: &Path) -> Result<Lab> {
         let no_lab = || format!("there is no lab in {}", folder.display());
         let folder = fs::canonicalize(folder).attempt(no_lab)?;
@@ -114,43 +120,48 @@ impl Lab {
         Ok(Lab::new(folder, spec))
     }
 
-    /// Brings a lab up in a folder: what runs already stays, what is missing is started. The programs under test are
-    /// taken from beside `program`, the `drover-lab` executable.
+    /// Brings a lab up in a folder. Idempotent: starts only what does not run. The programs under test are taken from
+    /// the folder of `program`, the `drover-lab` executable.
+    ///
+    /// # Errors
+    /// If the host lacks something, the folder has a lab of another kind, or a step fails.
     pub fn up(folder: &Path, spec: Spec, program: &Path, progress: Progress<'_>) -> Result<Lab> {
-        check_machine()?;
+        check_host()?;
         if !(1..=9).contains(&spec.nodes) {
-            return Err(LabError::new("a lab has 1 to 9 nodes", spec.nodes));
+            let why = format!("{} is not a valid number", spec.nodes);
+            return Err(LabError::new("a lab has 1 to 9 nodes", why));
         }
-        fs::create_dir_all(folder).attempt(|| format!("cannot make {}", folder.display()))?;
+        fs::create_dir_all(folder).attempt(|| format!("cannot create {}", folder.display()))?;
         let folder = fs::canonicalize(folder).attempt(|| format!("cannot find {}", folder.display()))?;
-        let there = Lab::open(&folder).ok();
-        if let Some(there) = &there
-            && there.spec != spec
+        let existing = Lab::open(&folder).ok();
+        if let Some(existing) = &existing
+            && existing.spec != spec
         {
-            return Err(LabError::new("there is another kind of lab here already", format!("{:?}", there.spec)));
+            let what = format!("{} has a lab of another kind; take it down first", folder.display());
+            return Err(LabError::new(what, format!("{:?}", existing.spec)));
         }
-        let text = serde_json::to_string_pretty(&spec).attempt(|| "the lab's description".to_owned())?;
+        let text = serde_json::to_string_pretty(&spec).attempt(|| "cannot encode lab.json".to_owned())?;
         fs::write(folder.join("lab.json"), text).attempt(|| format!("cannot write to {}", folder.display()))?;
         let mut lab = Lab::new(folder, spec);
-        // What was there before stays, whatever becomes of this.
-        lab.kept = there.is_some();
+        // A lab that existed before is not taken down if this fails.
+        lab.keep = existing.is_some();
         let program = fs::canonicalize(program).attempt(|| format!("cannot find {}", program.display()))?;
         let target = program.parent().unwrap_or(Path::new("/")).to_owned();
         let link = lab.folder.join("programs");
-        // There may be no old one.
+        // It may not exist.
         fs::remove_file(&link).ok();
-        std::os::unix::fs::symlink(&target, &link).attempt(|| format!("cannot make {}", link.display()))?;
+        std::os::unix::fs::symlink(&target, &link).attempt(|| format!("cannot create {}", link.display()))?;
 
-        progress("guest image");
+        progress("building the guest image");
         let guest = guest::build(&guest::cache(&program))?;
         guest.copy_to(&lab.shared().join("guest"))?;
         if lab.spec.shape == Shape::Cluster {
-            progress("networks");
+            progress("setting up networks");
             lab.fabric.up()?;
         }
         let nodes = lab.nodes();
         for node in &nodes {
-            progress(&format!("{} boots", node.name()));
+            progress(&format!("booting {}", node.name()));
             node.boot()?;
         }
         for node in &nodes {
@@ -158,11 +169,11 @@ impl Lab {
                 node.start_if_down(service)?;
             }
         }
-        // The daemons together: the first of them waits for the ensemble.
+        // All daemons at once, because a daemon is ready only when the ensemble serves.
         let down = nodes.iter().filter(|n| n.services().contains(&Service::Drover) && n.pid(Service::Drover).is_none());
         let launches = down.map(|node| Ok((node.name(), node.launch_drover()?))).collect::<Result<Vec<_>>>()?;
         for (name, launch) in launches {
-            progress(&format!("waiting for {name}"));
+            progress(&format!("waiting for droverd on {name}"));
             launch.wait()?;
         }
         nodes.iter().try_for_each(Node::wait_libvirt)?;
@@ -170,13 +181,13 @@ impl Lab {
         Ok(lab)
     }
 
-    /// Lets the lab stay when this value is dropped.
+    /// Leaves the lab up when this value is dropped.
     pub fn keep(mut self) -> Lab {
-        self.kept = true;
+        self.keep = true;
         self
     }
 
-    /// Its folder.
+    /// The lab's folder.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
@@ -186,12 +197,12 @@ impl Lab {
         self.folder.join("shared")
     }
 
-    /// The guest image, by the paths that nodes see.
+    /// The guest image, with its paths in the nodes.
     pub fn guest(&self) -> Guest {
         Guest::at(Path::new("/srv/shared/guest"))
     }
 
-    /// What it was brought up as.
+    /// The lab's description.
     pub fn spec(&self) -> &Spec {
         &self.spec
     }
@@ -204,12 +215,15 @@ impl Lab {
         &self.fabric
     }
 
-    /// The nodes, on or off.
+    /// All nodes, on or off.
     pub fn nodes(&self) -> Vec<Node<'_>> {
         (1..=self.spec.nodes).map(|index| Node::new(self, index)).collect()
     }
 
-    /// A node by its name.
+    /// A node by name.
+    ///
+    /// # Errors
+    /// If there is no such node; lists the nodes.
     pub fn node(&self, name: &str) -> Result<Node<'_>> {
         self.nodes().into_iter().find(|node| node.name() == name).ok_or_else(|| {
             let names: Vec<String> = self.nodes().iter().map(|node| node.name().to_owned()).collect();
@@ -217,19 +231,19 @@ impl Lab {
         })
     }
 
-    /// Cuts a node's link.
+    /// Cuts a node's link to a network. Replaces an earlier cut.
     pub fn cut(&self, node: &str, net: Net, how: Cut) -> Result<()> {
         self.node(node)?;
         self.fabric.cut(node, net, how)
     }
 
-    /// Takes cuts back.
+    /// Undoes the cut of a node's link to a network.
     pub fn heal(&self, node: &str, net: Net) -> Result<()> {
         self.node(node)?;
         self.fabric.heal(node, net)
     }
 
-    /// A command on the upstream network's client.
+    /// A command on the client in the upstream network; see [`Net::Upstream`].
     pub fn client(&self, argv: &[&str]) -> std::process::Command {
         let mut command = std::process::Command::new("ip");
         command.args(["netns", "exec", &self.fabric.netns("client")]).args(argv);
@@ -237,20 +251,24 @@ impl Lab {
         command
     }
 
-    /// The node whose ZooKeeper leads the ensemble, if there is one now.
+    /// Name of the node whose ZooKeeper member is the leader, if there is one.
     pub fn zookeeper_leader(&self) -> Option<String> {
         let nodes = self.nodes();
         nodes.iter().find(|node| node.zookeeper_mode().as_deref() == Some("leader")).map(|node| node.name().to_owned())
     }
 
-    /// Takes the lab in a folder down: its processes, network namespaces and files, of whatever is there. A folder
-    /// without a lab is fine.
+    /// Takes the lab in a folder down: kills its processes, deletes its network namespaces and the folder. Idempotent:
+    /// succeeds if the folder is absent or empty. Works on the remains of a lab, too.
+    ///
+    /// # Errors
+    /// If the folder is not that of a lab (it is then left alone), or something cannot be removed.
     pub fn remove(folder: &Path) -> Result<()> {
         let Ok(folder) = fs::canonicalize(folder) else { return Ok(()) };
-        let made = ["lab.json", "nodes", "shared"].iter().any(|name| folder.join(name).exists());
+        let has_lab = ["lab.json", "nodes", "shared"].iter().any(|name| folder.join(name).exists());
         let empty = fs::read_dir(&folder).is_ok_and(|mut entries| entries.next().is_none());
-        if !made && !empty {
-            return Err(LabError::new(format!("{} is no lab's folder", folder.display()), "it is left alone"));
+        if !has_lab && !empty {
+            let what = format!("{} is not the folder of a lab", folder.display());
+            return Err(LabError::new(what, "nothing was removed"));
         }
         let lab = Lab::new(folder, Spec { shape: Shape::Cluster, nodes: 9, daemon: false });
         for node in lab.nodes() {
@@ -265,15 +283,18 @@ impl Lab {
         fs::remove_dir_all(&lab.folder).attempt(|| format!("cannot remove {}", lab.folder.display()))
     }
 
-    /// Waits until something is seen that gives no event, with a deadline.
-    pub fn until<T>(what: &str, patience: Duration, mut look: impl FnMut() -> Option<T>) -> Result<T> {
-        let deadline = std::time::Instant::now() + patience;
+    /// Polls every 50 ms until `check` returns `Some`. For conditions that have no event to wait for.
+    ///
+    /// # Errors
+    /// After `timeout`; `what` names what was waited for, or what is missing.
+    pub fn until<T>(what: &str, timeout: Duration, mut check: impl FnMut() -> Option<T>) -> Result<T> {
+        let deadline = std::time::Instant::now() + timeout;
         loop {
-            if let Some(seen) = look() {
-                return Ok(seen);
+            if let Some(value) = check() {
+                return Ok(value);
             }
             if std::time::Instant::now() > deadline {
-                return Err(LabError::new(what, format!("not seen in {} s", patience.as_secs_f32())));
+                return Err(LabError::new(what, format!("timed out after {} s", timeout.as_secs_f32())));
             }
             std::thread::sleep(Duration::from_millis(50));
         }
@@ -282,16 +303,16 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        if !self.kept
+        if !self.keep
             && let Err(error) = Lab::remove(&self.folder)
         {
-            eprintln!("the lab cannot be taken down: {error}");
+            eprintln!("cannot take the lab down: {error}");
         }
     }
 }
 
 impl Node<'_> {
-    /// What is to run on the node, in the order of its start.
+    /// The services of the node, in the order in which they are started.
     pub(crate) fn services(&self) -> Vec<Service> {
         let spec = self.lab().spec();
         let mut services = vec![Service::Libvirt];

@@ -1,12 +1,27 @@
-//! A real cluster on one machine: each node is a set of namespaces with its own libvirtd, its own member of a ZooKeeper
-//! ensemble and its own `droverd`; its guests are real QEMU processes.
+//! A real Drover cluster on one machine, for people, end-to-end tests and benchmarks.
 //!
-//! Power-off is honest: the links vanish first, then PID 1 and with it every process, then the network namespace. Links
-//! can be cut either way. Several labs can be up at once: everything of a lab carries its id, which comes from its
-//! folder.
+//! Each node is a set of Linux namespaces with its own libvirtd, ZooKeeper member and `droverd`. Its guests are real
+//! QEMU processes. Three networks connect the nodes.
 //!
-//! The `drover-lab` command is a thin layer over this library, and the end-to-end tests use it too.
+//! A power-off is realistic: the links disappear first, then PID 1 and with it all processes, then the network
+//! namespace. Links can be cut in either direction. Several labs can be up at once: the namespaces and processes of a
+//! lab carry its id, which is derived from its folder.
+//!
+//! | module | content |
+//! |---|---|
+//! | `lab` | a lab as a whole: its folder and nodes, up and down |
+//! | `node` | one node, from outside: power, services, commands in it |
+//! | `boot` | one node, from inside: what runs before its PID 1 |
+//! | `bmc` | a node's management controller, which cuts its power |
+//! | `fabric` | the networks, and cuts of links |
+//! | [`guest`], `domain` | the guest image, and a domain XML for it |
+//! | `zookeeper` | ZooKeeper members, in nodes or alone for the store's tests |
+//! | `process`, `tools` | finding and killing the lab's processes; running programs |
+//! | `demo` | `make demo`: one node without configuration |
+//!
+//! The program `drover-lab` is a thin layer over this library.
 
+mod bmc;
 mod boot;
 mod demo;
 mod domain;
@@ -18,6 +33,7 @@ mod process;
 mod tools;
 mod zookeeper;
 
+pub use bmc::{BMC_PASSWORD, BMC_USER};
 pub use boot::boot as boot_node_entry;
 pub use demo::{demo_down, demo_up};
 pub use domain::Domain;

@@ -1,4 +1,4 @@
-//! Runs a lab by hand.
+//! The program `drover-lab`: a lab on the command line.
 
 use clap::{Parser, Subcommand};
 use drover_lab::{Cut, Domain, Lab, LabError, Net, Spec, guest};
@@ -8,13 +8,13 @@ use std::{
     time::Instant,
 };
 
-/// A real Drover cluster on this one machine: nodes are namespaces, everything else is real.
+/// Run a real Drover cluster on one machine: nodes are Linux namespaces, everything else is real.
 ///
 /// Needs root. Example: drover-lab up; drover-lab sh hv1 drover status; drover-lab power off hv2; drover-lab down
 #[derive(Parser)]
 #[command(version, disable_help_subcommand = true)]
 struct Arguments {
-    /// The lab's folder; each is a lab of its own [default: 'lab' beside the folder of this program]
+    /// The lab's folder; each folder is a separate lab [default: 'lab' beside the folder of this program]
     #[arg(long, global = true, env = "DROVER_LAB_DIR", value_name = "FOLDER")]
     dir: Option<PathBuf>,
     #[command(subcommand)]
@@ -23,28 +23,28 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Action {
-    /// Bring the lab up, or what is missing of it
+    /// Bring the lab up, or start what is missing
     Up {
-        /// How many nodes
+        /// Number of nodes
         #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=9))]
         nodes: u8,
-        /// Without droverd
+        /// Do not start droverd
         #[arg(long)]
         no_droverd: bool,
     },
     /// Take the lab down and remove every trace of it
     Down,
-    /// Show its nodes
+    /// Show the nodes
     Status,
-    /// A node's power
+    /// Switch a node's power
     Power {
         #[command(subcommand)]
         power: Power,
     },
     /// Cut a node's link to a network
     ///
-    /// silent: the switch drops everything; carrier: the link goes down; in: nothing reaches the node; out: nothing
-    /// leaves it; loss:P: P percent are lost.
+    /// silent: the switch drops all packets; carrier: the link goes down; in: drops packets to the node; out: drops
+    /// packets from the node; loss:P: drops P percent of the packets. A cut replaces an earlier one.
     Cut {
         /// The node
         node: String,
@@ -54,65 +54,65 @@ enum Action {
         #[arg(default_value = "silent")]
         how: Cut,
     },
-    /// Take cuts back
+    /// Undo cuts
     Heal {
         /// The node
         node: String,
-        /// cluster, upstream or storage; if not given, all
+        /// cluster, upstream or storage [default: all]
         net: Option<Net>,
     },
-    /// Run a command in a node; with none, a shell
+    /// Run a command in a node
     Sh {
         /// The node
         node: String,
-        /// The command
+        /// The command [default: a shell]
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         command: Vec<String>,
     },
-    /// Run a command on the upstream network's client, 203.0.113.100
+    /// Run a command on the client in the upstream network, 203.0.113.100
     Client {
         /// The command
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
         command: Vec<String>,
     },
-    /// Build the guest's kernel and initramfs
+    /// Build the guest image (kernel and initramfs)
     Guest,
-    /// Print a domain XML for the guest
+    /// Print a domain XML for a guest
     Domain {
         /// The VM's name
         name: String,
-        /// MiB
+        /// Memory in MiB
         #[arg(long, default_value_t = 96)]
         memory: u64,
-        /// More for the kernel's command line, such as poweroff_after=10
+        /// Options for the guest's kernel command line, such as poweroff_after=10
         #[arg(long, default_value = "")]
         options: String,
     },
-    /// One node without configuration on this machine's network, with a guest that runs
+    /// Run one node without configuration on the host's network, with one guest
     Demo {
         #[command(subcommand)]
         demo: Demo,
     },
-    /// What a node begins with
+    /// Turn this process into a node (internal)
     #[command(hide = true)]
     BootNode { spec: PathBuf },
 }
 
 #[derive(Subcommand)]
 enum Power {
-    /// Switch it on, and wait until it is ready
+    /// Switch a node on, and wait until it is ready
     On { node: String },
-    /// Pull its cord
+    /// Cut a node's power
     Off { node: String },
-    /// Off, and on again
+    /// Cut a node's power, and switch it on again
     Cycle { node: String },
 }
 
 #[derive(Subcommand)]
 enum Demo {
-    /// Bring it up
+    /// Bring the demo up, or start what is missing
     Up,
-    /// Remove every trace of it
+    /// Take the demo down and remove every trace of it
     Down,
 }
 
@@ -142,7 +142,7 @@ fn run(arguments: Arguments) -> Result<ExitCode, LabError> {
             status(&lab);
             let me = program.display();
             println!(
-                "\nTo go on:\n  {me} sh hv1 drover status\n  {me} domain web | {me} sh hv1 drover vm define - --start --wait\n  {me} sh hv1\n  {me} power off hv2\n  {me} cut hv3 cluster\n  {me} down"
+                "\nNext steps:\n  {me} sh hv1 drover status\n  {me} domain web | {me} sh hv1 drover vm define - --start --wait\n  {me} sh hv1\n  {me} power off hv2\n  {me} cut hv3 cluster\n  {me} down"
             );
         }
         Action::Down => Lab::remove(&folder)?,
@@ -165,17 +165,17 @@ fn run(arguments: Arguments) -> Result<ExitCode, LabError> {
             }
         }
         Action::Sh { node, command } => {
-            let words: Vec<&str> = command.iter().map(String::as_str).collect();
-            let words = if words.is_empty() { vec!["bash", "--norc"] } else { words };
-            return foreground(lab()?.node(&node)?.command(&words)?);
+            let argv: Vec<&str> = command.iter().map(String::as_str).collect();
+            let argv = if argv.is_empty() { vec!["bash", "--norc"] } else { argv };
+            return foreground(lab()?.node(&node)?.command(&argv)?);
         }
         Action::Client { command } => {
-            let words: Vec<&str> = command.iter().map(String::as_str).collect();
-            return foreground(lab()?.client(&words));
+            let argv: Vec<&str> = command.iter().map(String::as_str).collect();
+            return foreground(lab()?.client(&argv));
         }
         Action::Guest => {
-            let made = guest::build(&guest::cache(&program))?;
-            println!("{}\n{}", made.kernel.display(), made.initrd.display());
+            let image = guest::build(&guest::cache(&program))?;
+            println!("{}\n{}", image.kernel.display(), image.initrd.display());
         }
         Action::Domain { name, memory, options } => {
             let domain = Domain { name, uuid: None, memory, options };
@@ -192,7 +192,7 @@ fn run(arguments: Arguments) -> Result<ExitCode, LabError> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Runs a command with this terminal and gives its exit code on.
+/// Runs a command on this terminal and returns its exit code.
 fn foreground(mut command: Command) -> Result<ExitCode, LabError> {
     let status = command.status().map_err(|e| LabError::new("cannot run the command", e))?;
     Ok(ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)))

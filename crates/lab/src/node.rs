@@ -1,11 +1,11 @@
-//! A node, from the outside: its power, its services, commands in it.
+//! A node of a lab, from outside: its power, its services, commands in it.
 
 use crate::{
     boot::{BOOTED, BootSpec},
     fabric::Net,
     lab::{Lab, Shape},
     process::{self, Process},
-    tools::{Attempt, LabError, Result, printed},
+    tools::{Attempt, LabError, Result, stdout},
     zookeeper::{self, Member, SMALL_HEAP},
 };
 use rustix::process::Signal;
@@ -18,22 +18,25 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long a service may take to be there.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Timeout for the start and the stop of a service.
+const SERVICE_TIMEOUT: Duration = Duration::from_secs(120);
+/// Timeout for a command in a node, in seconds. A `drover` that waits for a guest's power-off may take a minute: the
+/// guest is asked again after half of one.
+const COMMAND_TIMEOUT_S: &str = "180";
 
-/// A program that runs on a node.
+/// A service of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Service {
     /// libvirtd and virtlogd.
     Libvirt,
-    /// A member of the ensemble.
+    /// The node's ZooKeeper member.
     ZooKeeper,
-    /// The daemon under test.
+    /// `droverd`.
     Drover,
 }
 
 impl Service {
-    /// The file with its pid, as the node sees it.
+    /// The PID file, as a path in the node.
     fn pid_file(self) -> &'static str {
         match self {
             Service::Libvirt => "/run/libvirtd.pid",
@@ -60,22 +63,22 @@ impl<'a> Node<'a> {
         self.lab
     }
 
-    /// `hv1`, ...
+    /// Name: `hv1`, `hv2`, ...
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// From 1.
+    /// Index, from 1.
     pub fn index(&self) -> usize {
         self.index
     }
 
-    /// What is on its disk: its `etc` and `var`, and more.
+    /// The node's folder, its "disk": `etc`, `var`, and the lab's own files about the node.
     pub fn folder(&self) -> PathBuf {
         self.lab.folder().join("nodes").join(&self.name)
     }
 
-    fn power_file(&self) -> PathBuf {
+    pub(crate) fn power_file(&self) -> PathBuf {
         self.folder().join("power")
     }
 
@@ -83,23 +86,23 @@ impl<'a> Node<'a> {
         format!("{}/{}", self.lab.id(), self.name)
     }
 
-    /// Its PID 1, as the host sees it.
+    /// The node's PID 1.
     fn init(&self) -> Option<Process> {
         Process::load(&self.power_file())
     }
 
-    /// Whether it has power.
+    /// Whether the node is switched on.
     pub fn is_on(&self) -> bool {
         self.init().is_some()
     }
 
-    /// Gives it power: namespaces, links, its file system, its PID 1. No service is started.
+    /// Boots the node without services: its namespaces, links, file system and PID 1. Does nothing if it is on.
     pub(crate) fn boot(&self) -> Result<()> {
         if self.is_on() {
             return Ok(());
         }
-        let failed = || format!("{} does not boot", self.name);
-        // Of a life that ended half-way.
+        let failed = || format!("cannot boot {}", self.name);
+        // Remains of an unfinished boot or power-off.
         for process in process::marked(&self.mark()) {
             process.kill()?;
         }
@@ -131,12 +134,11 @@ impl<'a> Node<'a> {
         command.args(["unshare", "--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child=KILL"]);
         command.arg(programs.join("drover-lab")).arg("boot-node").arg(&file);
         self.environment(&mut command);
-        let complaints = File::create(folder.join("boot-errors")).attempt(failed)?;
-        let mut child =
-            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(complaints).spawn().attempt(failed)?;
-        let said = child.stdout.take().map(|pipe| BufReader::new(pipe).lines().map_while(std::result::Result::ok));
+        let errors = File::create(folder.join("boot-errors")).attempt(failed)?;
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(errors).spawn().attempt(failed)?;
+        let lines = child.stdout.take().map(|pipe| BufReader::new(pipe).lines().map_while(std::result::Result::ok));
         child.wait().attempt(failed)?;
-        let pid = said.and_then(|mut lines| lines.find_map(|line| line.strip_prefix(BOOTED)?.parse().ok()));
+        let pid = lines.and_then(|mut lines| lines.find_map(|line| line.strip_prefix(BOOTED)?.parse().ok()));
         let Some(init) = pid.and_then(Process::of) else {
             let why = fs::read_to_string(folder.join("boot-errors")).unwrap_or_default();
             return Err(LabError::new(failed(), why.trim()));
@@ -144,7 +146,7 @@ impl<'a> Node<'a> {
         init.save(&self.power_file())
     }
 
-    /// Switches it on, starts its services, and waits until they are ready.
+    /// Switches the node on, starts its services, and waits until they are ready.
     pub fn power_on(&self) -> Result<()> {
         self.boot()?;
         for service in self.services() {
@@ -153,8 +155,8 @@ impl<'a> Node<'a> {
         self.wait_libvirt()
     }
 
-    /// Pulls its power cord. The links go first: a power cut sends nobody a farewell, but the kernel would, for the
-    /// processes that it ends.
+    /// Cuts the node's power. The links are removed first, because the kernel would close the connections of killed
+    /// processes, which a machine without power does not do.
     pub fn power_off(&self) -> Result<()> {
         self.lab.fabric().unplug_node(&self.name);
         if let Some(init) = self.init() {
@@ -163,7 +165,7 @@ impl<'a> Node<'a> {
         for process in process::marked(&self.mark()) {
             process.kill()?;
         }
-        // It may have been off.
+        // Absent if the node was off.
         fs::remove_file(self.power_file()).ok();
         self.lab.fabric().remove_node(&self.name)
     }
@@ -180,9 +182,13 @@ impl<'a> Node<'a> {
             .env(process::MARK, self.mark());
     }
 
-    /// A command in the node, to be run with input and output as one likes.
+    /// A command in the node, which the caller runs.
+    ///
+    /// # Errors
+    /// If the node is off.
     pub fn command(&self, argv: &[&str]) -> Result<Command> {
-        let init = self.init().ok_or_else(|| LabError::new(format!("{} is off", self.name), "switch it on"))?;
+        let hint = format!("switch it on with: drover-lab power on {}", self.name);
+        let init = self.init().ok_or_else(|| LabError::new(format!("{} is off", self.name), hint))?;
         let mut command = Command::new("nsenter");
         let target = init.pid().to_string();
         command.args(["-t", &target, "-m", "-u", "-i", "-n", "-p", "--wd=/", "--"]).args(argv);
@@ -190,34 +196,34 @@ impl<'a> Node<'a> {
         Ok(command)
     }
 
-    /// Runs a command in the node to its end, for a minute at most.
+    /// Runs a command in the node, with a timeout of three minutes, and returns its status and output.
     pub fn output(&self, argv: &[&str]) -> Result<Output> {
-        let argv = [&["timeout", "-k", "1", "60"], argv].concat();
+        let argv = [&["timeout", "-k", "1", COMMAND_TIMEOUT_S], argv].concat();
         let output = self.command(&argv)?.stdin(Stdio::null()).output();
         output.attempt(|| format!("{}: {}", self.name, argv.join(" ")))
     }
 
-    /// The same, and gives what it printed. Fails if the command does.
+    /// Like [`Node::output`], but returns only standard output, and fails if the command fails.
     pub fn exec(&self, argv: &[&str]) -> Result<String> {
-        printed(&self.output(argv)?, || format!("{}: {}", self.name, argv.join(" ")))
+        stdout(&self.output(argv)?, || format!("{}: {}", self.name, argv.join(" ")))
     }
 
     fn shell(&self, script: &str) -> Result<String> {
         self.exec(&["sh", "-c", script])
     }
 
-    /// The process of a service, as the host sees it.
+    /// The process of a service, if it runs.
     fn process(&self, service: Service) -> Option<Process> {
         let pid: i32 = self.exec(&["cat", service.pid_file()]).ok()?.trim().parse().ok()?;
         process::marked(&self.mark()).into_iter().find(|p| p.namespaced_pid() == Some(pid))
     }
 
-    /// Its number on the host, to look at what it uses.
+    /// PID of a service on the host, if it runs; for measurements.
     pub fn pid(&self, service: Service) -> Option<i32> {
         self.process(service).map(|p| p.pid())
     }
 
-    /// Starts a service, if it does not run. Only for `droverd` this waits until it is ready.
+    /// Starts a service if it does not run. Waits until it is ready only for `droverd`.
     pub fn start_if_down(&self, service: Service) -> Result<()> {
         if self.process(service).is_some() {
             return Ok(());
@@ -232,15 +238,18 @@ impl<'a> Node<'a> {
         }
     }
 
-    /// Sends a service a signal.
+    /// Sends a signal to a service.
+    ///
+    /// # Errors
+    /// If the service does not run.
     pub fn signal(&self, service: Service, signal: Signal) -> Result<()> {
         match self.process(service) {
             Some(process) => process.signal(signal),
-            None => Err(LabError::new(format!("{}: {service:?} does not run", self.name), "no such process")),
+            None => Err(LabError::new(format!("{}: cannot signal {service:?}", self.name), "it is not running")),
         }
     }
 
-    /// SIGKILL for a service, and waits until it is gone.
+    /// Sends SIGKILL to a service, and waits until it has ended. Succeeds if it does not run.
     pub fn kill(&self, service: Service) -> Result<()> {
         match self.process(service) {
             Some(process) => process.kill(),
@@ -248,50 +257,51 @@ impl<'a> Node<'a> {
         }
     }
 
-    /// SIGTERM for a service, and waits until it is gone.
+    /// Sends SIGTERM to a service, and waits until it has ended. Succeeds if it does not run.
     pub fn stop(&self, service: Service) -> Result<()> {
         let Some(process) = self.process(service) else { return Ok(()) };
         process.signal(Signal::TERM)?;
-        process.wait_gone(PATIENCE)
+        process.wait_ended(SERVICE_TIMEOUT)
     }
 
-    /// Starts `droverd` as a service manager would, with a socket on which it says when it is ready.
+    /// Starts `droverd` as a service manager does: with a socket on which it notifies that it is ready (sd_notify(3)), and
+    /// with systemd's usual limit of open files.
     pub fn launch_drover(&self) -> Result<Launch<'_>> {
-        let failed = || format!("{}: droverd cannot be started", self.name);
+        let failed = || format!("{}: cannot start droverd", self.name);
         let folder = self.folder();
-        // There may be no old one.
+        // The socket of an earlier start, if there is one.
         fs::remove_file(folder.join("notify")).ok();
-        // By a short path: a socket's name may have 107 bytes.
-        let here = File::open(&folder).attempt(failed)?;
-        let path = format!("/proc/self/fd/{}/notify", here.as_raw_fd());
+        // A short path, because that of a socket has at most 107 bytes.
+        let opened = File::open(&folder).attempt(failed)?;
+        let path = format!("/proc/self/fd/{}/notify", opened.as_raw_fd());
         let socket = UnixDatagram::bind(path).attempt(failed)?;
         let start = Instant::now();
         self.shell(
-            "NOTIFY_SOCKET=/srv/node/notify setsid droverd </dev/null >>/var/log/droverd.out 2>&1 & echo $! >/run/droverd.pid",
+            "ulimit -Sn 1024; NOTIFY_SOCKET=/srv/node/notify setsid droverd </dev/null >>/var/log/droverd.out 2>&1 & echo $! >/run/droverd.pid",
         )?;
         Ok(Launch { node: self, socket, start })
     }
 
-    /// Starts `droverd` and waits until it is ready. Returns how long that took.
+    /// Starts `droverd` and waits until it is ready. Returns the time that this took.
     pub fn start_drover(&self) -> Result<Duration> {
         self.launch_drover()?.wait()
     }
 
-    /// The last lines that `droverd` wrote.
+    /// The last lines of `droverd`'s output.
     pub fn drover_log(&self, lines: usize) -> String {
         self.exec(&["tail", "-n", &lines.to_string(), "/var/log/droverd.out"]).unwrap_or_default()
     }
 
-    /// Waits until its libvirtd answers.
+    /// Waits until libvirtd answers.
     pub fn wait_libvirt(&self) -> Result<()> {
         let answers = || self.exec(&["virsh", "-q", "-c", "qemu:///system", "list"]).ok();
-        Lab::until(&format!("{}: libvirtd does not answer", self.name), PATIENCE, answers).map(|_| ())
+        Lab::until(&format!("{}: libvirtd does not answer", self.name), SERVICE_TIMEOUT, answers).map(|_| ())
     }
 
-    /// `leader`, `follower`: what its ZooKeeper says of itself, if it answers.
+    /// Mode of the node's ZooKeeper member, such as `leader` or `follower`; `None` if it does not answer.
     pub fn zookeeper_mode(&self) -> Option<String> {
-        let ask = format!("exec 3<>/dev/tcp/{}/2181; echo srvr >&3; cat <&3", Net::Cluster.address(self.index));
-        zookeeper::read_mode(&self.exec(&["timeout", "2", "bash", "-c", &ask]).ok()?)
+        let query = format!("exec 3<>/dev/tcp/{}/2181; echo srvr >&3; cat <&3", Net::Cluster.address(self.index));
+        zookeeper::parse_mode(&self.exec(&["timeout", "2", "bash", "-c", &query]).ok()?)
     }
 
     fn start_zookeeper(&self) -> Result<()> {
@@ -308,7 +318,7 @@ impl<'a> Node<'a> {
     }
 }
 
-/// A `droverd` that was started and is not ready yet.
+/// A `droverd` that was started and may not be ready yet.
 #[derive(Debug)]
 pub struct Launch<'a> {
     node: &'a Node<'a>,
@@ -317,13 +327,16 @@ pub struct Launch<'a> {
 }
 
 impl Launch<'_> {
-    /// Waits until it says that it is ready. Returns how long that took from its start.
+    /// Waits until `droverd` notifies that it is ready. Returns the time since its start.
+    ///
+    /// # Errors
+    /// If it exits before, or after a timeout; with the end of its log.
     pub fn wait(self) -> Result<Duration> {
-        let failed = || format!("{}: droverd is not ready", self.node.name);
-        // Now and then a look whether it is still there to say anything.
+        let failed = || format!("{}: droverd has not become ready", self.node.name);
+        // Checks every 500 ms whether the process still exists.
         self.socket.set_read_timeout(Some(Duration::from_millis(500))).attempt(failed)?;
         let mut message = [0; 256];
-        while self.start.elapsed() < PATIENCE {
+        while self.start.elapsed() < SERVICE_TIMEOUT {
             match self.socket.recv(&mut message) {
                 Ok(n) if String::from_utf8_lossy(message.get(..n).unwrap_or_default()).contains("READY=1") => {
                     return Ok(self.start.elapsed());
@@ -333,6 +346,6 @@ impl Launch<'_> {
                 Err(_) => {}
             }
         }
-        Err(LabError::new(failed(), format!("its last words are:\n{}", self.node.drover_log(5).trim_end())))
+        Err(LabError::new(failed(), format!("the end of its log:\n{}", self.node.drover_log(5).trim_end())))
     }
 }

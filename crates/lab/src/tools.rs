@@ -1,11 +1,11 @@
-//! The programs of the machine that the lab is built with, and what goes wrong with them.
+//! Running the host's programs, and the lab's error type.
 
 use std::{
     path::PathBuf,
     process::{Command, Output, Stdio},
 };
 
-/// What could not be done, and why.
+/// An error: what failed, and why.
 #[derive(Debug, thiserror::Error)]
 #[error("{what}: {why}")]
 pub struct LabError {
@@ -13,17 +13,17 @@ pub struct LabError {
     why: String,
 }
 
-/// The result of everything here.
+/// Result of the lab's functions.
 pub type Result<T> = std::result::Result<T, LabError>;
 
 impl LabError {
-    /// An error of this text.
+    /// An error that reads `what: why`.
     pub fn new(what: impl Into<String>, why: impl ToString) -> LabError {
         LabError { what: what.into(), why: why.to_string() }
     }
 }
 
-/// Says what was attempted when something fails.
+/// Adds what was attempted to an error.
 pub(crate) trait Attempt<T> {
     fn attempt(self, what: impl FnOnce() -> String) -> Result<T>;
 }
@@ -34,8 +34,8 @@ impl<T, E: ToString> Attempt<T> for std::result::Result<T, E> {
     }
 }
 
-/// Programs that a cluster needs, and the Debian packages that have them.
-const CLUSTER: &[(&str, &str)] = &[
+/// Programs that the lab needs, with their Debian packages.
+const REQUIRED: &[(&str, &str)] = &[
     ("ip", "iproute2"),
     ("nft", "nftables"),
     ("nsenter", "util-linux"),
@@ -44,17 +44,20 @@ const CLUSTER: &[(&str, &str)] = &[
     ("libvirtd", "libvirt-daemon-system"),
     ("virsh", "libvirt-clients"),
     ("qemu-system-x86_64", "qemu-system-x86"),
+    ("qemu-img", "qemu-utils"),
     ("java", "zookeeper"),
     ("ping", "iputils-ping"),
+    ("ipmitool", "ipmitool"),
+    ("ipmi_sim", "openipmi"),
 ];
 
-/// Says which programs are missing, and how they are installed.
-pub(crate) fn check_machine() -> Result<()> {
+/// Checks that we are root and that all required programs are installed.
+pub(crate) fn check_host() -> Result<()> {
     if !rustix::process::getuid().is_root() {
-        return Err(LabError::new("the lab needs root", "it makes network namespaces and mounts; try sudo"));
+        return Err(LabError::new("the lab needs root", "it creates network namespaces and mounts; try sudo"));
     }
     let mut missing: Vec<&str> =
-        CLUSTER.iter().filter(|(program, _)| find(program).is_none()).map(|(_, package)| *package).collect();
+        REQUIRED.iter().filter(|(program, _)| find(program).is_none()).map(|(_, package)| *package).collect();
     if !std::path::Path::new("/usr/share/java/zookeeper.jar").exists() {
         missing.push("zookeeper");
     }
@@ -64,24 +67,24 @@ pub(crate) fn check_machine() -> Result<()> {
         return Ok(());
     }
     Err(LabError::new(
-        "something is not installed that the lab needs",
-        format!("Debian's packages {}; scripts/install-deps installs them", missing.join(", ")),
+        "the lab needs Debian packages that are not installed",
+        format!("{}; run scripts/install-deps", missing.join(", ")),
     ))
 }
 
-/// Where a program is.
+/// The path of a program.
 pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let admin = ["/usr/sbin", "/sbin"].map(PathBuf::from);
     std::env::split_paths(&path).chain(admin).map(|folder| folder.join(program)).find(|file| file.is_file())
 }
 
-/// Runs a program to its end and gives what it printed. Fails with what it complained about.
+/// Runs a program and returns its standard output. If it fails, the error has its standard error.
 pub(crate) fn run(argv: &[&str]) -> Result<String> {
     run_with(argv, None)
 }
 
-/// The same, with something to read.
+/// Like [`run`], with standard input.
 pub(crate) fn run_with(argv: &[&str], input: Option<&str>) -> Result<String> {
     let what = || argv.join(" ");
     let [program, arguments @ ..] = argv else { return Ok(String::new()) };
@@ -93,15 +96,15 @@ pub(crate) fn run_with(argv: &[&str], input: Option<&str>) -> Result<String> {
     if let (Some(text), Some(mut pipe)) = (input, child.stdin.take()) {
         std::io::Write::write_all(&mut pipe, text.as_bytes()).attempt(what)?;
     }
-    printed(&child.wait_with_output().attempt(what)?, what)
+    stdout(&child.wait_with_output().attempt(what)?, what)
 }
 
-/// What a program printed, if it ended well.
-pub(crate) fn printed(output: &Output, what: impl FnOnce() -> String) -> Result<String> {
+/// A program's standard output if it succeeded; else an error with its standard error.
+pub(crate) fn stdout(output: &Output, what: impl FnOnce() -> String) -> Result<String> {
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
-    let complaint = String::from_utf8_lossy(&output.stderr);
-    let complaint = complaint.trim();
-    Err(LabError::new(what(), if complaint.is_empty() { output.status.to_string() } else { complaint.to_owned() }))
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let stderr = stderr.trim();
+    Err(LabError::new(what(), if stderr.is_empty() { output.status.to_string() } else { stderr.to_owned() }))
 }

@@ -1,8 +1,7 @@
-//! Members of a ZooKeeper ensemble: in the nodes of a lab, or a few of them on this machine for a test of the store
-//! alone.
+//! ZooKeeper members: in the nodes of a lab, or as an [`Ensemble`] on this host for tests of the store alone.
 //!
-//! The small heap and the quick tick (500 ms: sessions of 1 s to 10 s) suit several members on a small machine. The
-//! package's own scripts are not used: they expect a service manager.
+//! The small heap and the short tick (500 ms: session timeouts of 1 s to 10 s) suit several members on a small machine.
+//! The scripts of Debian's package are not used, because they expect a service manager.
 
 use crate::tools::{Attempt, LabError, Result};
 use std::{
@@ -14,28 +13,28 @@ use std::{
     time::Duration,
 };
 
-/// One member's files and settings.
+/// Settings of a member.
 #[derive(Debug, Clone)]
 pub(crate) struct Member<'a> {
-    /// From 1.
+    /// Index of the member, from 1.
     pub(crate) index: usize,
-    /// `address:port` for clients.
+    /// Address for clients.
     pub(crate) client: SocketAddr,
-    /// `server.N=address:port:port` of all members; empty for one that is alone.
+    /// Lines `server.N=address:port:port` of all members; empty for a standalone server.
     pub(crate) ensemble: &'a str,
-    /// Its folder, as it sees it itself.
+    /// The member's folder, as the member sees it.
     pub(crate) folder: &'a str,
-    /// The most that its records and all else on Java's heap may have, in MiB.
+    /// Maximum size of the Java heap in MiB.
     pub(crate) heap: u32,
 }
 
-/// Enough for the records of a small cluster, in MiB.
+/// Heap size in MiB for the records of a small cluster.
 pub(crate) const SMALL_HEAP: u32 = 64;
 
 impl Member<'_> {
-    /// Writes its settings into its folder, which the caller may see elsewhere.
+    /// Writes the settings into the member's folder; `folder` is its path as the caller sees it.
     pub(crate) fn prepare(&self, folder: &Path) -> Result<()> {
-        let failed = || format!("cannot set a member of ZooKeeper up in {}", folder.display());
+        let failed = || format!("cannot set up a ZooKeeper member in {}", folder.display());
         fs::create_dir_all(folder.join("data")).attempt(failed)?;
         fs::create_dir_all(folder.join("conf")).attempt(failed)?;
         fs::write(folder.join("data/myid"), format!("{}\n", self.index)).attempt(failed)?;
@@ -55,7 +54,7 @@ impl Member<'_> {
         fs::write(folder.join("conf/log4j.properties"), log).attempt(failed)
     }
 
-    /// The command that runs it.
+    /// The command that runs the member.
     pub(crate) fn command(&self) -> Vec<String> {
         const JARS: &str = "/usr/share/java";
         const OPTIONS: [&str; 8] = [
@@ -71,30 +70,30 @@ impl Member<'_> {
         let classes =
             format!("{}/conf:{JARS}/zookeeper.jar:{JARS}/slf4j-log4j12.jar:{JARS}/log4j-1.2.jar", self.folder);
         let main = "org.apache.zookeeper.server.quorum.QuorumPeerMain";
-        let mut words = vec!["java".to_owned(), format!("-Xmx{}m", self.heap)];
-        words.extend(OPTIONS.map(str::to_owned));
-        words.extend(["-cp".to_owned(), classes, main.to_owned(), format!("{}/conf/zoo.cfg", self.folder)]);
-        words
+        let mut argv = vec!["java".to_owned(), format!("-Xmx{}m", self.heap)];
+        argv.extend(OPTIONS.map(str::to_owned));
+        argv.extend(["-cp".to_owned(), classes, main.to_owned(), format!("{}/conf/zoo.cfg", self.folder)]);
+        argv
     }
 }
 
-/// Asks a member what it is: `leader`, `follower`, `standalone`; `None`: it does not answer.
+/// Queries a member's mode: `leader`, `follower` or `standalone`; `None` if it does not answer.
 pub(crate) fn mode(member: SocketAddr) -> Option<String> {
     let mut connection = TcpStream::connect_timeout(&member, Duration::from_secs(1)).ok()?;
     connection.set_read_timeout(Some(Duration::from_secs(1))).ok()?;
     connection.write_all(b"srvr").ok()?;
     let mut answer = String::new();
     connection.read_to_string(&mut answer).ok()?;
-    read_mode(&answer)
+    parse_mode(&answer)
 }
 
-/// What a member's answer to `srvr` says that it is.
-pub(crate) fn read_mode(answer: &str) -> Option<String> {
+/// The mode in a member's answer to the command `srvr`.
+pub(crate) fn parse_mode(answer: &str) -> Option<String> {
     answer.lines().find_map(|line| line.strip_prefix("Mode: ")).map(str::to_owned)
 }
 
-/// An ensemble on this machine's own address, for tests of the store. It ends with this value, and with the thread that
-/// started it.
+/// An ensemble on 127.0.0.1, for tests of the store. Its members are killed when this value is dropped, or when the
+/// thread that started them ends.
 #[derive(Debug)]
 pub struct Ensemble {
     folder: PathBuf,
@@ -102,15 +101,15 @@ pub struct Ensemble {
 }
 
 impl Ensemble {
-    /// Starts so many members, with their files in a folder, and waits until they serve.
+    /// Starts an ensemble of `members` members, with their files in a folder, and waits until it serves.
     pub fn start(folder: &Path, members: usize) -> Result<Ensemble> {
         Ensemble::start_with_heap(folder, members, SMALL_HEAP)
     }
 
-    /// The same, for many records: each member has so many MiB for them.
+    /// Like [`Ensemble::start`], with a heap of `heap` MiB for each member.
     pub fn start_with_heap(folder: &Path, members: usize, heap: u32) -> Result<Ensemble> {
         let failed = || "cannot find free ports".to_owned();
-        // All at once, so that none is found twice.
+        // All are bound at the same time, so that no port is found twice.
         let free: Vec<TcpListener> = (0..members * 3)
             .map(|_| TcpListener::bind("127.0.0.1:0"))
             .collect::<std::io::Result<_>>()
@@ -144,17 +143,23 @@ impl Ensemble {
         self.folder.join(format!("member{}", index + 1))
     }
 
-    /// `address:port` of each.
+    /// Addresses of the members for clients, `address:port`.
     pub fn addresses(&self) -> Vec<String> {
         self.members.iter().map(|(address, ..)| address.to_string()).collect()
     }
 
-    /// Starts a member (0 is the first) that was killed.
+    /// The process ids of the members that run.
+    pub fn processes(&self) -> Vec<u32> {
+        self.members.iter().filter_map(|(.., child)| child.as_ref().map(Child::id)).collect()
+    }
+
+    /// Starts a member that was killed. Indexes count from 0.
     pub fn start_member(&mut self, index: usize) -> Result<()> {
         let folder = self.member_folder(index);
         let Some((_, command, child)) = self.members.get_mut(index) else { return Ok(()) };
-        let out = fs::File::create(folder.join("out")).attempt(|| "cannot log".to_owned())?;
-        // However this process ends, its members end with it.
+        let out = folder.join("out");
+        let out = fs::File::create(&out).attempt(|| format!("cannot write {}", out.display()))?;
+        // The kernel kills the member when our thread ends, however that happens.
         let mut start = Command::new("setpriv");
         start.args(["--pdeathsig", "KILL", "--"]).args(command).stdin(Stdio::null());
         start.stdout(Stdio::null()).stderr(out);
@@ -162,24 +167,24 @@ impl Ensemble {
         Ok(())
     }
 
-    /// SIGKILL for a member.
+    /// Sends SIGKILL to a member, and waits until it has ended. Indexes count from 0.
     pub fn kill_member(&mut self, index: usize) -> Result<()> {
         if let Some(mut child) = self.members.get_mut(index).and_then(|(_, _, child)| child.take()) {
-            child.kill().and_then(|()| child.wait()).attempt(|| "cannot kill a member of ZooKeeper".to_owned())?;
+            child.kill().and_then(|()| child.wait()).attempt(|| "cannot kill a ZooKeeper member".to_owned())?;
         }
         Ok(())
     }
 
-    /// The member that leads (0 is the first), if one does.
+    /// Index (from 0) of the leader or the standalone server, if there is one.
     pub fn leader(&self) -> Option<usize> {
         self.members.iter().position(|(address, ..)| matches!(mode(*address).as_deref(), Some("leader" | "standalone")))
     }
 
-    /// Waits until there is a leader.
+    /// Waits until there is a leader, and returns its index.
     pub fn wait_serving(&self) -> Result<usize> {
-        crate::Lab::until("ZooKeeper serves", Duration::from_secs(30), || self.leader()).map_err(|e| {
-            let said = fs::read_to_string(self.member_folder(0).join("out")).unwrap_or_default();
-            LabError::new(e.to_string(), said)
+        crate::Lab::until("ZooKeeper has no leader", Duration::from_secs(30), || self.leader()).map_err(|e| {
+            let output = fs::read_to_string(self.member_folder(0).join("out")).unwrap_or_default();
+            LabError::new(e.to_string(), output)
         })
     }
 }

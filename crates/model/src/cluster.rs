@@ -1,5 +1,4 @@
-//! What is stored once for the whole cluster: its configuration, the API's tokens, and the faults that people should
-//! know of.
+//! Records of the whole cluster: its configuration, the API's tokens, and the faults for administrators.
 
 use crate::{
     meta::Selector,
@@ -13,34 +12,35 @@ use serde::{Deserialize, Serialize};
 /// The layout version of the whole tree (`/schema`) and of this module's records.
 pub const CLUSTER_SCHEMA: u32 = 1;
 
-/// `/config`: what holds for the whole cluster.
+/// `/config`: the cluster's configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClusterConfig {
     /// The layout version, for upgrades.
     pub schema: u32,
-    /// For people.
+    /// Name of the cluster, for users.
     pub cluster_name: String,
-    /// Maintenance mode: no fencing, no new faults. Whether it is on still says [`ClusterConfig::is_in_maintenance`].
+    /// Maintenance mode: no fencing, no new faults. It may have ended by itself: see
+    /// [`ClusterConfig::is_in_maintenance`].
     #[serde(default)]
     pub maintenance: bool,
-    /// When it ends by itself; `None`: when somebody ends it.
+    /// When maintenance ends by itself; `None`: it is ended by a request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub maintenance_until: Option<WallTime>,
-    /// How the node of a VM is chosen that has no selector of its own.
+    /// Selector for VMs without one of their own.
     #[serde(default)]
     pub selector: Selector,
-    /// How many VMs move at once.
+    /// Limits of concurrent moves.
     #[serde(default)]
-    pub limits: Limits,
-    /// What becomes of a live migration that does not come to its end.
+    pub limits: MoveLimits,
+    /// What to do with a live migration that exceeds the deadline.
     #[serde(default)]
     pub stall: Stall,
-    /// When that is, in seconds.
+    /// Deadline of a live migration, in seconds.
     #[serde(default = "default_deadline")]
     pub migration_deadline_s: u32,
 }
 
-/// How long a live migration may take when nobody says otherwise, in seconds.
+/// Default deadline of a live migration, in seconds.
 pub const MIGRATION_DEADLINE_S: u32 = 300;
 
 fn default_deadline() -> u32 {
@@ -55,7 +55,7 @@ impl Default for ClusterConfig {
             maintenance: false,
             maintenance_until: None,
             selector: Selector::default(),
-            limits: Limits::default(),
+            limits: MoveLimits::default(),
             stall: Stall::default(),
             migration_deadline_s: MIGRATION_DEADLINE_S,
         }
@@ -63,16 +63,22 @@ impl Default for ClusterConfig {
 }
 
 impl ClusterConfig {
-    /// Whether maintenance is on at this time. Its end is a time that people gave, so a wall clock tells whether it is
-    /// over.
+    /// Whether maintenance is on at this time. Its end is a time given by users, so it is compared with the wall clock.
     pub fn is_in_maintenance(&self, now: WallTime) -> bool {
         self.maintenance && self.maintenance_until.is_none_or(|until| now < until)
     }
 }
 
-/// How many VMs move at once, at most.
+/// Maximum of each limit of concurrent moves.
+pub const LIMIT_MAX: u32 = 100;
+/// Maximum deadline of a live migration, in seconds: one day.
+pub const DEADLINE_MAX_S: u32 = 86_400;
+/// Maximum duration of maintenance, in seconds: one year.
+pub const MAINTENANCE_MAX_S: u64 = 366 * 86_400;
+
+/// Limits of concurrent moves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Limits {
+pub struct MoveLimits {
     /// Away from one node.
     pub per_source: u32,
     /// To one node.
@@ -81,29 +87,29 @@ pub struct Limits {
     pub cluster: u32,
 }
 
-impl Default for Limits {
-    /// Two for each node keep a link busy without many guests waiting on each other; eight keep a rack's switch from
-    /// being the limit.
-    fn default() -> Limits {
-        Limits { per_source: 2, per_target: 2, cluster: 8 }
+impl Default for MoveLimits {
+    /// Two per node keep a link busy without many guests waiting for each other; eight keep a rack's switch from being
+    /// the bottleneck.
+    fn default() -> MoveLimits {
+        MoveLimits { per_source: 2, per_target: 2, cluster: 8 }
     }
 }
 
-/// What becomes of a live migration that does not come to its end by its deadline. Before that, the guest is slowed
-/// down more and more (QEMU's auto-converge).
+/// What to do with a live migration that has not completed by its deadline. Before that, the guest is throttled more
+/// and more (QEMU's auto-converge).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Stall {
-    /// It is given up; the VM runs on where it was. With the method `none` it is then moved cold.
+    /// Abort it; the VM continues on the source. With the method `none` it is then moved cold.
     #[default]
     Abort,
-    /// The guest goes on at the target at once and fetches what is missing (post-copy). If a node dies meanwhile the
-    /// guest is lost.
+    /// Resume the guest on the target at once and fetch the missing memory afterwards (post-copy). If a node dies
+    /// meanwhile the guest is lost.
     PostCopy,
 }
 words!(Stall, "policy", Abort = "abort", PostCopy = "post-copy");
 
-/// Who a token stands for.
+/// Role of a token's owner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum TokenRole {
@@ -122,28 +128,29 @@ pub struct Token {
     pub name: TokenName,
     /// SHA-256 of the token, in lower-case hexadecimal.
     pub sha256: String,
-    /// Who it stands for.
+    /// Role of its owner.
     pub role: TokenRole,
-    /// When it was made; for people.
+    /// Time of its creation, for users.
     pub created: WallTime,
 }
 
-/// `/faults/<id>`: something that a person should look at. Reporting the same id again only moves `last_reported`.
+/// `/faults/<id>`: a problem that an administrator should look at. Reporting the same id again only updates
+/// `last_reported`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fault {
     /// The layout version, for upgrades.
     pub schema: u32,
-    /// Names the cause, so that it is reported once: `vm-failed-<uuid>`.
+    /// Identifies the cause, so that it is reported once: `vm-failed-<uuid>`.
     pub id: String,
     /// What is wrong and what to do.
     pub message: String,
-    /// How much of the cluster's health it costs, in percent.
+    /// Deduction from the cluster's health, in percent.
     pub health_delta: u8,
     /// When it was first seen.
     pub first_reported: WallTime,
     /// When it was last seen.
     pub last_reported: WallTime,
-    /// When somebody acknowledged it.
+    /// When it was acknowledged; `None` if it was not.
     #[serde(default)]
     pub acknowledged_at: Option<WallTime>,
 }
@@ -153,28 +160,35 @@ impl RecordKind for ClusterConfig {
     const AT: &'static str = "/config";
     const SCHEMA: u32 = CLUSTER_SCHEMA;
     const WRITER: Writer = Writer::Requests;
-    /// Maintenance must not end, nor a limit fall, because somebody wrote something new.
-    const KEEPS_LAST: bool = true;
     fn schema(&self) -> u32 {
         self.schema
     }
 
-    /// For a daemon that has no last value: each part that can be read; and maintenance, unless it is said that there
-    /// is none.
+    /// For a daemon without a last value: each readable part; and maintenance is on unless the record says that it is
+    /// off.
     fn salvage(_: &Only, document: &serde_json::Value) -> Option<ClusterConfig> {
-        fn part<T: serde::de::DeserializeOwned>(document: &serde_json::Value, field: &str, or: T) -> T {
-            document.get(field).cloned().and_then(|value| serde_json::from_value(value).ok()).unwrap_or(or)
+        ClusterConfig { maintenance: true, ..ClusterConfig::default() }.salvage_after(document)
+    }
+
+    /// Each readable part, and the last value of each other one: a new format must not end maintenance or reset a
+    /// limit; and changes in a known format apply.
+    fn salvage_after(&self, document: &serde_json::Value) -> Option<ClusterConfig> {
+        fn part<T: serde::de::DeserializeOwned + Clone>(document: &serde_json::Value, field: &str, last: &T) -> T {
+            let said = document.get(field).cloned().and_then(|value| serde_json::from_value(value).ok());
+            said.unwrap_or_else(|| last.clone())
         }
-        let or = ClusterConfig::default();
         Some(ClusterConfig {
             schema: CLUSTER_SCHEMA,
-            cluster_name: part(document, "cluster_name", or.cluster_name),
-            maintenance: part(document, "maintenance", true),
-            maintenance_until: part(document, "maintenance_until", None),
-            selector: part(document, "selector", or.selector),
-            limits: part(document, "limits", or.limits),
-            stall: part(document, "stall", or.stall),
-            migration_deadline_s: part(document, "migration_deadline_s", or.migration_deadline_s),
+            cluster_name: part(document, "cluster_name", &self.cluster_name),
+            maintenance: part(document, "maintenance", &self.maintenance),
+            maintenance_until: match document.get("maintenance_until") {
+                None => None,
+                Some(_) => part(document, "maintenance_until", &self.maintenance_until),
+            },
+            selector: part(document, "selector", &self.selector),
+            limits: part(document, "limits", &self.limits),
+            stall: part(document, "stall", &self.stall),
+            migration_deadline_s: part(document, "migration_deadline_s", &self.migration_deadline_s),
         })
     }
 }
@@ -199,7 +213,7 @@ impl RecordKind for Fault {
     }
 }
 
-/// `/schema`: the layout of the tree. A daemon that knows an earlier one only does not join.
+/// `/schema`: the layout of the tree. A daemon that only knows an earlier one does not join.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Layout(pub u32);

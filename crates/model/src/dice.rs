@@ -1,16 +1,16 @@
-//! Chance from a seed, for simulation: the same seed always gives the same throws.
+//! Seeded random numbers, for simulation: the same seed always gives the same sequence.
 
 use std::{ops::Range, time::Duration};
 
-/// A seeded source of chance: SplitMix64 (Steele, Lea, Flood 2014), small and good enough to throw dice. Not for
-/// secrets.
+/// A seeded random number generator: SplitMix64 (Steele, Lea, Flood 2014), small and good enough for simulation. Not
+/// for secrets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dice {
     state: u64,
 }
 
 impl Dice {
-    /// The throws that belong to `seed`.
+    /// The sequence of `seed`.
     pub fn new(seed: u64) -> Dice {
         Dice { state: seed }
     }
@@ -29,18 +29,18 @@ impl Dice {
         self.any().checked_rem(below).unwrap_or(0)
     }
 
-    /// True in so many of 1000 cases.
+    /// True with a probability of `chance` in 1000.
     pub fn per_mille(&mut self, chance: u64) -> bool {
         self.roll(1000) < chance
     }
 
-    /// A time within a range of milliseconds; its start, if the range is empty.
+    /// A duration within a range of milliseconds; its start, if the range is empty.
     pub fn millis(&mut self, range: &Range<u64>) -> Duration {
         Duration::from_millis(range.start + self.roll(range.end.saturating_sub(range.start)))
     }
 
-    /// Another version of some bytes, for tests of what reads them: a few of them are changed, cut out, doubled, or
-    /// replaced by a piece of `words`.
+    /// A mutation of some bytes, for fuzz tests of parsers: a few of them are changed, removed, duplicated, or replaced
+    /// by one of `words`.
     pub fn mutate(&mut self, bytes: &[u8], words: &[&str]) -> Vec<u8> {
         let mut out = bytes.to_vec();
         for _ in 0..=self.roll(3) {
@@ -70,7 +70,7 @@ impl Dice {
         out
     }
 
-    /// One of several; `None` of none.
+    /// One element; `None` if there are none.
     pub fn pick<'a, T>(&mut self, of: &'a [T]) -> Option<&'a T> {
         let index = usize::try_from(self.roll(of.len() as u64)).unwrap_or(0);
         of.get(index)

@@ -1,24 +1,40 @@
-//! Every type that Drover stores or sends, its validation, and its states; no I/O.
+//! All types that Drover stores or sends, with their validation and states; no I/O.
 //!
-//! * [`name`], [`path`], [`units`], [`obs`], [`words`]: the words that everything else is spelled with.
-//! * [`vm`], [`meta`], [`node`], [`primary`], [`cluster`]: the records. [`domain`]: the libvirt XML inside a VM's
-//!   record.
-//! * [`record`]: what a kind of record is. [`shelf`]: the list of the kinds, and the decoded records of each.
-//! * [`view`]: all records of a cluster, joined. [`usage`]: what of each node is given out.
-//! * [`wire`]: what the HTTP API takes and answers.
-//! * [`dice`]: chance from a seed, for simulation.
+//! * [`name`], [`path`], [`units`], [`obs`], [`words`]: basic types.
+//! * [`vm`], [`placed`], [`meta`], [`node`], [`fence`], [`primary`], [`cluster`]: the records. [`domain`]: the libvirt
+//!   XML inside a VM's record.
+//! * [`console`], [`guests`], [`image`]: what is found on a node.
+//! * [`replaced`]: disks that a guest writes to instead of those in its definition.
+//! * [`bmc`]: what controls a node's power.
+//! * [`record`]: kinds of records and their encoding. [`shelf`]: the list of the kinds, and the decoded records of
+//!   each.
+//! * [`view`]: all records of a cluster, joined. [`usage`]: allocated resources of each node.
+//! * [`wire`]: requests and answers of the HTTP API.
+//! * [`dice`]: seeded random numbers, for simulation. `testing` (with the feature of that name only): nodes and VMs for
+//!   tests.
 
+pub mod bmc;
 pub mod cluster;
+pub mod console;
+pub mod departed;
 pub mod dice;
 pub mod domain;
+pub mod fence;
+pub mod guests;
+pub mod image;
 pub mod meta;
 pub mod name;
 pub mod node;
 pub mod obs;
 pub mod path;
+pub mod paused;
+pub mod placed;
 pub mod primary;
 pub mod record;
+pub mod replaced;
 pub mod shelf;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 pub mod units;
 pub mod usage;
 pub mod view;
@@ -26,24 +42,33 @@ pub mod vm;
 pub mod wire;
 pub mod words;
 
-pub use cluster::{ClusterConfig, Fault, Limits, Stall, Token, TokenRole};
+pub use bmc::{Bmc, BmcAccess, BmcRecord, BmcReport, CommandInterface, PowerState, Secret, Trust};
+pub use cluster::{ClusterConfig, Fault, MoveLimits, Stall, Token, TokenRole};
+pub use console::ConsoleLog;
+pub use departed::Departed;
 pub use dice::Dice;
 pub use domain::{Definition, DomainType};
+pub use fence::{Evidence, EvidenceKind, Fence, FencePhase};
+pub use guests::Guests;
 pub use meta::{BadMeta, MetaChange, MigrationMethod, Selector, VmMeta};
-pub use name::{BadName, NodeName, TokenName, VmName};
+pub use name::{BadName, NodeName, ProfileName, TokenName, VmName};
 pub use node::{
-    CoordinatorState, DaemonState, DomainState, DrainReport, DutyReport, NodeRecord, NodeSession, NodeStatus, Role,
+    CoordinatorState, DaemonState, DrainReport, DutyReport, Foreign, NodeRecord, NodeSession, NodeState, NodeStatus,
+    RemovedNode, Role, Stray,
 };
 pub use obs::Obs;
 pub use path::{BadPath, RecordPath, layout};
+pub use paused::{DiskError, DiskProblem, Paused, PausedBy};
+pub use placed::{Placed, PlacedBy};
 pub use primary::{Cidr, FailedHandoff, FloatingAddress, Handoff, Lease, Phase, Primary};
 pub use record::{Kept, Only, RecordKind, Stored, Unreadable, Version};
+pub use replaced::{Replaced, ReplacedDisk};
 pub use shelf::{Shelf, Shelved};
 pub use units::{Bytes, Mono, WallTime};
 pub use usage::Usage;
 pub use view::{ClusterView, NodeView, VmView};
 pub use vm::{
     Arrival, AtRest, Claim, Demand, Epoch, Generation, How, MoveFailure, MoveKind, NameEntry, OffReason, Progress,
-    RunState, VmRecord, VmState, VmStatus,
+    RunState, Transit, VmRecord, VmState, VmStatus,
 };
 pub use words::UnknownWord;

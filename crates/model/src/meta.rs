@@ -1,4 +1,4 @@
-//! What an administrator says about a VM beside its definition: where it may run, how it is moved, in which order.
+//! VM metadata set by administrators: where a VM may run, how and in which order it is moved.
 
 use crate::{name::NodeName, words::words};
 use serde::{Deserialize, Serialize};
@@ -7,25 +7,25 @@ use std::{
     fmt,
 };
 
-/// The longest pause of a guest at the end of a live migration, when nobody says otherwise, in milliseconds.
+/// Default maximum downtime of a guest in a live migration, in milliseconds.
 pub const MAX_DOWNTIME_MS: u32 = 300;
-/// The longest pause that may be asked for, in milliseconds: libvirt and QEMU take 2,000,000, which nobody wants.
+/// Limit of the maximum downtime, in milliseconds: libvirt and QEMU accept up to 2,000,000, which is not useful.
 pub const MAX_DOWNTIME_MAX_MS: u32 = 60_000;
-/// Priorities lie between the negative of this and this.
+/// Priorities range from the negative of this value to this value.
 pub const PRIORITY_MAX: i32 = 1000;
-/// The most tags that a VM may have.
+/// Maximum number of tags of a VM.
 pub const TAGS_MAX: usize = 64;
 
-/// By what the node of a VM is chosen, among those that can take it.
+/// Criterion for the choice of a VM's node, among those that can take it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Selector {
     /// The most memory left that is not promised to running VMs.
     #[default]
     Mem,
-    /// The most memory left if all VMs that are assigned ran.
+    /// The most memory left if all assigned VMs ran.
     Memprov,
-    /// The least load.
+    /// The lowest load.
     Load,
     /// The fewest virtual CPUs in use.
     Vcpus,
@@ -34,11 +34,11 @@ pub enum Selector {
 }
 words!(Selector, "node selector", Mem = "mem", Memprov = "memprov", Load = "load", Vcpus = "vcpus", Vms = "vms");
 
-/// How a VM may be moved while it runs.
+/// How a running VM may be moved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum MigrationMethod {
-    /// Live; where that fails, it is shut down and started on the other node.
+    /// Live; if that fails, it is shut down and started on the other node.
     #[default]
     None,
     /// Live or not at all.
@@ -48,7 +48,7 @@ pub enum MigrationMethod {
 }
 words!(MigrationMethod, "migration method", None = "none", Live = "live", Shutdown = "shutdown");
 
-/// What an administrator says about a VM.
+/// VM metadata set by administrators.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct VmMeta {
@@ -56,15 +56,15 @@ pub struct VmMeta {
     pub node_limit: BTreeSet<NodeName>,
     /// How its node is chosen; `None`: the cluster's default.
     pub selector: Option<Selector>,
-    /// Start it when its node becomes ready. Set when a flush had to shut it down; holds once.
+    /// Start it when its node becomes ready. Set by a flush that had to shut it down; cleared by the start.
     pub autostart: bool,
     /// How it may be moved.
     pub method: MigrationMethod,
-    /// The longest pause at the end of a live migration, in milliseconds.
+    /// Maximum downtime in a live migration, in milliseconds.
     pub max_downtime_ms: u32,
-    /// The higher, the sooner it is moved or started. Usually 0.
+    /// VMs with a higher priority are moved and started first. 0 by default.
     pub priority: i32,
-    /// Its tags, and whether each is protected from removal.
+    /// Its tags; `true`: protected from removal.
     pub tags: BTreeMap<String, bool>,
 }
 
@@ -83,13 +83,13 @@ impl Default for VmMeta {
 }
 
 impl VmMeta {
-    /// Whether the VM may run on a node, by its limit.
+    /// Whether the node limit allows a node.
     pub fn allows(&self, node: &NodeName) -> bool {
         self.node_limit.is_empty() || self.node_limit.contains(node)
     }
 }
 
-/// A change of metadata: what is `None` stays as it is.
+/// A change of metadata; `None`: unchanged.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct MetaChange {
     /// See [`VmMeta::node_limit`].
@@ -106,25 +106,25 @@ pub struct MetaChange {
     pub priority: Option<i32>,
     /// The profile that it was built from.
     pub profile: Option<String>,
-    /// Tags to be added, and whether each is protected.
+    /// Tags to add; `true`: protected.
     pub add_tags: BTreeMap<String, bool>,
-    /// Tags to be removed.
+    /// Tags to remove.
     pub remove_tags: BTreeSet<String>,
 }
 
-/// A change of metadata that is refused.
+/// A refused change of metadata.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {given:?} is not accepted: {accepted}")]
 pub struct BadMeta {
-    /// Which part.
+    /// The field.
     pub field: &'static str,
-    /// What was given.
+    /// The given value.
     pub given: String,
     /// What is accepted.
     pub accepted: String,
 }
 
-/// Whether a text can be a tag: what is safe on a command line and in a query.
+/// Whether a text is a valid tag: safe on a command line and in a query.
 fn is_tag(text: &str) -> bool {
     (1..=63).contains(&text.len())
         && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_.:".contains(c))
@@ -135,7 +135,7 @@ impl MetaChange {
     /// The metadata after the change.
     ///
     /// # Errors
-    /// The first part of the change that is not accepted; nothing of it is done then.
+    /// The first part of the change that is not accepted; nothing has been changed.
     pub fn apply(&self, meta: &VmMeta) -> Result<VmMeta, BadMeta> {
         let bad = |field, given: &dyn fmt::Display, accepted: String| {
             let given = given.to_string().chars().take(80).collect();
@@ -189,7 +189,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_not_given_stays() {
+    fn fields_that_are_not_given_are_unchanged() {
         let full = VmMeta {
             node_limit: [NodeName::new("a").unwrap()].into(),
             selector: Some(Selector::Vms),

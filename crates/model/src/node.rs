@@ -1,10 +1,13 @@
-//! A node as it is stored: what it is meant to be, what it reports, and the sign that its daemon is alive.
+//! The records of a node: its configuration and wanted state, its report, and the session of its daemon.
 
 use crate::{
+    bmc::BmcReport,
     domain::DomainType,
+    guests::Guests,
     name::{NodeName, VmName},
     record::{RecordKind, Writer},
     units::{Bytes, WallTime},
+    vm::Epoch,
     words::words,
 };
 use serde::{Deserialize, Serialize};
@@ -13,32 +16,32 @@ use uuid::Uuid;
 /// The layout version of this module's records.
 pub const NODE_SCHEMA: u32 = 1;
 
-/// What a node may be.
+/// Role of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Role {
-    /// May become primary. Runs VMs too.
+    /// Can become the primary. Runs VMs too.
     Coordinator,
     /// Only runs VMs.
     #[default]
     Hypervisor,
 }
 
-/// Whether a node takes VMs: what administrators set with *flush* and *ready*.
+/// Whether a node accepts VMs: set by administrators with *flush* and *ready*.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum DomainState {
-    /// Takes VMs.
+pub enum NodeState {
+    /// Accepts VMs.
     Ready,
     /// Its VMs are being moved away.
     Flush,
-    /// Has no VMs and takes none.
+    /// Has no VMs and accepts none.
     Flushed,
     /// Its VMs are being brought home.
     Unflush,
 }
 
-/// What a node's daemon says of itself, and what the others make of its silence.
+/// State of a node's daemon: its own report, or what others conclude from its silence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum DaemonState {
@@ -46,32 +49,32 @@ pub enum DaemonState {
     Init,
     /// Working.
     Run,
-    /// Stopping in an orderly way.
+    /// Shutting down.
     Shutdown,
-    /// Stopped in an orderly way.
+    /// Stopped after a shutdown.
     Stop,
-    /// Its session is gone and it did not say why.
+    /// Its session is gone without a shutdown.
     Dead,
 }
 
-/// The part that a node plays in holding the cluster's floating addresses.
+/// State of a node with respect to the cluster's floating addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum CoordinatorState {
-    /// Holds them.
+    /// Has them.
     Primary,
     /// Is taking them over.
     Takeover,
     /// Is handing them over.
     Relinquish,
-    /// May take them.
+    /// Can take them over.
     Secondary,
-    /// Never holds them.
+    /// Never has them.
     #[default]
     Client,
 }
 
-words!(DomainState, "domain state", Ready = "ready", Flush = "flush", Flushed = "flushed", Unflush = "unflush");
+words!(NodeState, "domain state", Ready = "ready", Flush = "flush", Flushed = "flushed", Unflush = "unflush");
 words!(DaemonState, "daemon state", Init = "init", Run = "run", Shutdown = "shutdown", Stop = "stop", Dead = "dead");
 words!(
     CoordinatorState,
@@ -83,8 +86,8 @@ words!(
     Client = "client"
 );
 
-/// `/nodes/<name>`: what a node is meant to be. Made by its daemon at its first start; its domain state is changed by
-/// requests.
+/// `/nodes/<name>`: a node's configuration and wanted state. Created by its daemon at its first start; requests change
+/// its domain state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeRecord {
     /// The layout version, for upgrades.
@@ -95,121 +98,191 @@ pub struct NodeRecord {
     /// from the cluster.
     #[serde(default)]
     pub machine: String,
-    /// What it may be.
+    /// Its role.
     pub role: Role,
-    /// Where the other daemons reach its API on the cluster network: `address:port`.
+    /// Address of its API on the cluster network, for the other daemons: `address:port`.
     pub api: String,
-    /// The libvirt URI by which other nodes send it guests.
+    /// The libvirt URI for migrations to it.
     #[serde(default)]
     pub migration: String,
-    /// Whether it takes VMs.
-    pub domain_state: DomainState,
+    /// Whether it accepts VMs.
+    pub domain_state: NodeState,
+    /// Boot id of the machine at its daemon's last registration. Empty in records of older daemons.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub boot: String,
 }
 
-/// `/nodes/<name>/status`: what a node reports, every few seconds and when something changes.
+/// `/nodes/<name>/status`: a node's report, every few seconds and after changes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct NodeStatus {
     /// The layout version, for upgrades.
     pub schema: u32,
-    /// What its daemon does; `Dead` is never reported.
+    /// State of its daemon; never `Dead`.
     pub daemon: DaemonState,
     /// Drover's version.
     pub version: String,
     /// Kernel release.
     pub kernel: String,
-    /// Operating system, for people.
+    /// Operating system, for users.
     pub os: String,
     /// `x86_64`.
     pub arch: String,
-    /// QEMU's and libvirt's versions, for people; empty while there is no connection.
+    /// Versions of QEMU and libvirt, for users; empty while there is no connection.
     #[serde(default)]
     pub hypervisor: String,
-    /// Why the hypervisor cannot be used now; empty when it can.
+    /// Why the hypervisor cannot be used now; empty if it can.
     #[serde(default)]
     pub hypervisor_problem: String,
-    /// How guests are executed here; `None` while that is being found out.
+    /// How guests are executed here; `None` while that is not known yet.
     #[serde(default)]
     pub domain_type: Option<DomainType>,
-    /// Processor threads.
+    /// CPU threads.
     pub cpus: u32,
     /// Memory that the node offers: its configured capacity, or all of it.
     pub memory_total: Bytes,
-    /// Memory that could be given out now, by the kernel's estimate, within the capacity.
+    /// Memory available now, by the kernel's estimate, within the capacity.
     pub memory_free: Bytes,
     /// Load average over one minute.
     pub load: f32,
-    /// Domains of ours that are in memory, by UUID.
+    /// Drover's domains in memory, by UUID.
     pub domains: Vec<Uuid>,
-    /// The processors' model, for guests that must find the same one everywhere.
+    /// Those of them that run here without a claim of this node, and that it leaves alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub strays: Vec<Stray>,
+    /// Domains of its hypervisor that are not Drover's, as far as there is room for them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub foreign: Vec<Foreign>,
+    /// CPU model, for guests that depend on it.
     #[serde(default)]
     pub cpu_model: String,
+    /// The guests that its hypervisor can run; `None` in reports of older daemons, and while the hypervisor cannot be used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guests: Option<Guests>,
     /// Bridges that guests can be connected to.
     #[serde(default)]
     pub bridges: Vec<String>,
-    /// Folders that other nodes have too, with the same content under the same name.
+    /// Folders shared with other nodes: the same content under the same path.
     #[serde(default)]
     pub shared: Vec<String>,
-    /// What ails the networks on which this node would have floating addresses; empty: nothing.
+    /// Problems of the networks with floating addresses; empty if none.
     #[serde(default)]
     pub network_problems: Vec<String>,
-    /// The floating addresses that its configuration has, each with its network's name.
+    /// The floating addresses in its configuration, each with its network's name.
     #[serde(default)]
     pub floating: Vec<(String, String)>,
-    /// How far it is with being emptied or filled; `None`: neither.
+    /// Progress of a flush or a ready; `None` if there is none.
     #[serde(default)]
     pub drain: Option<DrainReport>,
     /// Parts of the daemon that failed lately.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub duties: Vec<DutyReport>,
-    /// When this was written, by the node's own wall clock; for people.
+    /// Its BMC; `None`: it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bmc: Option<BmcReport>,
+    /// Which cluster key it has; empty: none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub cluster_key: String,
+    /// Time of the report, by the node's own wall clock; for users.
     pub updated: WallTime,
 }
 
-/// How far a node is with being emptied (flush) or having its VMs brought home (ready).
+/// `/removed/<node>`: a node that was removed. The machine that it was does not join again unasked: an administrator may
+/// have removed it while it was away, with everything that it had.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RemovedNode {
+    /// The layout version, for upgrades.
+    pub schema: u32,
+    /// The machine's id.
+    pub machine: String,
+    /// When it was removed; for users.
+    pub at: WallTime,
+}
+
+impl RecordKind for RemovedNode {
+    type Key = NodeName;
+    const AT: &'static str = "/removed/*";
+    const SCHEMA: u32 = NODE_SCHEMA;
+    const WRITER: Writer = Writer::Requests;
+    fn schema(&self) -> u32 {
+        self.schema
+    }
+}
+
+/// A guest with Drover's mark that runs on a node without a claim of that node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stray {
+    /// Its UUID.
+    pub uuid: Uuid,
+    /// The grant in its mark.
+    pub epoch: Epoch,
+}
+
+/// A domain that is not Drover's.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Foreign {
+    /// Its UUID.
+    pub uuid: Uuid,
+    /// Its name, which libvirt allows once on a machine.
+    pub name: String,
+    /// Whether it is in memory.
+    pub running: bool,
+}
+
+/// Maximum number of foreign domains in a report.
+pub const FOREIGN_MAX: usize = 200;
+
+/// Progress of a flush (VMs leave the node) or a ready (VMs come home).
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct DrainReport {
     /// VMs that still have to move, be shut down or be started.
     pub left: u32,
     /// Those of them that are on their way.
     pub moving: u32,
-    /// VMs that it cannot do anything about, and why.
+    /// VMs for which nothing can be done, with the reasons.
     pub blocked: Vec<(VmName, String)>,
+    /// Guests of Drover on a node that is flushed, of whose VMs there is no record.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub strays: Vec<Uuid>,
 }
 
-/// A part of a node's daemon that failed, and was begun again.
+/// A part of a node's daemon that failed and was restarted.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct DutyReport {
-    /// What it is called.
+    /// Its name.
     pub name: String,
-    /// How often it failed lately.
+    /// Number of recent failures.
     pub failures: u32,
-    /// What it said last.
+    /// Its last error.
     pub why: String,
 }
 
-/// `/nodes/<name>/session`, ephemeral: the node's daemon is alive.
+/// `/nodes/<name>/session`, ephemeral: exists while the node's daemon is alive.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeSession {
     /// The layout version, for upgrades.
     pub schema: u32,
-    /// This run of the daemon.
+    /// Identifies this run of the daemon.
     pub instance: Uuid,
-    /// The machine: a second daemon of the same name on another machine is refused, the same machine's replaces its
-    /// dead predecessor.
+    /// The machine id: a second daemon of the same name on another machine is refused, one on the same machine replaces
+    /// its dead predecessor.
     pub machine: String,
-    /// This boot of the machine.
+    /// Boot id of the machine.
     pub boot: String,
-    /// When the daemon started; for people.
+    /// Address of the daemon's API, `address:port`. Distinguishes a clone with the same machine id from the original.
+    /// Empty in records of older daemons.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub api: String,
+    /// When the daemon started; for users.
     pub started: WallTime,
 }
 
-/// Free memory that differs by less, in bytes, is no news: a kernel's page cache breathes by that much.
+/// Minimum change of the free memory that is reported, in bytes: a kernel's page cache varies by less all the time.
 const MEMORY_NEWS: u64 = 64 << 20;
-/// A load that differs by less is no news: a selector's tie is broken by whole vCPUs.
+/// Minimum change of the load that is reported: whole vCPUs break a selector's tie.
 const LOAD_NEWS: f32 = 0.5;
 
 impl NodeStatus {
-    /// Whether this report says something that `told` does not: every report is read by all nodes.
+    /// Whether this report differs enough from the last one, `told`, to be written: all nodes read every report.
     pub fn is_news_after(&self, told: &NodeStatus) -> bool {
         let memory = self.memory_free.0.abs_diff(told.memory_free.0) >= MEMORY_NEWS;
         let load = (self.load - told.load).abs() >= LOAD_NEWS;
@@ -228,7 +301,7 @@ impl RecordKind for NodeRecord {
         self.schema
     }
 
-    /// That there is such a node, and how it is reached. It takes no VMs.
+    /// The node's existence and its addresses. It accepts no VMs.
     fn salvage(name: &NodeName, document: &serde_json::Value) -> Option<NodeRecord> {
         let text = |field: &str| document.get(field).and_then(serde_json::Value::as_str).unwrap_or_default().to_owned();
         let role = document.get("role").cloned().and_then(|role| serde_json::from_value(role).ok());
@@ -239,7 +312,8 @@ impl RecordKind for NodeRecord {
             role: role.unwrap_or_default(),
             api: text("api"),
             migration: text("migration"),
-            domain_state: DomainState::Flushed,
+            domain_state: NodeState::Flushed,
+            boot: text("boot"),
         })
     }
 }
@@ -253,8 +327,8 @@ impl RecordKind for NodeStatus {
         self.schema
     }
 
-    /// What its daemon does, and what it has, as far as that can be read: a node of a later version lives, though it
-    /// takes no VMs from here.
+    /// The daemon's state and the resources, as far as they can be read: a node of a later version is alive, although
+    /// VMs cannot be moved to it from here.
     fn salvage(_: &NodeName, document: &serde_json::Value) -> Option<NodeStatus> {
         fn part<T: serde::de::DeserializeOwned>(document: &serde_json::Value, field: &str) -> Option<T> {
             document.get(field).cloned().and_then(|value| serde_json::from_value(value).ok())
@@ -275,13 +349,18 @@ impl RecordKind for NodeStatus {
             memory_free: part(document, "memory_free").unwrap_or_default(),
             load: part(document, "load").unwrap_or_default(),
             domains: part(document, "domains").unwrap_or_default(),
+            strays: part(document, "strays").unwrap_or_default(),
+            foreign: part(document, "foreign").unwrap_or_default(),
             cpu_model: text("cpu_model"),
+            guests: part(document, "guests"),
             bridges: part(document, "bridges").unwrap_or_default(),
             shared: part(document, "shared").unwrap_or_default(),
             network_problems: part(document, "network_problems").unwrap_or_default(),
             floating: part(document, "floating").unwrap_or_default(),
             drain: part(document, "drain"),
             duties: part(document, "duties").unwrap_or_default(),
+            bmc: part(document, "bmc"),
+            cluster_key: text("cluster_key"),
             updated: part(document, "updated").unwrap_or_default(),
         })
     }
@@ -297,7 +376,7 @@ impl RecordKind for NodeSession {
         self.schema
     }
 
-    /// That the daemon lives is what counts.
+    /// The existence of the session is what matters.
     fn salvage(_: &NodeName, document: &serde_json::Value) -> Option<NodeSession> {
         let text = |field: &str| document.get(field).and_then(serde_json::Value::as_str).unwrap_or_default();
         Some(NodeSession {
@@ -305,6 +384,7 @@ impl RecordKind for NodeSession {
             instance: text("instance").parse().unwrap_or(Uuid::nil()),
             machine: text("machine").to_owned(),
             boot: text("boot").to_owned(),
+            api: text("api").to_owned(),
             started: WallTime(0),
         })
     }
@@ -315,7 +395,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_report_is_news_when_somebody_could_decide_otherwise() {
+    fn a_report_is_written_when_it_could_change_a_decision() {
         let text = r#"{"schema":1,"daemon":"run","version":"","kernel":"","os":"","arch":"","cpus":1,"memory_total":9,
             "memory_free":100000000,"load":1.0,"domains":[],"updated":0}"#;
         let told: NodeStatus = serde_json::from_str(text).unwrap();
@@ -334,8 +414,8 @@ mod tests {
 
     #[test]
     fn words_are_read_and_refused() {
-        assert_eq!("flush".parse(), Ok(DomainState::Flush));
-        let error = "flushing".parse::<DomainState>().unwrap_err().to_string();
-        assert_eq!(error, "\"flushing\" is no domain state: accepted are ready, flush, flushed, unflush");
+        assert_eq!("flush".parse(), Ok(NodeState::Flush));
+        let error = "flushing".parse::<NodeState>().unwrap_err().to_string();
+        assert_eq!(error, "\"flushing\" is not a valid domain state; accepted are ready, flush, flushed, unflush");
     }
 }

@@ -1,21 +1,21 @@
-//! What is known of something in the world: three values, not two.
+//! Observations of the outside world: three values, not two.
 
-/// What we know of a thing that somebody may be changing.
+/// An observation of something that may be changing.
 ///
-/// It becomes [`Obs::Unknown`] *before* an action on it begins, and something else only when it was looked at
-/// afterwards. A timeout, a crash or a cancelled step leave it unknown, and unknown is looked up, never guessed.
+/// It becomes [`Obs::Unknown`] *before* an action on the thing begins, and something else only after a new look at it.
+/// A timeout, a crash or a cancelled step leave it unknown, and the unknown is looked up, never guessed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Obs<T> {
-    /// It was looked for and is not there.
+    /// It does not exist.
     Absent,
-    /// It was looked at, and was like this.
+    /// It exists in this state.
     Known(T),
-    /// It may be there or not, for this reason.
+    /// It may exist or not, for this reason.
     Unknown(String),
 }
 
 impl<T> Obs<T> {
-    /// The value, where it is known and there.
+    /// The value, if it is known and exists.
     pub fn known(&self) -> Option<&T> {
         match self {
             Obs::Known(t) => Some(t),

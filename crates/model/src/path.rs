@@ -1,4 +1,4 @@
-//! Where records live: typed paths.
+//! Typed paths of records.
 
 use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr, sync::Arc};
@@ -9,9 +9,11 @@ use std::{fmt, str::FromStr, sync::Arc};
 #[serde(try_from = "String", into = "String")]
 pub struct RecordPath(Arc<str>);
 
-/// A text that is no record path.
+/// An invalid record path.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no record path: accepted are / and /a/b, without empty, '.' or '..' parts or control characters")]
+#[error(
+    "{0:?} is not a valid record path: accepted are / and /a/b, without empty, '.' or '..' parts or control characters"
+)]
 pub struct BadPath(String);
 
 impl RecordPath {
@@ -49,7 +51,7 @@ impl RecordPath {
         }
     }
 
-    /// The part that stands for `*` if the path matches the pattern; the empty text if there is no `*` in it.
+    /// The part matched by `*` if the path matches the pattern; empty if there is no `*` in the pattern.
     pub(crate) fn match_pattern(&self, pattern: &str) -> Option<&str> {
         match pattern.split_once('*') {
             Some((before, after)) => {
@@ -60,7 +62,7 @@ impl RecordPath {
         }
     }
 
-    /// The record above; `None` for the root.
+    /// The parent; `None` for the root.
     pub fn parent(&self) -> Option<Self> {
         if &*self.0 == "/" {
             return None;
@@ -88,7 +90,7 @@ impl RecordPath {
             || (self.0.starts_with(&*other.0) && self.0.as_bytes().get(other.0.len()) == Some(&b'/'))
     }
 
-    /// The same record after its ancestor (or itself) `from` became `to`; `None` when it is not within `from`.
+    /// The path after its ancestor (or itself) `from` was renamed to `to`; `None` if it is not within `from`.
     pub fn rebase(&self, from: &RecordPath, to: &RecordPath) -> Option<RecordPath> {
         if !self.is_within(from) {
             return None;
@@ -139,7 +141,7 @@ impl From<RecordPath> for String {
     }
 }
 
-/// Places of the tree that are no kind of record ([`crate::RecordKind::AT`] says where those are).
+/// Paths that are not records of a kind ([`crate::RecordKind::AT`] has those).
 pub mod layout {
     use super::RecordPath;
 
@@ -147,11 +149,11 @@ pub mod layout {
         RecordPath(path.into())
     }
 
-    /// Parent of the leases of those that may have a primary service up.
+    /// Parent of the leases of the primary's protocol.
     pub fn leases() -> RecordPath {
         at("/primary/leases")
     }
-    /// The lock that whoever carries out a handoff of the primary holds.
+    /// The lock that is held during a handoff of the primary's role.
     pub fn primary_lock() -> RecordPath {
         at("/locks/primary")
     }

@@ -1,8 +1,9 @@
-//! Who holds the cluster's floating addresses and services, and how they pass from one coordinator to another.
+//! The records of the primary's role: which coordinator has the cluster's floating addresses and services, and handoffs
+//! to another one.
 //!
-//! Two kinds of record. [`Primary`] says who has the role, and how far a handoff is. A [`Lease`] exists for each node
-//! that may have something up; that node rewrites it all the time, and for as long as the last rewriting is young
-//! nobody else may think that it has let go.
+//! There are two kinds of record. [`Primary`] has the holder of the role and the state of a handoff. A [`Lease`] exists
+//! for each node that may have something up; that node renews it periodically, and until the term has passed since the
+//! last renewal no other node may assume that it has taken everything down.
 
 use crate::{
     name::NodeName,
@@ -22,29 +23,29 @@ use std::{
 /// The layout version of this module's records.
 pub const PRIMARY_SCHEMA: u32 = 1;
 
-/// `/primary`: who is the primary coordinator.
+/// `/primary`: the primary coordinator.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Primary {
     /// The layout version, for upgrades.
     pub schema: u32,
-    /// Raised with every change of the holder.
+    /// Incremented with every change of the holder.
     pub epoch: Epoch,
     /// The node that has the role.
     pub holder: Option<NodeName>,
-    /// Every node that may have a primary service up. Each has a [`Lease`], which is made and deleted together with its
-    /// name here. A name goes by that node's own hand when it has let go of everything, or by another's when its lease
-    /// has been silent for its whole term.
+    /// Every node that may have a primary service up. Each has a [`Lease`], which is created and deleted together with
+    /// its name here. A name is removed by that node itself when it has taken everything down, or by another one when
+    /// its lease has been silent for its whole term.
     pub suspects: BTreeSet<NodeName>,
-    /// The role is passing to another node.
+    /// A handoff under way.
     #[serde(default)]
     pub handoff: Option<Handoff>,
-    /// The last handoff that came to nothing, until the next one is asked for.
+    /// The last failed handoff, until the next request.
     #[serde(default)]
     pub failed: Option<FailedHandoff>,
 }
 
 impl Primary {
-    /// Nobody had it yet.
+    /// The initial record, without a holder.
     pub fn vacant() -> Primary {
         Primary {
             schema: PRIMARY_SCHEMA,
@@ -61,12 +62,12 @@ impl Primary {
         self.holder.as_ref() == Some(node)
     }
 
-    /// The node that is to have the role next, if one is.
+    /// The candidate of a handoff under way.
     pub fn candidate(&self) -> Option<&NodeName> {
         self.handoff.as_ref().map(|h| &h.to)
     }
 
-    /// How far the handoff is.
+    /// The phase of a handoff under way.
     pub fn phase(&self) -> Option<Phase> {
         self.handoff.as_ref().map(|h| h.phase)
     }
@@ -90,41 +91,53 @@ impl RecordKind for Lease {
     fn schema(&self) -> u32 {
         self.schema
     }
+
+    /// The lease's existence and its term. If the term cannot be read the lease never expires, because it is unknown
+    /// here when its node has taken everything down.
+    fn salvage(_: &NodeName, document: &serde_json::Value) -> Option<Lease> {
+        let number = |field: &str| document.get(field).and_then(serde_json::Value::as_u64);
+        Some(Lease {
+            schema: PRIMARY_SCHEMA,
+            epoch: Epoch(number("epoch").unwrap_or(0)),
+            term_ms: number("term_ms").unwrap_or(u64::MAX),
+            beat: number("beat").unwrap_or(0),
+        })
+    }
 }
 
-/// The role passes from the holder to another node.
+/// A handoff of the role to another node.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Handoff {
     /// The candidate.
     pub to: NodeName,
-    /// How far it is.
+    /// The present phase.
     pub phase: Phase,
-    /// Why it is being taken back; empty unless it is.
+    /// Why it is being reverted; empty if it is not.
     #[serde(default)]
     pub why: String,
 }
 
-/// The steps of a handoff, in order. In each, one side has something to do, the other waits for it; writing the next
-/// one says that it is done.
+/// The phases of a handoff, in order. In each, one side acts and the other one waits; writing the next phase says that
+/// it is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Phase {
     /// The candidate takes the lock, and gets a lease.
     Lock,
-    /// The holder stops the services of which there may be only one.
+    /// The holder stops its exclusive services.
     Stop,
     /// The candidate brings the addresses up and announces them. The holder still has them.
     Take,
-    /// The holder lets go of the addresses.
+    /// The holder takes the addresses down.
     Drop,
     /// The candidate announces again, starts the services, and becomes the holder.
     Start,
-    /// It failed before the holder let go: the candidate takes down what it brought up.
+    /// It failed before the holder took anything down for good: the candidate takes down what it brought up.
     Back,
 }
 words!(Phase, "phase", Lock = "lock", Stop = "stop", Take = "take", Drop = "drop", Start = "start", Back = "back");
 
-/// A handoff that came to nothing.
+/// A failed handoff.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct FailedHandoff {
     /// The candidate.
@@ -133,40 +146,40 @@ pub struct FailedHandoff {
     pub why: String,
 }
 
-/// `/primary/leases/<node>`: this node may have a primary service up, and lives.
+/// `/primary/leases/<node>`: this node may have a primary service up, and is alive.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lease {
     /// The layout version, for upgrades.
     pub schema: u32,
-    /// Under which epoch it was made.
+    /// The epoch of its creation.
     pub epoch: Epoch,
-    /// After so long without a rewriting, in milliseconds, everything that the node had up is gone: that is the node's
-    /// promise, and its kernel's.
+    /// Term, in milliseconds. This long after the last renewal everything that the node had up is gone: guaranteed by
+    /// the node, and by its kernel.
     pub term_ms: u64,
-    /// Counts the rewritings.
+    /// Number of renewals.
     pub beat: u64,
 }
 
 impl Lease {
-    /// The promise.
+    /// The term.
     pub fn term(&self) -> Duration {
         Duration::from_millis(self.term_ms)
     }
 }
 
-/// An address that one node has at a time, and the interface on which it has it.
+/// An address that one node has at a time, with its interface.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FloatingAddress {
     /// The address and its network.
     pub address: Cidr,
     /// The interface.
     pub interface: String,
-    /// What administrators call that network: `upstream`, `cluster`, `storage`.
+    /// Name of that network for administrators: `upstream`, `cluster`, `storage`.
     pub network: String,
 }
 
 impl FloatingAddress {
-    /// Where guests ask for their metadata; an address of the machine itself, which no network hears of.
+    /// Address of the guests' metadata service; local to the machine, and not announced on any network.
     pub fn metadata() -> FloatingAddress {
         let address = Cidr { ip: IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)), prefix: 32 };
         FloatingAddress { address, interface: "lo".to_owned(), network: "metadata".to_owned() }
@@ -179,12 +192,12 @@ impl fmt::Display for FloatingAddress {
     }
 }
 
-/// An address with the length of its network's prefix: `192.0.2.7/24`.
+/// An address with its prefix length: `192.0.2.7/24`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Cidr {
     /// The address.
     pub ip: IpAddr,
-    /// At most 32 or 128.
+    /// Prefix length, at most 32 or 128.
     pub prefix: u8,
 }
 
@@ -194,9 +207,11 @@ impl fmt::Display for Cidr {
     }
 }
 
-/// What is no [`Cidr`].
+/// An invalid [`Cidr`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no address with a prefix length that a host can have; accepted is, for instance, \"192.0.2.7/24\"")]
+#[error(
+    "{0:?} is not a valid address with a prefix length that a host can have; accepted is, for instance, \"192.0.2.7/24\""
+)]
 pub struct BadCidr(String);
 
 impl FromStr for Cidr {
@@ -232,6 +247,15 @@ mod tests {
         {
             assert!(bad.parse::<Cidr>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_lease_with_an_unreadable_term_never_expires() {
+        let lease = |text: &str| Lease::salvage(&NodeName::new("hv1").unwrap(), &serde_json::from_str(text).unwrap());
+        let known = lease(r#"{"schema":2,"epoch":"3b","term_ms":4000,"beat":7}"#).unwrap();
+        assert_eq!((known.term(), known.beat), (Duration::from_secs(4), 7));
+        let unknown = lease(r#"{"schema":2,"epoch":3,"term_ms":{"s":4}}"#).unwrap();
+        assert_eq!((unknown.term_ms, unknown.epoch), (u64::MAX, Epoch(3)));
     }
 
     #[test]

@@ -1,15 +1,15 @@
-//! What a kind of record is, and how the bytes of one are read and written.
+//! Kinds of records, and the encoding of a record.
 //!
-//! A kind is a type that implements [`RecordKind`]: its key, its place in the tree, its layout version, who writes it.
-//! The tree's skeleton and the view's shelves are made from these ([`crate::shelf`]).
+//! A kind is a type that implements [`RecordKind`]: its key, its path, its layout version, its writer. The skeleton of
+//! the tree and the view's shelves are derived from these ([`crate::shelf`]).
 //!
-//! Daemons of two versions run side by side while a cluster is upgraded. So:
+//! Daemons of two versions run side by side during a rolling upgrade. So:
 //!
-//! * Every change of a layout since the first release raises the kind's [`RecordKind::SCHEMA`].
-//! * A record of a later layout that can be decoded all the same is used. What this version does not know of it is kept
+//! * Every change of a layout since the first release increments the kind's [`RecordKind::SCHEMA`].
+//! * A record of a later layout that can still be decoded is used. Members unknown to this version are kept
 //!   ([`Stored::extra`]) and written back by [`Stored::replaced_by`].
-//! * One that cannot be decoded is [`Unreadable`]. It is not used and not written, and what it still tells
-//!   ([`RecordKind::salvage`]) counts.
+//! * One that cannot be decoded is [`Unreadable`]. It is never written, and only what can be salvaged from it
+//!   ([`RecordKind::salvage`]) is used.
 
 use crate::path::RecordPath;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -22,17 +22,17 @@ use std::{
     sync::Arc,
 };
 
-/// How often a record's data was replaced since the record was created; 0 for a new one. Named by the write that
-/// replaces it.
+/// Number of times that a record's data was replaced since its creation; 0 for a new one. A replacement is a
+/// compare-and-set on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Version(pub i64);
 
 impl Version {
-    /// The version of a record that was just created.
+    /// The version of a newly created record.
     pub const NEW: Version = Version(0);
 
-    /// The version that one replacement makes of this one: all stores count by one (ZooKeeper: `dataVersion`).
+    /// The version after one replacement: all stores increment it by one (ZooKeeper: `dataVersion`).
     #[must_use]
     pub fn next(self) -> Version {
         Version(self.0.saturating_add(1))
@@ -45,44 +45,46 @@ impl fmt::Display for Version {
     }
 }
 
-/// Who writes the records of a kind. (Readers are all daemons.)
+/// The writer of the records of a kind. (All daemons read them.)
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Writer {
-    /// Whoever takes a request, and the node that completes it.
+    /// Any daemon that handles a request, and the node that completes it.
     Requests,
-    /// The one node that the record is about, or that holds what it is about.
+    /// The one node that the record is about, or that holds the VM that it is about.
     Node,
-    /// The coordinators, by the protocol of the primary.
+    /// The coordinators, by the primary's protocol.
     Coordinators,
 }
 
 /// A kind of record.
 pub trait RecordKind: Serialize + DeserializeOwned + Clone + PartialEq + fmt::Debug + Send + Sync + 'static {
-    /// What tells one record of the kind from another: the part of the path that is `*` in [`RecordKind::AT`].
+    /// Identifies a record of the kind: the part of the path that is `*` in [`RecordKind::AT`].
     type Key: Clone + Ord + fmt::Display + FromStr + fmt::Debug + Send + Sync;
 
-    /// Where the records are, with one `*` for the key: `/vms/*/claim`. Without `*` there is one record, and the key is
-    /// [`Only`].
+    /// Path of the records, with one `*` for the key: `/vms/*/claim`. Without `*` there is one record only, and the key
+    /// is [`Only`].
     const AT: &'static str;
     /// The layout version that this daemon writes.
     const SCHEMA: u32;
     /// Who writes it.
     const WRITER: Writer;
-    /// Whether the last one that could be read is used while the present one cannot be read.
-    const KEEPS_LAST: bool = false;
-
-    /// Members of which every part must be known: a record of a later layout that says more in one of them is
-    /// unreadable. For what is a choice of one thing among several: what is unknown of one choice must not stick to the
-    /// next.
+    /// Members that must be fully known: a record of a later layout with unknown parts in one of them is unreadable.
+    /// For members that are one of several alternatives: an unknown part of one alternative must not be carried over to
+    /// the next.
     const WHOLE: &'static [&'static str] = &[];
 
-    /// The layout version that the record says it has. Kinds without one never change.
+    /// The layout version in the record. Kinds without one never change.
     fn schema(&self) -> u32 {
         Self::SCHEMA
     }
 
-    /// What a record still tells that cannot be decoded as a whole; `None`: nothing that may be used.
+    /// Salvages a record that cannot be decoded as a whole; `None`: nothing in it may be used.
     fn salvage(_key: &Self::Key, _document: &Value) -> Option<Self> {
+        None
+    }
+
+    /// The same if the last readable record, `self`, is known and still applies; `None`: it does not apply.
+    fn salvage_after(&self, _document: &Value) -> Option<Self> {
         None
     }
 
@@ -97,7 +99,7 @@ pub trait RecordKind: Serialize + DeserializeOwned + Clone + PartialEq + fmt::De
     }
 }
 
-/// The key of a kind of which there is one record only.
+/// The key of a kind with one record only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Only;
 
@@ -114,19 +116,19 @@ impl FromStr for Only {
     }
 }
 
-/// A decoded record and what is needed to replace it.
+/// A decoded record, with what is needed to replace it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stored<T> {
-    /// What it says.
+    /// The decoded value.
     pub value: T,
     /// Its version in the store.
     pub version: Version,
-    /// What a later version of Drover wrote in it that this one does not know.
+    /// Members written by a later version of Drover that are unknown to this one.
     pub extra: Option<Arc<Extra>>,
 }
 
 impl<T> Stored<T> {
-    /// A record without anything unknown.
+    /// A record without unknown members.
     pub fn new(value: T, version: Version) -> Stored<T> {
         Stored { value, version, extra: None }
     }
@@ -149,7 +151,7 @@ impl<T: RecordKind> Stored<T> {
     /// Decodes a record.
     ///
     /// # Errors
-    /// [`Unreadable`]: why it cannot be decoded.
+    /// [`Unreadable`], with the reason.
     pub fn decode(data: &[u8], version: Version) -> Result<Stored<T>, Unreadable> {
         match serde_json::from_slice::<T>(data) {
             Ok(value) if value.schema() <= T::SCHEMA => Ok(Stored::new(value, version)),
@@ -158,7 +160,7 @@ impl<T: RecordKind> Stored<T> {
                 if let Some(part) = extra.as_ref().and_then(|extra| extra.inside_of(T::WHOLE)) {
                     let document = serde_json::from_slice(data).unwrap_or_default();
                     let newer = Some((value.schema(), T::SCHEMA));
-                    let why = format!("it says more in {part:?} than is known");
+                    let why = format!("it has unknown members in {part:?}");
                     return Err(Unreadable { version, newer, why, document });
                 }
                 Ok(Stored { value, version, extra })
@@ -172,11 +174,11 @@ impl<T: RecordKind> Stored<T> {
         }
     }
 
-    /// The bytes that replace this record: the new value, and what is unknown in the old one. A later layout stays a
-    /// later one, for what is unknown must be looked for again by the next who replaces it.
+    /// Encodes the replacement of this record: the new value, plus the unknown members of the old one. A later layout
+    /// version is kept, so that the next replacement looks for unknown members as well.
     ///
     /// # Errors
-    /// The value cannot be written as JSON: a defect of its type.
+    /// The value cannot be encoded as JSON: a defect of its type.
     pub fn replaced_by(&self, value: &T) -> Result<Vec<u8>, serde_json::Error> {
         if self.value.schema() <= T::SCHEMA {
             return serde_json::to_vec(value);
@@ -192,7 +194,7 @@ impl<T: RecordKind> Stored<T> {
     }
 }
 
-/// What a document says beyond what is known of it.
+/// The members of a document that are not in the known value.
 fn unknown<T: Serialize>(data: &[u8], known: &T) -> Option<Extra> {
     let document: Value = serde_json::from_slice(data).ok()?;
     match (document, serde_json::to_value(known).ok()?) {
@@ -201,17 +203,17 @@ fn unknown<T: Serialize>(data: &[u8], known: &T) -> Option<Extra> {
     }
 }
 
-/// The members of an object that this version does not know.
+/// Members of an object that are unknown to this version.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Extra {
-    /// Those of the object itself.
+    /// Unknown members of the object itself.
     members: Map<String, Value>,
-    /// Those of the objects in it that are known. They go with these.
+    /// Unknown members of its known member objects; they are dropped together with these.
     inside: BTreeMap<String, Extra>,
 }
 
 impl Extra {
-    /// The first of these members that has something unknown inside.
+    /// The first of these members that has unknown members inside.
     fn inside_of(&self, members: &[&'static str]) -> Option<&'static str> {
         members.iter().copied().find(|member| self.inside.contains_key(*member))
     }
@@ -220,8 +222,8 @@ impl Extra {
         self.members.is_empty() && self.inside.is_empty()
     }
 
-    /// The members that `known` lacks. One that is known but was left out as its default counts as unknown here, which
-    /// does no harm: it is written again as it was, unless it has another value by then.
+    /// The members that `known` lacks. A known member that was omitted as its default counts as unknown here, which is
+    /// harmless: it is written back unchanged, unless it has another value by then.
     fn beyond(object: Map<String, Value>, known: &Map<String, Value>) -> Extra {
         let mut extra = Extra::default();
         for (name, value) in object {
@@ -241,7 +243,7 @@ impl Extra {
         extra
     }
 
-    /// Adds them to an object that has new values by now.
+    /// Adds them to an object with new values.
     fn add_to(&self, document: &mut Value) {
         let Value::Object(object) = document else { return };
         for (name, value) in &self.members {
@@ -260,11 +262,11 @@ impl Extra {
 pub struct Unreadable {
     /// Its version in the store.
     pub version: Version,
-    /// The layout that it says it has, and the one that this daemon knows, if that is why.
+    /// The layout version in the record, and the one known to this daemon, if that is the reason.
     pub newer: Option<(u32, u32)>,
-    /// What the decoder says.
+    /// The decoder's error.
     pub why: String,
-    /// What is there, as far as it is JSON.
+    /// The record's content, if it is JSON.
     pub document: Value,
 }
 
@@ -281,7 +283,7 @@ impl fmt::Display for Unreadable {
     }
 }
 
-/// A record that is shared by those who read it, and copied by who changes it.
+/// A shared, copy-on-write record.
 #[derive(Debug)]
 pub struct Kept<T>(Arc<Stored<T>>);
 
@@ -367,22 +369,22 @@ mod tests {
     }
 
     #[test]
-    fn what_is_unknown_survives_a_rewriting() {
+    fn unknown_members_survive_a_replacement() {
         let text = r#"{"schema":2,"name":"a","colour":"red","inner":{"known":1,"deep":{"x":[1]}},"other":{"known":7,"deep":1},"list":[{}]}"#;
         let old = decode(text).unwrap();
         assert_eq!((old.value.inner.known, old.version), (1, Version(3)));
         let inner = Inner { known: 2, optional: Some(5) };
-        // Made from scratch, as reports are: it says the layout that this version knows.
+        // Created anew, as reports are: it has the layout version of this daemon.
         let new = Sample { schema: 1, name: "b".to_owned(), inner, other: None };
         let written: Value = serde_json::from_slice(&old.replaced_by(&new).unwrap()).unwrap();
-        // What was inside of something goes with it.
+        // Unknown members inside of a removed one are removed with it.
         let wanted =
             r#"{"schema":2,"name":"b","colour":"red","inner":{"known":2,"optional":5,"deep":{"x":[1]}},"list":[{}]}"#;
         assert_eq!(written, serde_json::from_str::<Value>(wanted).unwrap());
     }
 
     #[test]
-    fn what_this_version_wrote_itself_has_nothing_unknown() {
+    fn a_record_of_this_version_has_no_unknown_members() {
         let old = decode(r#"{"schema":1,"name":"a","inner":{"known":1}}"#).unwrap();
         assert_eq!(old.extra, None);
     }

@@ -1,10 +1,13 @@
-//! Shelves: the records of each kind, decoded, by their keys. The one list of all kinds is here; a new kind is a type
-//! with its [`RecordKind`] and one row.
+//! Shelves: the decoded records of each kind, by key. The list of all kinds is here; a new kind is a type with its
+//! [`RecordKind`] and one row.
 
 use crate::{
+    bmc::BmcRecord,
     cluster::{ClusterConfig, Fault, Layout, Token},
+    departed::Departed,
+    fence::Fence,
     name::NodeName,
-    node::{NodeRecord, NodeSession, NodeStatus},
+    node::{NodeRecord, NodeSession, NodeStatus, RemovedNode},
     path::RecordPath,
     primary::{Lease, Primary},
     record::{Kept, Only, RecordKind, Stored, Unreadable, Version},
@@ -35,12 +38,12 @@ impl<T: RecordKind> Deref for Shelf<T> {
 }
 
 impl<T: RecordKind> Shelf<T> {
-    /// Why the record with this key cannot be read, if it cannot. What it tells all the same is on the shelf.
+    /// Why the record with this key cannot be read, if so. What was salvaged from it is on the shelf.
     pub fn problem(&self, key: &T::Key) -> Option<&Arc<Unreadable>> {
         self.unreadable.get(key)
     }
 
-    /// Puts on the shelf what a record is now; `None`: it does not exist. Returns why it cannot be read, if it cannot.
+    /// Updates the shelf with a record; `None`: it does not exist. Returns why it cannot be read, if so.
     fn put(&mut self, key: &T::Key, data: Option<(&[u8], Version)>) -> Option<Arc<Unreadable>> {
         self.unreadable.remove(key);
         let Some((data, version)) = data else {
@@ -54,12 +57,11 @@ impl<T: RecordKind> Shelf<T> {
             }
             Err(problem) => {
                 let problem = Arc::new(problem);
-                if !(T::KEEPS_LAST && self.records.contains_key(key)) {
-                    match T::salvage(key, &problem.document) {
-                        Some(value) => self.records.insert(key.clone(), Stored::new(value, version).into()),
-                        None => self.records.remove(key),
-                    };
-                }
+                let after = self.records.get(key).and_then(|last| last.value.salvage_after(&problem.document));
+                match after.or_else(|| T::salvage(key, &problem.document)) {
+                    Some(value) => self.records.insert(key.clone(), Stored::new(value, version).into()),
+                    None => self.records.remove(key),
+                };
                 self.unreadable.insert(key.clone(), problem.clone());
                 Some(problem)
             }
@@ -75,13 +77,13 @@ impl<T: RecordKind> Shelf<T> {
 }
 
 impl<T: RecordKind<Key = Only>> Shelf<T> {
-    /// The record, of a kind of which there is one only.
+    /// The record of a kind with one record only.
     pub fn only(&self) -> Option<&Kept<T>> {
         self.records.get(&Only)
     }
 }
 
-/// A kind that has a shelf.
+/// A kind with a shelf.
 pub trait Shelved: RecordKind {
     /// Its shelf.
     fn shelf(shelves: &Shelves) -> &Shelf<Self>;
@@ -89,14 +91,14 @@ pub trait Shelved: RecordKind {
     fn shelf_mut(shelves: &mut Shelves) -> &mut Shelf<Self>;
 }
 
-/// What a record belongs to: what must be joined anew when it changed.
+/// The object that a record belongs to, which must be joined again when the record changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Belongs {
-    /// To a VM.
+    /// A VM.
     Vm(Uuid),
-    /// To a node.
+    /// A node.
     Node(NodeName),
-    /// To nothing else.
+    /// No other object.
     Alone,
 }
 
@@ -121,8 +123,8 @@ macro_rules! kinds {
         })*
 
         impl Shelves {
-            /// Puts what a record is now on its shelf. Returns what it belongs to, and why it cannot be read, if it
-            /// cannot; `None`: it is of no kind that has a shelf.
+            /// Updates the record's shelf. Returns what the record belongs to, and why it cannot be read, if so;
+            /// `None`: its kind has no shelf.
             pub(crate) fn put(
                 &mut self,
                 path: &RecordPath,
@@ -136,7 +138,7 @@ macro_rules! kinds {
             }
         }
 
-        /// All kinds: where their records are ([`RecordKind::AT`]), and the layout version that is written
+        /// All kinds: the paths of their records ([`RecordKind::AT`]), and their layout versions
         /// ([`RecordKind::SCHEMA`]).
         pub const KINDS: &[(&str, u32)] = &[
             $((<$kind>::AT, <$kind>::SCHEMA),)*
@@ -161,9 +163,11 @@ kinds! {
         arrivals: Arrival => Vm,
         tokens: Token => Alone,
         faults: Fault => Alone,
+        bmcs: BmcRecord => Alone,
+        fences: Fence => Alone,
     }
-    // Read only by those who need them.
-    others { Layout, NameEntry, Lease }
+    // Read only where they are needed.
+    others { Layout, NameEntry, Lease, Departed, RemovedNode }
 }
 
 impl Shelves {
@@ -173,10 +177,10 @@ impl Shelves {
     }
 }
 
-/// The locks' records have no content: what counts is who has one.
+/// The records of locks have no content: only their owner matters.
 const LOCKS: &str = "/locks/primary/*";
 
-/// The records without content below which the others are, parents first: they must exist before any other.
+/// The records without content that are parents of the others, parents first: they must exist before any other.
 pub fn skeleton() -> Vec<RecordPath> {
     let mut folders = BTreeSet::new();
     for pattern in KINDS.iter().map(|(at, _)| at).chain([&LOCKS]) {
@@ -185,22 +189,21 @@ pub fn skeleton() -> Vec<RecordPath> {
             folders.insert(&fixed[..at]);
         }
     }
-    // An ancestor is a prefix, so it sorts first.
+    // An ancestor is a prefix, so it is sorted first.
     let folders = folders.into_iter().filter(|folder| KINDS.iter().all(|(at, _)| at != folder));
     folders.filter_map(|folder| RecordPath::new(folder).ok()).collect()
 }
 
-/// Whether nothing is below the record at that path, as far as this version knows: it is of a kind that has no other
-/// below it.
+/// Whether a record has no children, as far as this version knows: its kind has no other kind below it.
 pub fn is_leaf(path: &RecordPath) -> bool {
     let of = |(pattern, _): &&(&str, u32)| path.match_pattern(pattern).is_some();
     let is_below = |other: &str, pattern: &str| other.strip_prefix(pattern).is_some_and(|rest| rest.starts_with('/'));
     KINDS.iter().find(of).is_some_and(|(pattern, _)| !KINDS.iter().any(|(other, _)| is_below(other, pattern)))
 }
 
-/// Kinds that have no shelf, or hold nothing for it: a view need not be kept of them.
+/// Kinds without a shelf: the view does not need them.
 pub fn unshelved() -> Vec<RecordPath> {
-    [NameEntry::AT, Lease::AT, LOCKS]
+    [NameEntry::AT, Lease::AT, RemovedNode::AT, LOCKS]
         .iter()
         .filter_map(|pattern| RecordPath::new(pattern.strip_suffix("/*")?).ok())
         .collect()
@@ -213,12 +216,13 @@ mod tests {
     #[test]
     fn every_folder_is_in_the_skeleton_after_its_own() {
         let skeleton: Vec<String> = skeleton().iter().map(ToString::to_string).collect();
-        let wanted = "/faults /locks /locks/primary /names /names/vms /nodes /primary/leases /tokens /vms";
+        let wanted =
+            "/faults /fences /locks /locks/primary /names /names/vms /nodes /primary/leases /removed /tokens /vms";
         assert_eq!(skeleton.join(" "), wanted);
     }
 
     #[test]
-    fn leaves_are_what_has_no_kind_below_it() {
+    fn leaves_are_the_kinds_without_children() {
         let uuid = Uuid::from_u128(1);
         let leaf = |path: String| is_leaf(&RecordPath::new(&path).unwrap());
         let below = ["status", "claim", "arrival"].map(|part| leaf(format!("/vms/{uuid}/{part}")));
@@ -228,7 +232,7 @@ mod tests {
             assert!(!leaf(path.clone()), "{path}");
         }
         let unshelved: Vec<String> = unshelved().iter().map(ToString::to_string).collect();
-        assert_eq!(unshelved, ["/names/vms", "/primary/leases", "/locks/primary"]);
+        assert_eq!(unshelved, ["/names/vms", "/primary/leases", "/removed", "/locks/primary"]);
     }
 
     #[test]
@@ -238,9 +242,16 @@ mod tests {
         assert_eq!(shelf.put(&Only, Some((&serde_json::to_vec(&config).unwrap(), Version(1)))), None);
         assert!(shelf.put(&Only, Some((b"{\"schema\":9,\"maintenance\":\"sometimes\"}", Version(2)))).is_some());
         assert!(shelf.only().unwrap().value.maintenance && shelf.problem(&Only).is_some());
+        // A change that is made meanwhile, in known words, applies.
+        let meanwhile = br#"{"schema":9,"maintenance":"sometimes","limits":{"per_source":1,"per_target":1,"cluster":3},"stall":{}}"#;
+        assert!(shelf.put(&Only, Some((meanwhile, Version(2)))).is_some());
+        let kept = &shelf.only().unwrap().value;
+        assert_eq!((kept.maintenance, kept.limits.cluster, kept.stall), (true, 3, config.stall));
+        let over = br#"{"schema":9,"maintenance":false,"stall":{}}"#;
+        assert!(shelf.put(&Only, Some((over, Version(2)))).is_some() && !shelf.only().unwrap().value.maintenance);
         shelf.put(&Only, None);
         assert!(shelf.only().is_none() && shelf.problem(&Only).is_none());
-        // A daemon that has just started has no last value: what can be read of it counts.
+        // A daemon that has just started has no last value: the readable parts apply.
         let newer = br#"{"schema":9,"maintenance":"sometimes","limits":{"per_source":1,"per_target":1,"cluster":1},"stall":{}}"#;
         assert!(shelf.put(&Only, Some((newer, Version(3)))).is_some());
         let config = &shelf.only().unwrap().value;

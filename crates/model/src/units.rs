@@ -1,4 +1,4 @@
-//! Sizes and times. Inside, sizes are whole bytes and times are typed; only edges speak MiB and wall clocks.
+//! Sizes and times. Internally, sizes are in bytes and times are typed; MiB and wall clocks are used only at the edges.
 
 use serde::{Deserialize, Serialize};
 use std::{fmt, time::Duration};
@@ -17,11 +17,11 @@ impl Bytes {
     pub const fn as_mib(self) -> u64 {
         self.0 >> 20
     }
-    /// The difference, or 0.
+    /// Saturating subtraction.
     pub const fn saturating_sub(self, other: Bytes) -> Bytes {
         Bytes(self.0.saturating_sub(other.0))
     }
-    /// The sum, at most the largest number.
+    /// Saturating addition.
     pub const fn saturating_add(self, other: Bytes) -> Bytes {
         Bytes(self.0.saturating_add(other.0))
     }
@@ -39,23 +39,23 @@ impl fmt::Display for Bytes {
     }
 }
 
-/// A moment on this process' own monotonic clock, in milliseconds since a start of its own. Never stored, never sent,
-/// never compared with another machine's.
+/// A time on this process's monotonic clock, in milliseconds since an arbitrary start. Never stored, never sent, never
+/// compared with another machine's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Mono(pub u64);
 
 impl Mono {
-    /// The moment `d` later.
+    /// The time `d` later.
     pub fn after(self, d: Duration) -> Mono {
         Mono(self.0.saturating_add(u64::try_from(d.as_millis()).unwrap_or(u64::MAX)))
     }
-    /// How long ago `earlier` was; zero if it was not.
+    /// Time since `earlier`; zero if that is later.
     pub fn since(self, earlier: Mono) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
     }
 }
 
-/// A length of time as people write it: `500ms`, `8s`, `10m`, `2h`, `3d`. `None`: it is none.
+/// Parses a duration: `500ms`, `8s`, `10m`, `2h`, `3d`. `None` if it is invalid.
 pub fn duration(text: &str) -> Option<Duration> {
     let digits = text.find(|c: char| !c.is_ascii_digit())?;
     let (number, unit) = text.split_at_checked(digits)?;
@@ -71,20 +71,20 @@ pub fn duration(text: &str) -> Option<Duration> {
     Some(Duration::from_secs(number.checked_mul(seconds)?))
 }
 
-/// A moment on a wall clock, in milliseconds since 1970, UTC. For people to read; nothing is decided by it, but whether
-/// a time that people gave is over.
+/// A wall-clock time, in milliseconds since 1970, UTC. For users; decisions use it only for the end of a period that a
+/// user has given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct WallTime(pub u64);
 
 impl WallTime {
-    /// The moment `d` later.
+    /// The time `d` later.
     pub fn after(self, d: Duration) -> WallTime {
         WallTime(self.0.saturating_add(u64::try_from(d.as_millis()).unwrap_or(u64::MAX)))
     }
 }
 
-/// The years of the calendar repeat after so many days: 400 of them.
+/// Period of the calendar in days: 400 years.
 const CALENDAR_DAYS: u64 = 146_097;
 
 impl fmt::Display for WallTime {
@@ -118,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lengths_of_time_are_read_as_people_write_them() {
+    fn durations_are_parsed() {
         for (text, seconds) in
             [("1500ms", 1.5), ("8s", 8.0), ("8 s", 8.0), ("10m", 600.0), ("2h", 7200.0), ("1d", 86_400.0)]
         {
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn moments_are_shown_as_dates() {
+    fn times_are_shown_as_dates() {
         for (seconds, shown) in [
             (0, "1970-01-01 00:00:00 UTC"),
             (951_782_399, "2000-02-28 23:59:59 UTC"),

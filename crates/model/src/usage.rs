@@ -1,4 +1,4 @@
-//! What of each node is given out. Each figure is defined here, once; everything that shows or decides uses these.
+//! Allocated resources of each node. Each figure is defined here, once; all outputs and decisions use these.
 //!
 //! | figure | of a node | counted |
 //! |---|---|---|
@@ -6,36 +6,37 @@
 //! | promised | VMs that it holds, that are to run on it, or that are on their way to it | what it must be able to carry |
 //! | provisioned | all VMs assigned to it, running or not | what it would need if all ran |
 //!
-//! A VM that moves counts at both ends until it has arrived. [`Tallies`] are kept with the view: a VM that changes is
-//! taken out as it was and put in as it is, so that the cost of a change does not depend on how many VMs there are.
+//! A VM that moves is counted on both nodes until it has arrived. [`Tallies`] are updated with the view: when a VM
+//! changes, its old values are subtracted and the new ones added, so that the cost of a change does not depend on the
+//! number of VMs.
 
 use crate::{name::NodeName, units::Bytes, view::VmView, vm::Demand};
 use imbl::OrdMap;
 use std::collections::BTreeMap;
 
-/// What QEMU itself needs beside a guest's memory: page tables, device buffers, its own code. Measured for a plain
+/// Memory of QEMU itself, in addition to the guest's: page tables, device buffers, its own code. Measured for a plain
 /// guest on QEMU 7.2: 65 to 90 MiB with KVM or a bounded translation cache.
 pub const OVERHEAD: Bytes = Bytes::mib(96);
 
-/// What of one node is given out.
+/// Allocated resources of one node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Usage {
-    /// In use, or may be.
+    /// In use, or possibly in use.
     pub allocated: Demand,
-    /// Needed if all that is assigned ran.
+    /// Needed if all assigned VMs ran.
     pub provisioned: Demand,
-    /// Memory that it must be able to carry, overhead included.
+    /// Promised memory, overhead included.
     pub promised_memory: Bytes,
-    /// Virtual CPUs that it must be able to carry.
+    /// Promised virtual CPUs.
     pub promised_vcpus: u32,
-    /// VMs that it must be able to carry.
+    /// Number of promised VMs.
     pub promised_vms: u32,
-    /// Virtual CPUs of those among them that its load does not show yet: on their way.
+    /// Virtual CPUs of the promised VMs that are on their way, and not in its load yet.
     pub arriving_vcpus: u32,
 }
 
 impl Usage {
-    /// One more VM is promised room and on its way; where it is assigned in the end it is counted as provisioned too.
+    /// Adds a VM that is promised resources and on its way; it is counted as provisioned where it is finally assigned.
     pub fn expect(&mut self, demand: Demand) {
         self.promised_memory = self.promised_memory.saturating_add(demand.memory).saturating_add(OVERHEAD);
         self.promised_vcpus = self.promised_vcpus.saturating_add(demand.vcpus);
@@ -63,7 +64,7 @@ impl Usage {
     }
 }
 
-/// As what a VM counts at one node.
+/// In which figures a VM is counted on one node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Part {
     allocated: bool,
@@ -72,7 +73,7 @@ struct Part {
     arriving: bool,
 }
 
-/// At which nodes a VM counts, and as what.
+/// The nodes on which a VM is counted, and in which figures.
 fn parts(vm: &VmView) -> BTreeMap<&NodeName, Part> {
     let mut parts: BTreeMap<&NodeName, Part> = BTreeMap::new();
     let record = &vm.record.value;
@@ -88,7 +89,7 @@ fn parts(vm: &VmView) -> BTreeMap<&NodeName, Part> {
             (part.promised, part.arriving) = (true, true);
         }
     }
-    // A move that was taken back may have come to its end all the same.
+    // A cancelled move may have completed anyway.
     for node in record.state.destination().into_iter().chain(vm.sent_to()) {
         if Some(node) != holder && Some(node) != assigned {
             *parts.entry(node).or_default() =
@@ -98,7 +99,7 @@ fn parts(vm: &VmView) -> BTreeMap<&NodeName, Part> {
     parts
 }
 
-/// Sums that can be taken back: wide enough that nothing that can be stored makes them overflow.
+/// Sums that support subtraction, and are wide enough that no storable values overflow them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Sum {
     memory: i128,
@@ -138,19 +139,19 @@ struct Tally {
     arriving: Sum,
 }
 
-/// What of every node is given out.
+/// Allocated resources of all nodes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Tallies {
     nodes: OrdMap<NodeName, Tally>,
 }
 
 impl Tallies {
-    /// Counts a VM in.
+    /// Adds a VM.
     pub(crate) fn add(&mut self, vm: &VmView) {
         self.count(vm, 1);
     }
 
-    /// Counts a VM out, which was counted in just so.
+    /// Subtracts a VM that was added in the same state.
     pub(crate) fn remove(&mut self, vm: &VmView) {
         self.count(vm, -1);
     }
@@ -175,7 +176,7 @@ impl Tallies {
         }
     }
 
-    /// What of one node is given out.
+    /// Allocated resources of one node.
     pub fn usage(&self, node: &NodeName) -> Usage {
         let tally = self.nodes.get(node).copied().unwrap_or_default();
         let overheads = Bytes(OVERHEAD.0.saturating_mul(tally.promised.vms().into()));

@@ -1,15 +1,15 @@
-//! A node's copy of the records, decoded and joined: what lists are answered from and decisions are made from.
+//! A node's copy of the records, decoded and joined: lists are answered and decisions are made from it.
 //!
-//! [`ClusterView::apply`] folds one record in: it goes on the shelf of its kind ([`crate::shelf`]), and the VM or node
-//! that it belongs to is joined anew. With the VMs go indexes: by name, by the nodes that they concern, by whether they
-//! move; and what of each node is given out.
+//! [`ClusterView::apply`] applies one record: it goes on the shelf of its kind ([`crate::shelf`]), and the VM or node
+//! that it belongs to is joined again. Indexes are kept for the VMs: by name, by the nodes that they concern, by
+//! whether they move, by what only one of them may have; and the allocated resources of each node.
 //!
-//! Maps and values are shared (`imbl`, `Arc`): a copy of the whole view costs nothing, readers keep the one they have
-//! while the next is being made, and what differs between two of them is found in a time that depends on what changed
-//! ([`Table::changes`]), not on how much there is.
+//! Maps and values are shared (`imbl`, `Arc`): copying the whole view is cheap, readers keep their copy while the next
+//! one is made, and the time to find the differences between two views depends on the number of changes
+//! ([`Table::changes`]), not on the size of the cluster.
 //!
-//! A record that cannot be decoded is named in [`ClusterView::broken`], with the reason, and costs health until
-//! somebody mends it.
+//! A record that cannot be decoded is listed in [`ClusterView::broken`], with the reason, and reduces the cluster's
+//! health until it is repaired.
 
 mod node;
 mod vm;
@@ -19,6 +19,8 @@ pub use vm::VmView;
 
 use crate::{
     cluster::{ClusterConfig, Fault, Token},
+    domain::{Sole, devices::Devices},
+    fence::Fence,
     name::{NodeName, VmName},
     node::{CoordinatorState, NodeRecord, NodeSession, NodeStatus},
     path::RecordPath,
@@ -29,10 +31,10 @@ use crate::{
     vm::{Arrival, Claim, VmRecord, VmStatus},
 };
 use imbl::{OrdMap, OrdSet, ordmap::DiffItem};
-use std::{fmt, ops::Deref, sync::Arc};
+use std::{collections::BTreeSet, fmt, ops::Deref, sync::Arc};
 use uuid::Uuid;
 
-/// A map that is read by all and changed by the view alone, for its indexes must agree with it.
+/// A map that only the view changes, because its indexes must agree with it.
 #[derive(Clone)]
 pub struct Table<K, V>(OrdMap<K, V>);
 
@@ -64,7 +66,7 @@ impl<K: Ord + fmt::Debug, V: fmt::Debug> fmt::Debug for Table<K, V> {
 }
 
 impl<K: Ord + Clone, T: PartialEq> Table<K, Arc<T>> {
-    /// The keys of what was added, changed or removed since `old`.
+    /// The keys that were added, changed or removed since `old`.
     pub fn changes<'a>(&'a self, old: &'a Self) -> impl Iterator<Item = &'a K> {
         old.0.diff(&self.0).map(|item| match item {
             DiffItem::Add(key, _) | DiffItem::Remove(key, _) => key,
@@ -73,37 +75,40 @@ impl<K: Ord + Clone, T: PartialEq> Table<K, Arc<T>> {
     }
 }
 
-/// Everything that is known of the cluster.
+/// The known state of the cluster.
 #[derive(Debug, Clone, Default)]
 pub struct ClusterView {
-    /// What holds for the whole cluster.
+    /// The cluster's configuration.
     pub config: ClusterConfig,
-    /// Who is the primary; `None`: it has not been read.
+    /// The primary's record; `None` if it has not been read.
     pub primary: Option<Kept<Primary>>,
     /// Nodes by name.
     pub nodes: Table<NodeName, Arc<NodeView>>,
     /// VMs by UUID.
     pub vms: Table<Uuid, Arc<VmView>>,
-    /// The UUIDs of the VMs' names.
+    /// UUIDs by VM name.
     pub names: Table<VmName, Uuid>,
     /// Records that cannot be decoded, and why.
     pub broken: Table<RecordPath, Arc<Unreadable>>,
     shelves: Shelves,
     /// The VMs that concern a node: assigned to it, held by it, at home there, or coming to it.
     concerns: OrdMap<NodeName, OrdSet<Uuid>>,
-    /// The VMs that are to move, or may be on their way.
+    /// The VMs that should move, or may be on their way.
     moving: OrdSet<Uuid>,
+    /// The VMs that have something that only one VM may have.
+    having: OrdMap<Sole, OrdSet<Uuid>>,
     tallies: Tallies,
 }
 
 impl ClusterView {
-    /// The VM of this name or UUID.
-    pub fn vm(&self, name_or_uuid: &str) -> Option<&Arc<VmView>> {
-        let by_uuid = || Uuid::parse_str(name_or_uuid).ok().and_then(|u| self.vms.get(&u));
-        VmName::new(name_or_uuid).ok().and_then(|n| self.names.get(&n)).and_then(|u| self.vms.get(u)).or_else(by_uuid)
+    /// The VM with this UUID or name. A UUID always means the UUID, also if another VM has it as its name (which earlier
+    /// versions accepted).
+    pub fn vm(&self, uuid_or_name: &str) -> Option<&Arc<VmView>> {
+        let by_name = || VmName::new(uuid_or_name).ok().and_then(|n| self.names.get(&n)).and_then(|u| self.vms.get(u));
+        Uuid::parse_str(uuid_or_name).ok().and_then(|u| self.vms.get(&u)).or_else(by_name)
     }
 
-    /// The records of a kind that stands for itself.
+    /// The records of a kind.
     pub fn shelf<T: Shelved>(&self) -> &Shelf<T> {
         self.shelves.of()
     }
@@ -118,28 +123,39 @@ impl ClusterView {
         self.shelf()
     }
 
+    /// Fences by node.
+    pub fn fences(&self) -> &Shelf<Fence> {
+        self.shelf()
+    }
+
     /// The VMs that concern a node: assigned to it, held by it, at home there, or coming to it; by UUID.
     pub fn vms_of(&self, node: &NodeName) -> impl Iterator<Item = &Arc<VmView>> {
         let uuids = self.concerns.get(node).into_iter().flat_map(|uuids| uuids.iter());
         uuids.filter_map(|uuid| self.vms.get(uuid))
     }
 
-    /// The VMs that are to move, or whose guest may be on its way; by UUID.
+    /// The VMs that should move, or whose guest may be on its way; by UUID.
     pub fn moving(&self) -> impl Iterator<Item = &Arc<VmView>> {
         self.moving.iter().filter_map(|uuid| self.vms.get(uuid))
     }
 
-    /// What of every node is given out.
+    /// The VMs whose definitions have this; by UUID.
+    pub fn having(&self, what: &Sole) -> impl Iterator<Item = &Arc<VmView>> {
+        let uuids = self.having.get(what).into_iter().flat_map(|uuids| uuids.iter());
+        uuids.filter_map(|uuid| self.vms.get(uuid))
+    }
+
+    /// Allocated resources of all nodes.
     pub fn tallies(&self) -> &Tallies {
         &self.tallies
     }
 
-    /// What of a node is given out.
+    /// Allocated resources of one node.
     pub fn usage(&self, node: &NodeName) -> Usage {
         self.tallies.usage(node)
     }
 
-    /// The part that a node plays.
+    /// The state of a node as a coordinator.
     pub fn coordinator_state(&self, node: &NodeView) -> CoordinatorState {
         match &self.primary {
             Some(primary) => node.coordinator_state(&primary.value),
@@ -147,18 +163,18 @@ impl ClusterView {
         }
     }
 
-    /// Why a node did not become the primary when that was asked for last.
+    /// Why the last requested handoff to the node failed.
     pub fn takeover_problem(&self, node: &NodeName) -> Option<&str> {
         let failed = self.primary.as_ref()?.value.failed.as_ref()?;
         (failed.to == *node).then_some(&*failed.why)
     }
 
-    /// The node that has the role of the primary.
+    /// The node with the primary's role.
     pub fn primary_node(&self) -> Option<&NodeName> {
         self.primary.as_ref().and_then(|primary| primary.value.holder.as_ref())
     }
 
-    /// Folds in what a record is now; `None`: it does not exist.
+    /// Applies the present state of a record; `None`: it does not exist.
     pub fn apply(&mut self, path: &RecordPath, data: Option<(&[u8], Version)>) {
         let Some((belongs, problem)) = self.shelves.put(path, data) else { return };
         match problem {
@@ -176,7 +192,7 @@ impl ClusterView {
         }
     }
 
-    /// The view with other records of one VM: what would be, or what was read since.
+    /// Replaces the records of one VM: with a hypothetical state, or with newer ones.
     pub fn put_vm(&mut self, vm: &VmView) {
         let uuid = vm.record.value.uuid;
         VmRecord::shelf_mut(&mut self.shelves).set(uuid, Some(vm.record.clone()));
@@ -195,7 +211,7 @@ impl ClusterView {
         self.nodes.0.insert(name, Arc::new(node.clone()));
     }
 
-    /// The view with a VM as it would be after a change of its records. Returns whether there is such a VM.
+    /// Changes a VM's records in the view. Returns whether the VM exists.
     pub fn change_vm(&mut self, uuid: &Uuid, change: impl FnOnce(&mut VmView)) -> bool {
         let Some(mut vm) = self.vms.get(uuid).map(|vm| VmView::clone(vm)) else { return false };
         change(&mut vm);
@@ -224,7 +240,7 @@ impl ClusterView {
         self.enter_vm(uuid, new);
     }
 
-    /// Puts a VM in, with its indexes, in place of what was there.
+    /// Replaces a VM and its index entries.
     fn enter_vm(&mut self, uuid: Uuid, new: Option<Arc<VmView>>) {
         let old = match &new {
             Some(vm) => self.vms.0.insert(uuid, vm.clone()),
@@ -242,22 +258,17 @@ impl ClusterView {
         if let Some(was) = given_up {
             self.names.0.remove(&was);
         }
-        // Also if it has its name still: another one may have had it in between, as far as this view was told.
+        // Also if its name is unchanged: another VM may have had the name in between, as far as this view was notified.
         if let Some(is) = is.filter(|is| self.names.get(is) != Some(&uuid)) {
             self.names.0.insert(is, uuid);
         }
         let was = old.as_ref().map(|vm| vm.nodes()).unwrap_or_default();
         let is = new.as_ref().map(|vm| vm.nodes()).unwrap_or_default();
-        for node in was.iter().filter(|node| !is.contains(*node)) {
-            if let Some(uuids) = self.concerns.get_mut(*node) {
-                uuids.remove(&uuid);
-                if uuids.is_empty() {
-                    self.concerns.remove(*node);
-                }
-            }
-        }
-        for node in is.iter().filter(|node| !was.contains(*node)) {
-            self.concerns.entry((*node).clone()).or_default().insert(uuid);
+        index(&mut self.concerns, uuid, &was, &is);
+        let devices = |vm: &Option<Arc<VmView>>| vm.as_ref().map(|vm| vm.devices.clone()).unwrap_or_default();
+        let (was, is): (Arc<Devices>, Arc<Devices>) = (devices(&old), devices(&new));
+        if !Arc::ptr_eq(&was, &is) {
+            index(&mut self.having, uuid, &was.soles.iter().collect(), &is.soles.iter().collect());
         }
         match new.as_ref().is_some_and(|vm| vm.is_moving()) {
             true => self.moving.insert(uuid),
@@ -266,34 +277,39 @@ impl ClusterView {
     }
 }
 
+/// Updates an index of VMs by what they were and are filed under.
+fn index<K: Ord + Clone>(index: &mut OrdMap<K, OrdSet<Uuid>>, uuid: Uuid, was: &BTreeSet<&K>, is: &BTreeSet<&K>) {
+    for gone in was.difference(is) {
+        if let Some(uuids) = index.get_mut(*gone) {
+            uuids.remove(&uuid);
+            if uuids.is_empty() {
+                index.remove(*gone);
+            }
+        }
+    }
+    for new in is.difference(was) {
+        index.entry((*new).clone()).or_default().insert(uuid);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{
         record::RecordKind,
-        vm::{Generation, VM_SCHEMA, VmState},
+        testing::{VmWords, vm},
+        vm::VmState,
     };
 
     fn record(name: &str) -> VmRecord {
-        VmRecord {
-            schema: VM_SCHEMA,
-            uuid: Uuid::from_u128(1),
-            name: VmName::new(name).unwrap(),
-            state: VmState::Stop,
-            node: None,
-            last_node: None,
-            xml: "<domain><memory>1024</memory><vcpu>1</vcpu></domain>".to_owned(),
-            generation: Generation(1),
-            description: String::new(),
-            profile: String::new(),
-            meta: Default::default(),
-        }
+        let xml = "<domain><memory>1024</memory><vcpu>1</vcpu></domain>".to_owned();
+        VmRecord { xml, ..vm(1, 1).named(name).record.value.clone() }
     }
 
     #[test]
-    fn records_may_come_in_any_order_and_go() {
+    fn records_may_be_applied_and_removed_in_any_order() {
         let uuid = Uuid::from_u128(1);
-        let claim = serde_json::to_vec(&Claim::never()).unwrap();
+        let claim = serde_json::to_vec(&Claim::new(crate::Epoch(0))).unwrap();
         let (a, b) = (serde_json::to_vec(&record("a")).unwrap(), serde_json::to_vec(&record("b")).unwrap());
         let mut view = ClusterView::default();
         view.apply(&Claim::path(&uuid), Some((&claim, Version(4))));
@@ -308,7 +324,7 @@ mod tests {
 
         view.apply(&VmRecord::path(&uuid), Some((&b, Version(8))));
         assert!(view.vm("a").is_none() && view.vm("b").is_some(), "a rename frees the old name");
-        // Whichever goes first, nothing is left of it.
+        // Nothing remains, whichever is removed first.
         view.apply(&VmRecord::path(&uuid), None);
         view.apply(&Claim::path(&uuid), None);
         assert!(view.vms.is_empty() && view.names.is_empty());
@@ -316,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn a_vm_that_cannot_be_read_keeps_its_name_its_node_and_its_room() {
+    fn an_unreadable_vm_keeps_its_name_its_node_and_its_resources() {
         let uuid = Uuid::from_u128(1);
         let newer = r#"{"schema":7,"uuid":"x","name":"a","state":{"is":"hibernate"},"node":"n1","generation":{},
             "xml":"<domain><memory>1024</memory><vcpu>2</vcpu></domain>"}"#;
@@ -344,9 +360,9 @@ mod tests {
         assert_eq!(view.usage(&n1).promised_vms, 1);
     }
 
-    /// The indexes are kept step by step; counted from scratch they are the same.
+    /// The incremental indexes equal those computed from scratch.
     #[test]
-    fn indexes_agree_with_what_they_are_of() {
+    fn indexes_agree_with_the_records() {
         let name = |n: usize| NodeName::new(&format!("n{n}")).unwrap();
         let mut dice = crate::Dice::new(7);
         let mut view = ClusterView::default();
@@ -364,13 +380,17 @@ mod tests {
                         (1, _) => VmState::Stop,
                         _ => VmState::Start,
                     };
-                    let xml = format!("<domain><memory>{}</memory><vcpu>2</vcpu></domain>", dice.roll(9));
+                    let mac =
+                        format!("<interface type='user'><mac address='52:54:0:0:0:{}'/></interface>", dice.roll(9));
+                    let memory = dice.roll(9);
+                    let xml =
+                        format!("<domain><memory>{memory}</memory><vcpu>2</vcpu><devices>{mac}</devices></domain>");
                     let name = format!("v{}", uuid.as_u128());
                     let record = VmRecord { uuid, state, node: on, last_node: home, xml, ..record(&name) };
                     (VmRecord::path(&uuid), serde_json::to_vec(&record).ok())
                 }
                 2 => {
-                    let claim = Claim { node: held, to, ..Claim::never() };
+                    let claim = Claim { node: held, to, ..Claim::new(crate::Epoch(0)) };
                     (Claim::path(&uuid), serde_json::to_vec(&claim).ok())
                 }
                 _ => (Claim::path(&uuid), None),
@@ -385,13 +405,14 @@ mod tests {
             }
             assert_eq!(view.tallies, fresh.tallies);
             assert_eq!((&view.concerns, &view.moving), (&fresh.concerns, &fresh.moving));
+            assert_eq!(view.having, fresh.having);
             assert!(view.vms.values().all(|vm| view.vm(vm.record.value.name.as_str()) == Some(vm)));
             assert_eq!(view.names.len(), view.vms.len());
         }
     }
 
     #[test]
-    fn what_cannot_be_decoded_is_shown_until_it_can() {
+    fn an_undecodable_record_is_listed_until_it_is_repaired() {
         let path = VmRecord::path(&Uuid::from_u128(1));
         let mut view = ClusterView::default();
         view.apply(&path, Some((b"{", Version(1))));

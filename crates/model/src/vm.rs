@@ -1,28 +1,37 @@
-//! A virtual machine as it is stored: what is wanted of it, what its node reports, and who may run it.
+//! The records of a virtual machine: its wanted state, its node's report, and the node that may run it.
 //!
-//! Three records, so that a report never races a request:
+//! There are three records, so that reports and requests do not conflict:
 //!
 //! * [`VmRecord`] at `/vms/<uuid>`: the definition and the wanted [`VmState`]. Written by requests; by a node only to
 //!   complete the command in it, by compare-and-set.
-//! * [`VmStatus`] at `/vms/<uuid>/status`: what the node that holds the claim sees.
-//! * [`Claim`] at `/vms/<uuid>/claim`: which node may run it, and the epoch of that grant.
+//! * [`VmStatus`] at `/vms/<uuid>/status`: the report of the node that holds the claim.
+//! * [`Claim`] at `/vms/<uuid>/claim`: the node that may run it, and the epoch of that grant.
 
 use crate::{
     meta::VmMeta,
     name::{NodeName, VmName},
+    paused::{self, Paused},
+    placed::{self, Placed},
     record::{RecordKind, Version, Writer},
+    replaced::Replaced,
     units::{Bytes, WallTime},
 };
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use uuid::Uuid;
 
-/// Raised with every grant of a VM to a node. Whoever obeys an order remembers the highest epoch that it obeyed.
+/// Incremented with every grant of a VM to a node (fencing token). Whoever obeys an order remembers the highest epoch
+/// that it has obeyed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Epoch(pub u64);
 
 impl Epoch {
+    /// Whether it is below all epochs.
+    pub(crate) fn is_none(&self) -> bool {
+        *self == Epoch(0)
+    }
+
     /// The epoch of the next grant.
     #[must_use]
     pub fn next(self) -> Epoch {
@@ -36,20 +45,22 @@ impl fmt::Display for Epoch {
     }
 }
 
-/// Counts the definitions (XML) that a VM has had; 1 is the first. A running domain carries the one that it was started
-/// from.
+/// Number of a VM's definition (XML), starting at 1. A running domain has the number of the definition that it was
+/// started from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Generation(pub u64);
 
-/// How long a guest gets to obey the power button when nobody says otherwise, in seconds: what administrators are used
-/// to.
+/// Default timeout for a guest to power off, in seconds: what administrators are used to.
 pub const SHUTDOWN_TIMEOUT_S: u32 = 180;
+/// Maximum of that timeout, in seconds: one day.
+pub const SHUTDOWN_TIMEOUT_MAX_S: u32 = 86_400;
 
-/// What is wanted of a VM.
+/// Wanted state of a VM.
 ///
-/// The first group is at rest. The second is being worked on by the VM's node, which completes it by setting the next
-/// state on the version of the record that it started from; whoever changes the record meanwhile has cancelled it.
+/// The first group are states of rest. In the second one the VM's node has work to do, which it completes by writing
+/// the next state by compare-and-set on the version of the record that it started from; a concurrent change of the
+/// record cancels the command.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "is", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum VmState {
@@ -57,57 +68,61 @@ pub enum VmState {
     Start,
     /// Does not run.
     Stop,
-    /// Does not run, and is not counted as missing.
+    /// Does not run, and is out of service.
     Disable,
-    /// Could not run, for this reason. Does not run.
+    /// Does not run, because it failed for this reason.
     Fail {
-        /// What went wrong, for people.
+        /// The error, for users.
         reason: String,
     },
-    /// The record cannot be read, so that nobody here knows what is wanted. Never stored.
+    /// The record cannot be read, so that its wanted state is unknown. Never stored.
     #[serde(skip)]
     Unreadable,
-    /// The guest is asked to power off; when the deadline passes its power is cut.
+    /// The guest is asked to power off, and forced off at the deadline.
     Shutdown {
-        /// How long the guest has, in seconds.
+        /// Timeout, in seconds.
         timeout_s: u32,
-        /// What it becomes when it is off.
+        /// State afterwards.
         then: AtRest,
     },
-    /// The guest is asked to power off (its power is cut at the deadline), and is started again.
+    /// The guest is asked to power off (and forced off at the deadline), and is started again.
     Restart {
-        /// How long the guest has, in seconds.
+        /// Timeout, in seconds.
         timeout_s: u32,
     },
-    /// It goes to another node; its node sends it there. When it is there, it runs on.
+    /// The guest is paused. Afterwards its state is [`VmState::Start`] again, and it stays paused.
+    Pause,
+    /// A guest that is paused executes again, one that is asleep is woken. Afterwards its state is [`VmState::Start`].
+    Resume,
+    /// It moves to another node; its node sends it there. Afterwards it runs there.
     Migrate {
-        /// Where to.
+        /// The target.
         to: NodeName,
-        /// What becomes of its home.
+        /// What happens to its home.
         kind: MoveKind,
-        /// In which way.
+        /// How it is moved.
         how: How,
     },
-    /// The VM's power is cut, and every record of it is deleted.
+    /// The VM is forced off, and all its records are deleted.
     Delete {
-        /// Whether the disk files that Drover holds for it are deleted too.
+        /// Whether its disk files are deleted too.
         disks: bool,
     },
 }
 
-/// What a move makes of a VM's home.
+/// Kind of a move: what happens to the VM's home.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum MoveKind {
-    /// For good: the target is its home.
+    /// Permanent: the target becomes its home.
     Move,
-    /// For a while: it remembers its home (the first one, if it was away already).
+    /// Temporary: its home is remembered (the first one, if it was away already).
     Migrate,
-    /// Home again.
+    /// Back home.
     Unmigrate,
 }
 
-/// How a running VM gets to another node.
+/// How a running VM is moved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum How {
@@ -115,7 +130,7 @@ pub enum How {
     Live,
     /// Live; if that fails, cold.
     LiveElseCold,
-    /// Shut down here, started there.
+    /// Shut down on the source, started on the target.
     Cold,
 }
 
@@ -139,9 +154,9 @@ impl From<AtRest> for VmState {
 }
 
 impl VmState {
-    /// Every word of [`VmState::word`], for filters and their error messages. `provision` is a word of the API's
-    /// clients for a VM that is being built: a filter that they may ask for, which no VM matches.
-    pub const WORDS: [&'static str; 12] = [
+    /// All values of [`VmState::word`], for filters and their error messages. `provision` is a state that API clients
+    /// know, of a VM that is being built: it is accepted as a filter and matches no VM.
+    pub const WORDS: [&'static str; 14] = [
         "start",
         "stop",
         "disable",
@@ -149,6 +164,8 @@ impl VmState {
         "provision",
         "shutdown",
         "restart",
+        "pause",
+        "resume",
         "migrate",
         "migrate-live",
         "unmigrate",
@@ -156,7 +173,7 @@ impl VmState {
         "unreadable",
     ];
 
-    /// The one word by which users and existing clients know the state.
+    /// The name of the state for users and existing clients.
     pub fn word(&self) -> &'static str {
         match self {
             VmState::Start => "start",
@@ -166,6 +183,8 @@ impl VmState {
             VmState::Unreadable => "unreadable",
             VmState::Shutdown { .. } => "shutdown",
             VmState::Restart { .. } => "restart",
+            VmState::Pause => "pause",
+            VmState::Resume => "resume",
             VmState::Migrate { kind: MoveKind::Unmigrate, .. } => "unmigrate",
             VmState::Migrate { how: How::Live, .. } => "migrate-live",
             VmState::Migrate { .. } => "migrate",
@@ -173,18 +192,21 @@ impl VmState {
         }
     }
 
-    /// Whether nothing remains to be done once the world agrees with it.
+    /// Whether no work is left in this state once it is reached.
     pub fn at_rest(&self) -> bool {
         match self {
             VmState::Start | VmState::Stop | VmState::Disable | VmState::Fail { .. } => true,
             VmState::Unreadable => true,
-            VmState::Shutdown { .. } | VmState::Restart { .. } | VmState::Migrate { .. } | VmState::Delete { .. } => {
-                false
-            }
+            VmState::Shutdown { .. }
+            | VmState::Restart { .. }
+            | VmState::Pause
+            | VmState::Resume
+            | VmState::Migrate { .. }
+            | VmState::Delete { .. } => false,
         }
     }
 
-    /// The node that it is on its way to.
+    /// The target of a move under way.
     pub fn destination(&self) -> Option<&NodeName> {
         match self {
             VmState::Migrate { to, .. } => Some(to),
@@ -192,10 +214,11 @@ impl VmState {
         }
     }
 
-    /// Whether the VM takes up memory and vCPUs on its node, now or in a moment, or may.
+    /// Whether the VM uses memory and vCPUs on its node, now or soon, or may do so.
     pub fn occupies_node(&self) -> bool {
         match self {
             VmState::Start | VmState::Shutdown { .. } | VmState::Restart { .. } | VmState::Migrate { .. } => true,
+            VmState::Pause | VmState::Resume => true,
             VmState::Unreadable => true,
             VmState::Stop | VmState::Disable | VmState::Fail { .. } | VmState::Delete { .. } => false,
         }
@@ -211,7 +234,7 @@ impl fmt::Display for VmState {
 /// The layout version of [`VmRecord`], [`VmStatus`] and [`Claim`].
 pub const VM_SCHEMA: u32 = 1;
 
-/// `/vms/<uuid>`: what is wanted of a VM.
+/// `/vms/<uuid>`: a VM's definition and wanted state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VmRecord {
     /// The layout version, for upgrades.
@@ -220,37 +243,62 @@ pub struct VmRecord {
     pub uuid: Uuid,
     /// Unique in the cluster.
     pub name: VmName,
-    /// What is wanted of it.
+    /// Its wanted state.
     pub state: VmState,
     /// The node that should run it.
     pub node: Option<NodeName>,
-    /// The node that it goes back to, when it was migrated away.
+    /// Its home, if it was migrated away.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_node: Option<NodeName>,
-    /// The libvirt domain XML, as its author wrote it but for name and UUID.
+    /// The libvirt domain XML, as written by its author except for name and UUID.
     pub xml: String,
     /// Counts definitions.
     pub generation: Generation,
-    /// For people.
+    /// For users.
     #[serde(default)]
     pub description: String,
     /// Profile that it was built from, if any.
     #[serde(default)]
     pub profile: String,
-    /// What an administrator says about it.
+    /// Metadata set by an administrator.
     #[serde(default)]
     pub meta: VmMeta,
+    /// The placement that brought it to its node; `None` if not recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "placed::if_known")]
+    pub placed: Option<Box<Placed>>,
+    /// The placement of its last ordered move. On arrival it becomes [`VmRecord::placed`]; if the VM does not arrive it
+    /// has no meaning any more.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "placed::if_known")]
+    pub going: Option<Box<Placed>>,
+    /// An administrator wants the disks of the definition, although guests up to this epoch have written to others
+    /// ([`Replaced`]).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub older_disks: Option<Epoch>,
 }
 
 impl VmRecord {
-    /// The record when the VM has come to `node` by a move of that kind. Its state is left as it is.
+    /// The record after the VM's arrival on `node` by a move of that kind. Its state is not changed.
     #[must_use]
     pub fn arrived(&self, node: &NodeName, kind: MoveKind) -> VmRecord {
         let home = match kind {
             MoveKind::Move | MoveKind::Unmigrate => None,
             MoveKind::Migrate => self.last_node.clone().or_else(|| self.node.clone()).filter(|home| home != node),
         };
-        VmRecord { node: Some(node.clone()), last_node: home, ..self.clone() }
+        let choices = self.going.iter().chain(&self.placed);
+        let placed = choices.into_iter().find(|choice| choice.to == *node).cloned();
+        VmRecord { node: Some(node.clone()), last_node: home, placed, going: None, ..self.clone() }
+    }
+
+    /// The record after the end of a move to `node`, which has the guest now, or is to start it. If something else is
+    /// wanted by now than the move, that node acts on it.
+    #[must_use]
+    pub fn settled_at(&self, node: &NodeName) -> VmRecord {
+        match &self.state {
+            VmState::Migrate { to, kind, .. } if to == node => {
+                VmRecord { state: VmState::Start, ..self.arrived(node, *kind) }
+            }
+            _ => self.arrived(node, MoveKind::Migrate),
+        }
     }
 }
 
@@ -259,32 +307,102 @@ impl VmRecord {
 pub struct Claim {
     /// The layout version, for upgrades.
     pub schema: u32,
-    /// The holder. `None`: nobody runs it, and whoever is assigned may take it.
+    /// The holder. `None`: no node runs it, and the node that it is assigned to may take it.
     pub node: Option<NodeName>,
-    /// The epoch of the last grant. Stays when the claim is released.
+    /// The epoch of the last grant. Unchanged by a release.
     pub epoch: Epoch,
-    /// The holder is sending the guest to that node, or was: until the holder has seen that it is not, the guest may be
-    /// there, under the next epoch.
+    /// The epoch that the VM was defined with. Its own grants are above; what carries this one or a lower one is of an
+    /// earlier VM with the same UUID ([`crate::Departed::floor`]).
+    #[serde(default, skip_serializing_if = "Epoch::is_none")]
+    pub born: Epoch,
+    /// The epoch with which the store's own begin ([`crate::Departed::began`]): no VM of this store had it or a lower one.
+    #[serde(default, skip_serializing_if = "Epoch::is_none")]
+    pub began: Epoch,
+    /// The holder is migrating the guest to that node, or was: until the holder has observed that it is not, the guest
+    /// may be there, under the next epoch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<NodeName>,
+    /// Id of the holder's machine. Empty: not known, as in claims of older daemons.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub machine: String,
+    /// Id of that machine's boot at the grant. Empty: not known.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub boot: String,
+    /// The grant was made for a guest that runs at the holder already, under this mark, which the holder replaces by
+    /// the grant's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adopts: Option<Epoch>,
+    /// The guest came by migration, paused, and has not been resumed under this grant yet: the holder does it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub resume: bool,
 }
 
 impl Claim {
-    /// The claim of a VM that was never run.
-    pub fn never() -> Claim {
-        Claim { schema: VM_SCHEMA, node: None, epoch: Epoch(0), to: None }
+    /// The claim of a new VM, whose grants have epochs above `born`.
+    pub fn new(born: Epoch) -> Claim {
+        let (machine, boot) = Default::default();
+        let (schema, began) = (VM_SCHEMA, Epoch(0));
+        Claim { schema, node: None, epoch: born, born, began, to: None, machine, boot, adopts: None, resume: false }
+    }
+    /// Whether it was never granted to a node: the VM has never run.
+    pub fn never_granted(&self) -> bool {
+        self.node.is_none() && self.to.is_none() && self.epoch <= self.born
+    }
+    /// Whether a domain with this epoch belongs to an earlier VM with the same UUID, and is not adopted. That VM was
+    /// deleted, unless [`Claim::is_of_another_store`].
+    pub fn is_after(&self, epoch: Epoch) -> bool {
+        epoch <= self.born && self.adopts != Some(epoch)
+    }
+
+    /// Whether a domain with this epoch belongs to an earlier VM with the same UUID which this store never had: nobody has
+    /// ordered that it be deleted.
+    pub fn is_of_another_store(&self, epoch: Epoch) -> bool {
+        self.is_after(epoch) && epoch <= self.began
     }
     /// The next grant, to `node`.
     #[must_use]
     pub fn granted_to(&self, node: &NodeName) -> Claim {
-        Claim { schema: self.schema, node: Some(node.clone()), epoch: self.epoch.next(), to: None }
+        Claim { node: Some(node.clone()), epoch: self.epoch.next(), ..self.released() }
     }
-    /// Given back by its holder.
+    /// The next grant, to the `node` that has the guest, or is to have it. It may be the one that was to be adopted. One
+    /// that was sent there waits there, paused.
+    #[must_use]
+    pub fn handed_to(&self, node: &NodeName) -> Claim {
+        Claim { adopts: self.adopts, resume: self.to.as_ref() == Some(node), ..self.granted_to(node) }
+    }
+    /// The next grant, to `node`, above the mark of a guest that runs there.
+    #[must_use]
+    pub fn granted_above(&self, mark: Epoch, node: &NodeName) -> Claim {
+        Claim { epoch: self.epoch.max(mark), ..self.clone() }.granted_to(node)
+    }
+    /// The same for a guest of an earlier record, whose mark says nothing about this one's grants.
+    #[must_use]
+    pub fn adopting(&self, mark: Epoch, node: &NodeName) -> Claim {
+        Claim { adopts: Some(mark), ..self.granted_above(mark, node) }
+    }
+    /// The same grant, to that machine, in that boot.
+    #[must_use]
+    pub fn on(&self, machine: &str, boot: &str) -> Claim {
+        Claim { machine: machine.to_owned(), boot: boot.to_owned(), ..self.clone() }
+    }
+    /// Released by its holder.
     #[must_use]
     pub fn released(&self) -> Claim {
-        Claim { schema: self.schema, node: None, epoch: self.epoch, to: None }
+        let Claim { schema, epoch, began, .. } = *self;
+        Claim { schema, epoch, began, ..Claim::new(self.born) }
     }
-    /// Held as before, while the guest is sent to a node; `None`: it is not, any more.
+    /// Same holder, whose guest executes, or is paused for another reason.
+    #[must_use]
+    pub fn resumed(&self) -> Claim {
+        Claim { resume: false, ..self.clone() }
+    }
+    /// Taken from a holder that is proved to be off. An epoch is left out: what the holder was sending, or had sent, to
+    /// another node carries the next one.
+    #[must_use]
+    pub fn freed(&self) -> Claim {
+        Claim { epoch: self.epoch.next(), ..self.released() }
+    }
+    /// Same holder, migrating the guest to a node; `None`: not any more.
     #[must_use]
     pub fn sending_to(&self, to: Option<&NodeName>) -> Claim {
         Claim { to: to.cloned(), ..self.clone() }
@@ -295,21 +413,21 @@ impl Claim {
     }
 }
 
-/// `/vms/<uuid>/arrival`: what the node says to which the VM is to go. It alone gives its own room away, so that no two
-/// nodes send it more than it can carry. Nothing is sent to it before it has said yes.
+/// `/vms/<uuid>/arrival`: the answer of the target of a move. Only the target allocates its own resources, so that
+/// concurrent moves cannot overcommit it. Nothing is sent to it before it has accepted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Arrival {
     /// The layout version, for upgrades.
     pub schema: u32,
-    /// The target, who says this.
+    /// The target.
     pub node: NodeName,
-    /// The version of the VM's record that it is said of.
+    /// The version of the VM's record that is answered.
     pub of: Version,
-    /// Why the VM cannot come; `None`: there is room for it, and everything that it needs.
+    /// Why the move is refused; `None`: accepted, there are enough resources and everything that the VM needs.
     pub refused: Option<String>,
 }
 
-/// `/names/vms/<name>`: the UUID of the VM that has the name.
+/// `/names/vms/<name>`: the UUID of the VM with that name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct NameEntry(pub Uuid);
@@ -325,7 +443,7 @@ impl RecordKind for VmRecord {
         self.schema
     }
 
-    /// Its name, its nodes and its definition: its name stays taken, and its room counts.
+    /// Its name, its nodes and its definition: its name stays taken, and its resources are counted.
     fn salvage(uuid: &Uuid, document: &serde_json::Value) -> Option<VmRecord> {
         let text = |field: &str| document.get(field).and_then(serde_json::Value::as_str);
         let node = |field: &str| text(field).and_then(|name| NodeName::new(name).ok());
@@ -333,7 +451,7 @@ impl RecordKind for VmRecord {
         Some(VmRecord {
             schema: VM_SCHEMA,
             uuid: *uuid,
-            // A UUID is a good name.
+            // A UUID is a valid name.
             name: name.or_else(|| VmName::new(&uuid.to_string()).ok())?,
             state: VmState::Unreadable,
             node: node("node"),
@@ -343,7 +461,40 @@ impl RecordKind for VmRecord {
             description: text("description").unwrap_or_default().to_owned(),
             profile: String::new(),
             meta: VmMeta::default(),
+            placed: None,
+            going: None,
+            older_disks: None,
         })
+    }
+}
+
+impl VmStatus {
+    /// A report of a VM that has not been observed.
+    pub fn new(node: NodeName, epoch: Epoch, since: WallTime) -> VmStatus {
+        VmStatus {
+            schema: VM_SCHEMA,
+            node,
+            epoch,
+            run: None,
+            paused: None,
+            unknown: false,
+            doing: String::new(),
+            generation: None,
+            crashes: 0,
+            ended: None,
+            since,
+            console: false,
+            vnc: None,
+            progress: None,
+            move_failure: None,
+            replaced: None,
+        }
+    }
+
+    /// Why the guest does not execute; `None`: it does, as far as is known, or it is not in memory.
+    pub fn why_paused(&self) -> Option<Paused> {
+        let paused = !self.unknown && self.run == Some(RunState::Paused);
+        paused.then(|| self.paused.clone().unwrap_or_default())
     }
 }
 
@@ -356,24 +507,11 @@ impl RecordKind for VmStatus {
         self.schema
     }
 
-    /// Who said it. The rest is unknown until somebody reports in words of this version.
+    /// The reporting node. The rest is unknown until there is a report in this version's layout.
     fn salvage(_: &Uuid, document: &serde_json::Value) -> Option<VmStatus> {
         let node = document.get("node").and_then(serde_json::Value::as_str)?;
-        Some(VmStatus {
-            schema: VM_SCHEMA,
-            node: NodeName::new(node).ok()?,
-            epoch: Epoch(document.get("epoch").and_then(serde_json::Value::as_u64).unwrap_or(0)),
-            run: None,
-            unknown: true,
-            doing: String::new(),
-            generation: None,
-            crashes: 0,
-            since: WallTime(0),
-            console: false,
-            vnc: None,
-            progress: None,
-            move_failure: None,
-        })
+        let epoch = Epoch(document.get("epoch").and_then(serde_json::Value::as_u64).unwrap_or(0));
+        Some(VmStatus { unknown: true, ..VmStatus::new(NodeName::new(node).ok()?, epoch, WallTime(0)) })
     }
 }
 
@@ -386,11 +524,15 @@ impl RecordKind for Claim {
         self.schema
     }
 
-    /// Its holder, and where the guest may be beside it, if they are named as this version names them.
+    /// Its holder, and where else the guest may be, if they are given in this version's format.
     fn salvage(_: &Uuid, document: &serde_json::Value) -> Option<Claim> {
-        let node = |field: &str| NodeName::new(document.get(field)?.as_str()?).ok();
-        let epoch = Epoch(document.get("epoch").and_then(serde_json::Value::as_u64).unwrap_or(0));
-        Some(Claim { schema: VM_SCHEMA, node: Some(node("node")?), epoch, to: node("to") })
+        let of = |field: &str| NodeName::new(document.get(field)?.as_str()?).ok();
+        let epoch = |field: &str| Epoch(document.get(field).and_then(serde_json::Value::as_u64).unwrap_or(0));
+        let text = |field: &str| document.get(field).and_then(serde_json::Value::as_str).unwrap_or_default().to_owned();
+        let (node, machine, boot) = (Some(of("node")?), text("machine"), text("boot"));
+        let resume = document.get("resume").and_then(serde_json::Value::as_bool).unwrap_or(false);
+        let claim = Claim { epoch: epoch("epoch"), began: epoch("began"), ..Claim::new(epoch("born")) };
+        Some(Claim { node, to: of("to"), machine, boot, resume, ..claim })
     }
 }
 
@@ -403,7 +545,7 @@ impl RecordKind for Arrival {
         self.schema
     }
 
-    /// Who said it, of no version that there is: its target answers anew, in words of this version.
+    /// The answering node, for a version that does not exist: the target answers again, in this version's layout.
     fn salvage(_: &Uuid, document: &serde_json::Value) -> Option<Arrival> {
         let node = NodeName::new(document.get("node")?.as_str()?).ok()?;
         Some(Arrival { schema: VM_SCHEMA, node, of: Version(-1), refused: None })
@@ -417,17 +559,17 @@ impl RecordKind for NameEntry {
     const WRITER: Writer = Writer::Requests;
 }
 
-/// What a hypervisor says of a domain.
+/// State of a domain as reported by the hypervisor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RunState {
     /// Executes.
     Running,
-    /// In memory, does not execute.
+    /// In memory, but does not execute; see [`VmStatus::paused`].
     Paused,
     /// Executes, and was asked to power off.
     ShuttingDown,
-    /// Defined, does not execute.
+    /// Defined, but not in memory.
     Off,
 }
 
@@ -442,13 +584,28 @@ impl fmt::Display for RunState {
     }
 }
 
-/// Why a domain does not execute any more.
+/// How far the migration of a guest has come, as far as its domain shows it, at either end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transit {
+    /// It is paused by the migration: it is arriving, or all but gone.
+    Switching,
+    /// Post-copy: it executes at the target, and part of its memory is still at the source.
+    Split,
+    /// Post-copy that has failed: each end has memory that the other lacks.
+    Broken,
+}
+
+/// Why a domain is off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum OffReason {
-    /// The guest powered itself off.
+    /// The guest powered itself off: by its own wish, or because somebody pressed its power button or asked its agent.
     Shutdown,
-    /// Somebody cut its power through the hypervisor.
+    /// The host ended it: QEMU got a signal (from systemd, when the machine goes down), was told to quit, or gave up.
+    Ended,
+    /// One of these two; the hypervisor told which when it happened, and nobody listened, or it has not come yet.
+    ShutdownOrEnded,
+    /// It was destroyed through the hypervisor.
     Destroyed,
     /// The guest or its QEMU crashed.
     Crashed,
@@ -456,25 +613,30 @@ pub enum OffReason {
     Failed,
     /// It moved to another node.
     Migrated,
-    /// The hypervisor does not remember.
+    /// Its memory was saved to a file (`virsh managedsave`); the next start goes on from there.
+    Saved,
+    /// The hypervisor does not know.
     Unknown,
 }
 
-/// `/vms/<uuid>/status`: what the node that holds the claim reports.
+/// `/vms/<uuid>/status`: the report of the node that holds the claim.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VmStatus {
     /// The layout version, for upgrades.
     pub schema: u32,
-    /// Who reports.
+    /// The reporting node.
     pub node: NodeName,
     /// The epoch of its claim.
     pub epoch: Epoch,
-    /// What its hypervisor said last; `None`: there is no domain.
+    /// The last known run state; `None`: there is no domain.
     pub run: Option<RunState>,
-    /// The domain cannot be looked at now, so that `run` may be old.
+    /// Why it does not execute, if `run` is [`RunState::Paused`].
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "paused::if_known")]
+    pub paused: Option<Paused>,
+    /// The domain cannot be observed now, so `run` may be outdated.
     #[serde(default)]
     pub unknown: bool,
-    /// What the node is doing or waiting for, for people. Empty: nothing.
+    /// What the node is doing or waiting for, for users. Empty: nothing.
     #[serde(default)]
     pub doing: String,
     /// The definition that the domain was started from.
@@ -483,59 +645,65 @@ pub struct VmStatus {
     /// Crashes in a row since the last quiet period.
     #[serde(default)]
     pub crashes: u32,
-    /// When `run` became what it is.
+    /// Epoch of the last guest of which the hypervisor said, when it happened, that the host ended it. It says so only once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended: Option<Epoch>,
+    /// Time of the last change of `run`.
     pub since: WallTime,
-    /// Where the domain's console goes, if it has one.
+    /// Whether the domain's console is logged.
     #[serde(default)]
     pub console: bool,
     /// The VNC display's address and port, if it has one.
     #[serde(default)]
     pub vnc: Option<(String, u16)>,
-    /// How far its migration is; `None`: none is under way.
+    /// Progress of its migration; `None` if there is none.
     #[serde(default)]
     pub progress: Option<Progress>,
     /// Its last move, if that failed.
     #[serde(default)]
     pub move_failure: Option<MoveFailure>,
+    /// Disks that the guest has written to, when it was last seen, elsewhere than its definition had them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaced: Option<Replaced>,
 }
 
-/// How far a live migration is.
+/// Progress of a live migration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Progress {
-    /// What there is to send, as far as that is known.
+    /// Total amount of data, as far as known.
     pub total: Bytes,
-    /// What is sent.
+    /// Amount sent.
     pub sent: Bytes,
-    /// What is left to send. The guest writes on, so it can grow.
+    /// Amount left. It can grow, because the guest writes on.
     pub left: Bytes,
-    /// What is sent in a second.
+    /// Transfer rate per second.
     pub rate: Bytes,
-    /// For how long it has been under way, in milliseconds.
+    /// Time since its start, in milliseconds.
     pub elapsed_ms: u64,
 }
 
 impl Progress {
-    /// How long it may take still, in seconds, if the guest wrote nothing more; `None`: nothing is sent just now.
+    /// Estimated remaining time, in seconds, if the guest wrote nothing more; `None`: nothing is being sent at present.
     pub fn estimate_s(&self) -> Option<u64> {
         self.left.0.checked_div(self.rate.0)
     }
 }
 
-/// A move that failed. The VM runs on where it was.
+/// A failed move. The VM stays where it was.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MoveFailure {
-    /// Where it should have gone.
+    /// The target.
     pub to: NodeName,
-    /// Why it is not there.
+    /// Why it failed.
     pub reason: String,
-    /// How often in a row moves of this VM have failed.
+    /// Number of failed moves of this VM in a row.
     pub count: u32,
-    /// How often in a row it was told that a move failed or could not even be tried: rises with each.
+    /// Number of reports in a row that a move failed or could not even be tried; incremented with each.
     #[serde(default)]
     pub told: u32,
 }
 
-/// What a definition asks of its node, read from the XML once.
+/// Resources that a definition requires, cached from its XML.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Demand {
     /// The guest's memory.

@@ -1,7 +1,6 @@
-//! Domain XML and records that are almost right: whatever they are, they are read or refused, and what is accepted
-//! holds its promises.
+//! Fuzz tests of domain XML and records: mutated input is accepted or refused, and accepted input keeps all guarantees.
 //!
-//! The same mutations each time, from a seed; `DROVER_MUTATIONS` makes more of them.
+//! The mutations are the same in each run, from a seed; `DROVER_MUTATIONS` is their number.
 
 use drover_model::{
     Arrival, Claim, Definition, Dice, DomainType, Epoch, Fault, Generation, NodeName, NodeRecord, NodeStatus, Primary,
@@ -16,7 +15,7 @@ const XML: &str = "<domain type='kvm' id='3'><!-- a --><name>web</name><uuid>000
     <devices><disk type='file'><source file='/d/a'/><target dev='vda'/></disk><interface type='bridge'>\
     <source bridge='br0'/></interface><serial type='pty'><log file='/l'/></serial><![CDATA[x]]>&amp;</devices></domain>";
 
-/// Pieces that mean something.
+/// Pieces with a meaning.
 const WORDS: &[&str] = &[
     "<name>",
     "</name>",
@@ -47,12 +46,12 @@ fn times() -> u64 {
 }
 
 #[test]
-fn almost_a_domain_is_refused_or_keeps_its_name_and_identity() {
+fn a_mutated_domain_is_refused_or_keeps_its_name_and_identity() {
     let (mut dice, mut accepted) = (Dice::new(1), 0);
     for _ in 0..times() {
         let bytes = dice.mutate(XML.as_bytes(), WORDS);
         let text = String::from_utf8_lossy(&bytes).into_owned();
-        // What nothing is decided by is read in any case.
+        // Details for users are read in any case.
         let _ = (Devices::read(&text), domain::demand(&text), Mark::read(&text));
         let Ok(definition) = Definition::parse(&text, Uuid::from_u128(9)) else { continue };
         accepted += 1;
@@ -62,15 +61,15 @@ fn almost_a_domain_is_refused_or_keeps_its_name_and_identity() {
         let renamed = definition.renamed(&other).unwrap_or_else(|e| panic!("{e}: {text}"));
         assert_eq!((&renamed.name, renamed.uuid), (&other, definition.uuid), "{text}");
         let mark = Mark { epoch: Epoch(7), generation: Generation(8) };
-        let effective = Effective { domain_type: DomainType::Qemu, mark, console_log: Some("/a'b&c") };
+        let effective =
+            Effective { domain_type: DomainType::Qemu, mark, console_log: Some("/a'b&c"), nvram: Some("/d'e&f") };
         let rendered = effective.render(&definition.xml).unwrap_or_else(|e| panic!("{e}: {text}"));
         assert_eq!(Mark::read(&rendered), Some(mark), "{rendered}");
     }
     assert!(accepted > times() / 100, "only {accepted} were accepted: the mutations are too wild to say much");
 }
 
-/// Whatever is stored: it is read, and written again it says the same; or it is refused, and what it still tells can be
-/// told.
+/// A stored record can be read, and is the same after encoding; or it is refused, and can be salvaged.
 fn almost<T: RecordKind>(key: &T::Key, document: &str) {
     let good = Stored::<T>::decode(document.as_bytes(), Version(1));
     assert!(good.is_ok(), "{document}: {good:?}");
@@ -92,7 +91,7 @@ fn almost<T: RecordKind>(key: &T::Key, document: &str) {
 }
 
 #[test]
-fn almost_a_record_is_read_or_refused() {
+fn a_mutated_record_is_read_or_refused() {
     let (uuid, node) = (Uuid::from_u128(1), NodeName::new("hv1").unwrap());
     almost::<VmRecord>(
         &uuid,

@@ -1,77 +1,150 @@
-//! Whether a request about a VM is allowed in its present state, and what its record becomes.
+//! Validation of requests about a VM in its present state, and the new record.
 //!
-//! The caller writes the result by compare-and-set on the version of the record that it gave in, so a decision made
-//! here never overwrites somebody else's.
+//! The caller writes the result by compare-and-set on the version of the record that was the input, so a concurrent
+//! change is never overwritten.
 
 use drover_model::{
-    AtRest, Claim, Definition, Generation, NodeName, VmMeta, VmName, VmRecord, VmState,
-    vm::{SHUTDOWN_TIMEOUT_S, VM_SCHEMA},
+    AtRest, Claim, Definition, Epoch, Generation, NodeName, Paused, PausedBy, Replaced, RunState, VmMeta, VmName,
+    VmRecord, VmState, VmStatus,
+    vm::{SHUTDOWN_TIMEOUT_MAX_S, SHUTDOWN_TIMEOUT_S, VM_SCHEMA},
 };
+use std::path::PathBuf;
+use uuid::Uuid;
 
-/// A command that changes what is wanted of a VM.
+/// A command that changes the wanted state of a VM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Command {
-    /// Run it. Takes back a shutdown that is under way.
-    Start,
-    /// Ask the guest to power off, and cut its power after so many seconds (`None`: the default).
-    Shutdown(Option<u32>),
-    /// Cut its power now.
-    Stop,
-    /// Ask the guest to power off, cut its power after so many seconds, and start it again.
-    Restart(Option<u32>),
-    /// Stop counting it. A running VM is shut down first, or cut off with `force`.
-    Disable {
-        /// Cut its power instead of asking the guest.
+    /// Run it. Cancels a shutdown that is under way.
+    Start {
+        /// Even if the disks of its definition have older data than the guest had.
         force: bool,
     },
-    /// Take back a move that is under way: it stays where it is, if it is not gone yet.
+    /// Ask the guest to power off, and force it off after this timeout in seconds (`None`: the default).
+    Shutdown(Option<u32>),
+    /// Force it off now.
+    Stop,
+    /// Ask the guest to power off, force it off after this timeout in seconds, and start it again.
+    Restart(Option<u32>),
+    /// Take it out of service. A running VM is shut down first, or forced off with `force`.
+    Disable {
+        /// Force it off instead of asking the guest.
+        force: bool,
+    },
+    /// Pause its guest.
+    Pause,
+    /// Let its guest run on, or wake it.
+    Resume,
+    /// Cancel a move that is under way: the VM stays on its node, if it is not gone yet.
     CancelMove,
 }
 
-/// Why a request is refused. Nothing was changed.
+/// What is known of a VM's guest when a command comes.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Guest {
+    /// Its run state, if its holder reports that under the present claim.
+    pub run: Option<RunState>,
+    /// Why it is paused, if it is.
+    pub paused: Option<Paused>,
+    /// Whether it may be on its way to another node.
+    pub sent: bool,
+    /// Disks that it writes to, or the last one has written to, instead of those that it was started with.
+    pub replaced: Option<Replaced>,
+    /// The epoch of the last grant.
+    pub epoch: Epoch,
+}
+
+impl Guest {
+    /// What the records say of the guest. A report under another claim is of another guest.
+    pub fn of(claim: &Claim, report: Option<&VmStatus>) -> Guest {
+        let (replaced, epoch) = (report.and_then(|report| report.replaced.clone()), claim.epoch);
+        let report = report.filter(|report| claim.is_held_by(&report.node) && claim.epoch == report.epoch);
+        let run = report.filter(|report| !report.unknown).and_then(|report| report.run);
+        Guest { run, paused: report.and_then(VmStatus::why_paused), sent: claim.to.is_some(), replaced, epoch }
+    }
+}
+
+/// Why a request is refused. Nothing has been changed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// The command makes no sense in this state.
+    /// The command is not possible in this state.
     #[error("VM {name} is in state {state}, and {command} needs {needs}")]
     State {
         /// The VM.
         name: VmName,
         /// Its state.
         state: &'static str,
-        /// What was asked.
+        /// The command.
         command: &'static str,
-        /// What it needs, for people.
+        /// What the command requires, for users.
         needs: &'static str,
     },
-    /// The VM has no node, so nobody would act.
-    #[error("VM {0} is assigned to no node; assign one first")]
+    /// The guest's state does not allow it.
+    #[error("VM {name} is not {done}: its guest {is}{hint}")]
+    Guest {
+        /// The VM.
+        name: VmName,
+        /// What is not done.
+        done: &'static str,
+        /// The guest's state, as the end of a sentence.
+        is: String,
+        /// What to do, after a separator; empty: nothing.
+        hint: String,
+    },
+    /// The start that it needs would use older data than the guest has, or had.
+    #[error("VM {name} is not {done}: {why}")]
+    OlderDisks {
+        /// The VM.
+        name: VmName,
+        /// What is not done.
+        done: &'static str,
+        /// Why not.
+        why: String,
+    },
+    /// The VM has no node to run on.
+    #[error("VM {0} is not assigned to a node; assign one first")]
     NoNode(VmName),
     /// The VM is being deleted.
     #[error("VM {0} is being deleted")]
     Deleting(VmName),
-    /// The new definition is of another VM.
+    /// The new definition belongs to another VM.
     #[error("the definition's {what} is {given}, but this VM's is {is}: {hint}")]
     Identity {
         /// `name` or `UUID`.
         what: &'static str,
-        /// What the definition says.
+        /// Value in the definition.
         given: String,
-        /// What the VM has.
+        /// Value of the VM.
         is: String,
         /// What to do.
         hint: &'static str,
     },
-    /// The deadline is out of range.
-    #[error("a timeout of {0} s is not accepted: from 1 to {max} are", max = TIMEOUT_MAX_S)]
+    /// The name has the form of a UUID.
+    #[error("a VM cannot be named {0}: that has the form of a UUID, and a UUID always means the VM with that UUID")]
+    NameIsUuid(VmName),
+    /// A file of the definition is being deleted.
+    #[error("{} is being deleted with VM {vm}; name another file", file.display())]
+    FileLeaves {
+        /// The file.
+        file: PathBuf,
+        /// The VM that it belongs to.
+        vm: VmName,
+    },
+    /// The timeout is out of range.
+    #[error("a timeout of {0} s is not valid; accepted are 1 to {max} s", max = SHUTDOWN_TIMEOUT_MAX_S)]
     Timeout(u32),
 }
 
-/// The longest time that a guest may be given to power off, in seconds: a day.
-pub const TIMEOUT_MAX_S: u32 = 86_400;
-
-/// Whether the VM is off for good: in a state of rest that is not running, and nobody holds it.
+/// Whether the VM is off and stays off: in a state of rest other than running, and without a holder.
 pub fn is_off(record: &VmRecord, claim: &Claim) -> bool {
     record.state.at_rest() && record.state != VmState::Start && claim.node.is_none()
+}
+
+/// Refuses a new name that has one of the forms of a UUID. (Earlier versions accepted them, so a VM may have one.)
+pub fn new_name(name: &VmName) -> Result<(), Refusal> {
+    match Uuid::parse_str(name.as_str()) {
+        Ok(_) => Err(Refusal::NameIsUuid(name.clone())),
+        Err(_) => Ok(()),
+    }
 }
 
 /// The record of a new VM.
@@ -88,18 +161,70 @@ pub fn define(definition: &Definition, node: Option<NodeName>) -> VmRecord {
         description: definition.description.clone(),
         profile: String::new(),
         meta: VmMeta::default(),
+        placed: None,
+        going: None,
+        older_disks: None,
     }
 }
 
 fn timeout(given: Option<u32>) -> Result<u32, Refusal> {
     match given.unwrap_or(SHUTDOWN_TIMEOUT_S) {
-        t @ 1..=TIMEOUT_MAX_S => Ok(t),
+        t @ 1..=SHUTDOWN_TIMEOUT_MAX_S => Ok(t),
         t => Err(Refusal::Timeout(t)),
     }
 }
 
-/// What a command makes of a record. The same record, unchanged, when there is nothing to do.
-pub fn command(record: &VmRecord, command: Command) -> Result<VmRecord, Refusal> {
+/// The refusal because of why the guest is paused.
+fn because(record: &VmRecord, paused: &Paused, done: &'static str) -> Refusal {
+    let hint = match paused.by.way_on(&record.name) {
+        way if way.is_empty() => ". Try again in a moment".to_owned(),
+        way => format!(". {}{}", way.get(..1).unwrap_or_default().to_uppercase(), way.get(1..).unwrap_or_default()),
+    };
+    Refusal::Guest { name: record.name.clone(), done, is: paused.to_string(), hint }
+}
+
+/// Refuses what needs a guest that hears its power button.
+fn hears(record: &VmRecord, guest: &Guest, done: &'static str) -> Result<(), Refusal> {
+    match &guest.paused {
+        Some(paused) if paused.by.lasts() => Err(because(record, paused, done)),
+        _ => Ok(()),
+    }
+}
+
+/// Refuses what needs a start, if that would use older data than the guest has, or had.
+fn has_newest(record: &VmRecord, guest: &Guest, done: &'static str) -> Result<(), Refusal> {
+    match guest.replaced.as_ref().and_then(|replaced| replaced.why_not_started(record)) {
+        Some(why) => Err(Refusal::OlderDisks { name: record.name.clone(), done, why }),
+        None => Ok(()),
+    }
+}
+
+/// The state after an order that the guest executes again.
+fn resume(record: &VmRecord, guest: &Guest) -> Result<VmState, Refusal> {
+    match &guest.paused {
+        Some(paused) if paused.by.can_resume() => Ok(VmState::Resume),
+        Some(paused) if paused.by.lasts() => Err(because(record, paused, "resumed")),
+        _ => Ok(record.state.clone()),
+    }
+}
+
+/// The state after an order to pause the guest.
+fn pause(record: &VmRecord, guest: &Guest) -> Result<VmState, Refusal> {
+    let refuse = |is: &str| {
+        Err(Refusal::Guest { name: record.name.clone(), done: "paused", is: is.to_owned(), hint: String::new() })
+    };
+    match (&guest.paused, guest.run) {
+        _ if guest.sent => refuse("may be on its way to another node"),
+        (Some(Paused { by: PausedBy::Administrator, .. }), _) => Ok(record.state.clone()),
+        (Some(paused), _) => Err(because(record, paused, "paused")),
+        (None, Some(RunState::Running)) => Ok(VmState::Pause),
+        (None, Some(RunState::ShuttingDown)) => refuse("is powering off"),
+        (None, _) => refuse("does not run, as far as is known"),
+    }
+}
+
+/// The record after a command; unchanged if there is nothing to do.
+pub fn command(record: &VmRecord, guest: &Guest, command: Command) -> Result<VmRecord, Refusal> {
     use VmState::*;
     let refuse =
         |command, needs| Err(Refusal::State { name: record.name.clone(), state: record.state.word(), command, needs });
@@ -107,30 +232,66 @@ pub fn command(record: &VmRecord, command: Command) -> Result<VmRecord, Refusal>
         return Err(Refusal::Deleting(record.name.clone()));
     }
     let state = match command {
-        Command::Start if record.node.is_none() => return Err(Refusal::NoNode(record.name.clone())),
-        // A restart that is under way ends in the same wish.
-        Command::Start if matches!(record.state, Restart { .. }) => record.state.clone(),
-        // A move that is under way is taken back.
-        Command::Start => Start,
+        Command::Start { .. } if record.node.is_none() => return Err(Refusal::NoNode(record.name.clone())),
+        // A restart that is under way ends in the same state.
+        Command::Start { .. } if matches!(record.state, Restart { .. }) => record.state.clone(),
+        Command::Start { force } => match record.state {
+            Stop | Disable | Fail { .. } if force => {
+                let older_disks = guest.replaced.as_ref().map(|_| guest.epoch).or(record.older_disks);
+                return Ok(VmRecord { state: Start, older_disks, ..record.clone() });
+            }
+            Stop | Disable | Fail { .. } => {
+                has_newest(record, guest, "started")?;
+                Start
+            }
+            Start => resume(record, guest)?,
+            Pause | Resume => Resume,
+            // A move or a shutdown that is under way is cancelled.
+            _ => Start,
+        },
+        Command::Resume => match record.state {
+            Start if guest.run.is_none_or(|run| run == RunState::Off) => {
+                return refuse("resume", "its guest to be in memory, as far as its node knows");
+            }
+            Start => resume(record, guest)?,
+            Pause | Resume => Resume,
+            _ => return refuse("resume", "it to be running (state start)"),
+        },
+        Command::Pause => match record.state {
+            Start => pause(record, guest)?,
+            Pause | Resume => Pause,
+            _ => return refuse("pause", "it to be running (state start)"),
+        },
         Command::CancelMove => match record.state {
             Migrate { .. } => Start,
             _ => return refuse("cancel", "a move that is under way"),
         },
         Command::Stop => Stop,
         Command::Shutdown(given) => match record.state {
-            Start | Restart { .. } | Shutdown { .. } | Migrate { .. } => {
-                Shutdown { timeout_s: timeout(given)?, then: AtRest::Stop }
+            // Changes the time of a shutdown that the guest may have heard.
+            Shutdown { .. } => Shutdown { timeout_s: timeout(given)?, then: AtRest::Stop },
+            Start | Restart { .. } | Pause | Resume | Migrate { .. } => {
+                let timeout_s = timeout(given)?;
+                hears(record, guest, "shut down")?;
+                Shutdown { timeout_s, then: AtRest::Stop }
             }
             Stop => Stop,
             _ => return refuse("shutdown", "it to be running"),
         },
         Command::Restart(given) => match record.state {
-            Start | Restart { .. } => Restart { timeout_s: timeout(given)? },
+            Start | Restart { .. } | Pause | Resume => {
+                let timeout_s = timeout(given)?;
+                hears(record, guest, "restarted")?;
+                has_newest(record, guest, "restarted")?;
+                Restart { timeout_s }
+            }
             _ => return refuse("restart", "it to be running (state start)"),
         },
         Command::Disable { force: true } => Disable,
         Command::Disable { force: false } => match record.state {
-            Start | Shutdown { .. } | Restart { .. } | Migrate { .. } => {
+            Shutdown { .. } => Shutdown { timeout_s: SHUTDOWN_TIMEOUT_S, then: AtRest::Disable },
+            Start | Restart { .. } | Pause | Resume | Migrate { .. } => {
+                hears(record, guest, "shut down")?;
                 Shutdown { timeout_s: SHUTDOWN_TIMEOUT_S, then: AtRest::Disable }
             }
             _ => Disable,
@@ -139,9 +300,9 @@ pub fn command(record: &VmRecord, command: Command) -> Result<VmRecord, Refusal>
     Ok(VmRecord { state, ..record.clone() })
 }
 
-/// A new definition for a VM. With `restart`, a running VM is restarted to take it up at once; otherwise it holds from
-/// the next start.
-pub fn modify(record: &VmRecord, definition: &Definition, restart: bool) -> Result<VmRecord, Refusal> {
+/// Sets a new definition. With `restart`, a running VM is restarted to apply it at once; otherwise it applies from the
+/// next start.
+pub fn modify(record: &VmRecord, guest: &Guest, definition: &Definition, restart: bool) -> Result<VmRecord, Refusal> {
     if matches!(record.state, VmState::Delete { .. }) {
         return Err(Refusal::Deleting(record.name.clone()));
     }
@@ -164,7 +325,11 @@ pub fn modify(record: &VmRecord, definition: &Definition, restart: bool) -> Resu
     let changed = definition.xml != record.xml;
     let generation = if changed { Generation(record.generation.0.saturating_add(1)) } else { record.generation };
     let state = match &record.state {
-        VmState::Start if restart => VmState::Restart { timeout_s: SHUTDOWN_TIMEOUT_S },
+        VmState::Start if restart => {
+            hears(record, guest, "restarted")?;
+            has_newest(&VmRecord { xml: definition.xml.clone(), ..record.clone() }, guest, "restarted")?;
+            VmState::Restart { timeout_s: SHUTDOWN_TIMEOUT_S }
+        }
         state => state.clone(),
     };
     Ok(VmRecord {
@@ -176,7 +341,7 @@ pub fn modify(record: &VmRecord, definition: &Definition, restart: bool) -> Resu
     })
 }
 
-/// A new name for a VM that is off. `definition` is its present one.
+/// Renames a VM that is off. `definition` is its present one.
 pub fn rename(record: &VmRecord, claim: &Claim, renamed: &Definition) -> Result<VmRecord, Refusal> {
     if matches!(record.state, VmState::Delete { .. }) {
         return Err(Refusal::Deleting(record.name.clone()));
@@ -189,27 +354,28 @@ pub fn rename(record: &VmRecord, claim: &Claim, renamed: &Definition) -> Result<
             needs: "it to be off (state stop, disable or fail, and released by its node)",
         });
     }
+    new_name(&renamed.name)?;
     let generation = Generation(record.generation.0.saturating_add(1));
     Ok(VmRecord { name: renamed.name.clone(), xml: renamed.xml.clone(), generation, ..record.clone() })
 }
 
-/// How a VM is deleted.
+/// How to delete a VM.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[expect(clippy::large_enum_variant, reason = "there is one at a time, for a moment")]
 pub enum Deletion {
-    /// Nobody holds it and no disks are to go: its records can be deleted at once.
+    /// No node holds it and no disks are deleted: its records can be deleted at once.
     Now,
-    /// Its node must act first: the record becomes this, and the node deletes it.
+    /// Its node must act first: write this record, and the node deletes the VM.
     ByNode(VmRecord),
 }
 
-/// How a VM is deleted, with its disks or without.
+/// Decides how to delete a VM, with its disks or without.
 pub fn delete(record: &VmRecord, claim: &Claim, disks: bool) -> Result<Deletion, Refusal> {
     if claim.node.is_none() && record.node.is_none() && disks {
         return Err(Refusal::NoNode(record.name.clone()));
     }
-    // Taking the claim checks the record and changes the claim, so nobody can start the VM beside a deletion that
-    // checks both.
+    // Taking the claim checks the record and changes the claim, so no node can start the VM concurrently with a
+    // deletion that checks both.
     if claim.node.is_none() && !disks {
         return Ok(Deletion::Now);
     }
@@ -219,7 +385,8 @@ pub fn delete(record: &VmRecord, claim: &Claim, disks: bool) -> Result<Deletion,
 #[cfg(test)]
 mod tests {
     use super::*;
-    use uuid::Uuid;
+    use drover_model::Epoch;
+    use drover_model::domain::Written;
 
     const XML: &str = "<domain><name>vm</name><memory unit='MiB'>64</memory><vcpu>1</vcpu></domain>";
 
@@ -240,17 +407,17 @@ mod tests {
         let to = NodeName::new("b").unwrap();
         let away = Migrate { to, kind: drover_model::MoveKind::Move, how: drover_model::How::Live };
         for (state, given, wanted) in [
-            (Stop, Command::Start, Some(Start)),
-            (Start, Command::Start, Some(Start)),
-            (down(180, AtRest::Stop), Command::Start, Some(Start)),
-            (again.clone(), Command::Start, Some(again.clone())),
-            (failed.clone(), Command::Start, Some(Start)),
+            (Stop, Command::Start { force: false }, Some(Start)),
+            (Start, Command::Start { force: false }, Some(Start)),
+            (down(180, AtRest::Stop), Command::Start { force: false }, Some(Start)),
+            (again.clone(), Command::Start { force: false }, Some(again.clone())),
+            (failed.clone(), Command::Start { force: false }, Some(Start)),
             (Start, Command::Shutdown(None), Some(down(180, AtRest::Stop))),
             (down(180, AtRest::Stop), Command::Shutdown(Some(5)), Some(down(5, AtRest::Stop))),
             (Stop, Command::Shutdown(None), Some(Stop)),
             (failed.clone(), Command::Shutdown(None), None),
             (Start, Command::Shutdown(Some(0)), None),
-            (Start, Command::Shutdown(Some(TIMEOUT_MAX_S + 1)), None),
+            (Start, Command::Shutdown(Some(SHUTDOWN_TIMEOUT_MAX_S + 1)), None),
             (Start, Command::Restart(None), Some(again.clone())),
             (Stop, Command::Restart(None), None),
             (again, Command::Stop, Some(Stop)),
@@ -258,49 +425,165 @@ mod tests {
             (Start, Command::Disable { force: false }, Some(down(180, AtRest::Disable))),
             (Start, Command::Disable { force: true }, Some(Disable)),
             (failed, Command::Disable { force: false }, Some(Disable)),
-            (Delete { disks: false }, Command::Start, None),
+            (Delete { disks: false }, Command::Start { force: false }, None),
             (away.clone(), Command::CancelMove, Some(Start)),
             (away, Command::Restart(None), None),
             (Start, Command::CancelMove, None),
             (Stop, Command::CancelMove, None),
         ] {
-            let got = command(&vm(state.clone()), given).map(|r| r.state);
+            let got = command(&vm(state.clone()), &Guest::default(), given).map(|r| r.state);
             assert_eq!(got.clone().ok(), wanted, "{state:?} {given:?}: {got:?}");
         }
         let homeless = VmRecord { node: None, ..vm(Stop) };
-        assert_eq!(command(&homeless, Command::Start), Err(Refusal::NoNode(homeless.name.clone())));
+        assert_eq!(
+            command(&homeless, &Guest::default(), Command::Start { force: false }),
+            Err(Refusal::NoNode(homeless.name.clone()))
+        );
+    }
+
+    #[test]
+    fn commands_by_what_the_guest_can_hear() {
+        use Command as C;
+        let guest = |by: PausedBy| Guest { run: Some(RunState::Paused), paused: Some(by.into()), ..Guest::default() };
+        let runs = Guest { run: Some(RunState::Running), ..Guest::default() };
+        let paused = guest(PausedBy::Administrator);
+        let again = VmState::Restart { timeout_s: 180 };
+        // A refusal names the reason and the way on.
+        for (state, guest, given, wanted) in [
+            (VmState::Start, runs.clone(), C::Pause, Ok(VmState::Pause)),
+            (VmState::Start, Guest { sent: true, ..runs.clone() }, C::Pause, Err("on its way")),
+            (VmState::Start, Guest::default(), C::Pause, Err("does not run")),
+            (VmState::Stop, Guest::default(), C::Pause, Err("needs it to be running")),
+            (VmState::Start, paused.clone(), C::Pause, Ok(VmState::Start)),
+            (VmState::Start, guest(PausedBy::IoError), C::Pause, Err("an I/O error")),
+            (VmState::Pause, runs.clone(), C::Resume, Ok(VmState::Resume)),
+            (VmState::Start, runs.clone(), C::Resume, Ok(VmState::Start)),
+            (VmState::Start, Guest::default(), C::Resume, Err("in memory")),
+            (VmState::Start, paused.clone(), C::Resume, Ok(VmState::Resume)),
+            (VmState::Start, paused.clone(), C::Start { force: false }, Ok(VmState::Resume)),
+            (VmState::Pause, runs.clone(), C::Start { force: false }, Ok(VmState::Resume)),
+            (VmState::Start, guest(PausedBy::IoError), C::Start { force: false }, Ok(VmState::Resume)),
+            (VmState::Start, guest(PausedBy::Asleep), C::Start { force: false }, Ok(VmState::Resume)),
+            (VmState::Start, guest(PausedBy::Crashed), C::Start { force: false }, Err("'drover vm stop vm'")),
+            (VmState::Start, guest(PausedBy::Busy), C::Start { force: false }, Ok(VmState::Start)),
+            (VmState::Start, paused.clone(), C::Shutdown(None), Err("'drover vm resume vm'")),
+            (VmState::Start, guest(PausedBy::Asleep), C::Restart(None), Err("'drover vm start vm' wakes")),
+            (VmState::Start, guest(PausedBy::Crashed), C::Disable { force: false }, Err("has crashed")),
+            (VmState::Start, guest(PausedBy::Crashed), C::Disable { force: true }, Ok(VmState::Disable)),
+            (VmState::Start, paused.clone(), C::Stop, Ok(VmState::Stop)),
+            (VmState::Start, guest(PausedBy::Busy), C::Restart(None), Ok(again)),
+        ] {
+            let got = command(&vm(state.clone()), &guest, given).map(|r| r.state);
+            match (&got, &wanted) {
+                (Err(refusal), Err(why)) => assert!(refusal.to_string().contains(why), "{refusal}"),
+                (Ok(state), Ok(wanted)) => assert_eq!(state, wanted, "{state:?} {given:?}"),
+                _ => panic!("{state:?} {guest:?} {given:?}: {got:?}"),
+            }
+        }
+        let xml = XML.replace("64", "128");
+        assert!(modify(&vm(VmState::Start), &paused, &definition(&xml), true).is_err());
+        assert!(modify(&vm(VmState::Start), &paused, &definition(&xml), false).is_ok());
+    }
+
+    #[test]
+    fn nothing_starts_with_older_data_unless_it_is_forced() {
+        use VmState::*;
+        let disk = |path: &str| Written::from([("vda".to_owned(), path.to_owned())]);
+        let guest = |of| Guest {
+            replaced: Replaced::between(Epoch(of), &disk("/a"), &disk("/s")),
+            epoch: Epoch(4),
+            ..Guest::default()
+        };
+        let with = |path: &str| {
+            let disk = format!("<devices><disk><source file='{path}'/><target dev='vda'/></disk></devices>");
+            XML.replace("</domain>", &format!("{disk}</domain>"))
+        };
+        let vm = |state| VmRecord { xml: with("/a"), ..vm(state) };
+        let start = |force| Command::Start { force };
+        let failed = Fail { reason: String::new() };
+        for (state, order, done) in [
+            (Stop, start(false), Err(())),
+            (Disable, start(false), Err(())),
+            (failed.clone(), start(false), Err(())),
+            (failed, start(true), Ok(Some(Epoch(4)))),
+            (Stop, start(true), Ok(Some(Epoch(4)))),
+            (Start, Command::Restart(None), Err(())),
+            // The guest goes on, if it has not gone off by then.
+            (Shutdown { timeout_s: 9, then: AtRest::Stop }, start(false), Ok(None)),
+            (Start, Command::Shutdown(None), Ok(None)),
+            (Start, Command::Stop, Ok(None)),
+        ] {
+            let got = command(&vm(state.clone()), &guest(3), order);
+            assert_eq!(got.clone().map(|vm| vm.older_disks).map_err(|_| ()), done, "{state:?} {order:?}: {got:?}");
+        }
+        // Once, for the guests up to then.
+        let forced = command(&vm(Stop), &guest(3), start(true)).unwrap();
+        let stopped = VmRecord { state: Stop, ..forced };
+        assert!(command(&stopped, &guest(4), start(false)).is_ok());
+        let refused = command(&stopped, &guest(5), start(false)).unwrap_err().to_string();
+        assert!(refused.contains("disk vda is /s, and the definition has /a"), "{refused}");
+        // There is nothing to accept.
+        let forced = command(&vm(Stop), &Guest::default(), start(true)).unwrap();
+        assert_eq!(forced.older_disks, None);
+        for (path, restarts) in [("/a", false), ("/s", true), ("/other", true)] {
+            let new = definition(&with(path));
+            assert_eq!(modify(&vm(Start), &guest(3), &new, true).is_ok(), restarts, "{path}");
+            assert!(modify(&vm(Start), &guest(3), &new, false).is_ok(), "{path}");
+        }
+    }
+
+    #[test]
+    fn only_a_report_under_the_present_claim_tells_of_the_guest() {
+        let (a, at) = (NodeName::new("a").unwrap(), drover_model::WallTime(0));
+        let claim = Claim::new(Epoch(0)).granted_to(&a);
+        let report = VmStatus { run: Some(RunState::Paused), ..VmStatus::new(a.clone(), claim.epoch, at) };
+        assert_eq!(Guest::of(&claim, Some(&report)).paused, Some(Paused::default()));
+        let next = claim.granted_to(&a);
+        assert_eq!(Guest::of(&next, Some(&report)), Guest { epoch: next.epoch, ..Guest::default() });
+        let unknown = VmStatus { unknown: true, ..report };
+        assert_eq!(Guest::of(&claim, Some(&unknown)), Guest { epoch: claim.epoch, ..Guest::default() });
     }
 
     #[test]
     fn a_new_definition_keeps_the_identity_and_counts() {
         let xml = XML.replace("64", "128");
         let running = vm(VmState::Start);
-        let new = modify(&running, &definition(&xml), false).unwrap();
+        let new = modify(&running, &Guest::default(), &definition(&xml), false).unwrap();
         assert_eq!((new.generation, &new.state, &new.xml), (Generation(2), &VmState::Start, &definition(&xml).xml));
-        let same = modify(&running, &definition(XML), true).unwrap();
+        let same = modify(&running, &Guest::default(), &definition(XML), true).unwrap();
         assert_eq!((same.generation, same.state.word()), (Generation(1), "restart"));
-        assert_eq!(modify(&vm(VmState::Stop), &definition(&xml), true).unwrap().state, VmState::Stop);
+        assert_eq!(
+            modify(&vm(VmState::Stop), &Guest::default(), &definition(&xml), true).unwrap().state,
+            VmState::Stop
+        );
         for other in [
             XML.replace(">vm<", ">other<"),
             XML.replace("<memory", "<uuid>0f6a1d2c-5b7e-4a3f-9c8d-1e2f3a4b5c6d</uuid><memory"),
         ] {
-            assert!(matches!(modify(&running, &definition(&other), false), Err(Refusal::Identity { .. })));
+            assert!(matches!(
+                modify(&running, &Guest::default(), &definition(&other), false),
+                Err(Refusal::Identity { .. })
+            ));
         }
     }
 
     #[test]
     fn only_a_vm_that_is_off_and_released_is_renamed() {
         let renamed = definition(XML).renamed(&VmName::new("new").unwrap()).unwrap();
-        let free = Claim::never();
+        let free = Claim::new(Epoch(0));
         let held = free.granted_to(&NodeName::new("a").unwrap());
         assert_eq!(rename(&vm(VmState::Stop), &free, &renamed).unwrap().name.as_str(), "new");
+        for form in ["0f6a1d2c-5b7e-4a3f-9c8d-1e2f3a4b5c6d", "0F6A1D2C5B7E4A3F9C8D1E2F3A4B5C6D"] {
+            let form = definition(XML).renamed(&VmName::new(form).unwrap()).unwrap();
+            assert!(matches!(rename(&vm(VmState::Stop), &free, &form), Err(Refusal::NameIsUuid(_))));
+        }
         assert!(rename(&vm(VmState::Stop), &held, &renamed).is_err());
         assert!(rename(&vm(VmState::Start), &free, &renamed).is_err());
     }
 
     #[test]
     fn deleting_waits_for_whoever_may_have_something_of_the_vm() {
-        let free = Claim::never();
+        let free = Claim::new(Epoch(0));
         let held = free.granted_to(&NodeName::new("a").unwrap());
         assert_eq!(delete(&vm(VmState::Stop), &free, false), Ok(Deletion::Now));
         for (claim, disks) in [(&held, false), (&free, true), (&held, true)] {

@@ -1,26 +1,30 @@
-//! Which VMs a node lets come to it: decided by that node alone, one after the other, so that it never promises more
-//! than it can carry, however many others want to send it something at the same time.
+//! Acceptance of incoming moves, decided by the target alone and one after the other, so that it never promises more
+//! than it has, however many sources ask at the same time.
 
 use crate::{
-    capacity::{HOST_RESERVE, Ledger, OVERHEAD},
-    place::{self, Verdict},
+    capacity::{HOST_RESERVE, OVERHEAD},
+    moves::{
+        sender,
+        target::{self, Unfit},
+    },
+    place::Rejection,
 };
 use drover_model::{Bytes, ClusterView, NodeName, Version, VmState, VmView};
 use std::{cmp::Reverse, collections::BTreeSet, sync::Arc};
 use uuid::Uuid;
 
-/// What the node says of one VM that is to come to it.
+/// The target's answer to one incoming move.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
     /// The VM.
     pub uuid: Uuid,
-    /// The version of its record that this is said of.
+    /// The version of its record that is answered.
     pub of: Version,
-    /// Why it cannot come; `None`: it can.
+    /// Why it is refused; `None`: it is accepted.
     pub refused: Option<String>,
 }
 
-/// Whether a VM is on its way to a node, with that node's consent: it may be, or come to be, in its memory.
+/// Whether a VM is on its way to a node, accepted by it: it is, or will be, in its memory.
 fn is_coming(vm: &VmView, me: &NodeName, granted: &BTreeSet<Uuid>) -> bool {
     let said = vm.arrival.as_ref().map(|a| &a.value).is_some_and(|a| a.node == *me && a.refused.is_none());
     let wanted = vm.record.value.state.destination() == Some(me);
@@ -32,14 +36,14 @@ fn is_sent(vm: &VmView, me: &NodeName) -> bool {
     vm.sent_to() == Some(me)
 }
 
-/// Whether a VM is a node's already: in its memory, or about to be started there.
+/// Whether a VM is already on a node: in its memory, or about to be started there.
 fn is_here(vm: &VmView, me: &NodeName) -> bool {
     let record = &vm.record.value;
     vm.is_held_by(me) || (record.node.as_ref() == Some(me) && record.state.occupies_node())
 }
 
-/// The node's answers to the VMs that it has not answered yet. `granted`: those that it let come and whose records it
-/// may not see yet.
+/// The node's answers to moves that it has not answered yet. `granted`: VMs that it accepted and whose records may not
+/// be in the view yet.
 pub fn answers(view: &ClusterView, me: &NodeName, granted: &BTreeSet<Uuid>) -> Vec<Answer> {
     let (mut used, mut coming) = (Bytes(0), 0);
     let mut asked: Vec<&Arc<VmView>> = Vec::new();
@@ -48,9 +52,13 @@ pub fn answers(view: &ClusterView, me: &NodeName, granted: &BTreeSet<Uuid>) -> V
         if here || comes {
             used = used.saturating_add(vm.demand.memory).saturating_add(OVERHEAD);
         }
-        coming += u32::from(comes && !here);
-        let answered = vm.arrival.as_ref().is_some_and(|a| a.value.node == *me && a.value.of == vm.record.version);
-        if vm.record.value.state.destination() == Some(me) && !answered {
+        // One whose holder is away keeps its memory, for it may be here, but holds up no other.
+        let away = sender::holder_away(view, vm).is_some();
+        coming += u32::from(comes && !here && !away);
+        if away {
+            continue;
+        }
+        if vm.record.value.state.destination() == Some(me) && target::answer(vm).is_none() {
             asked.push(vm);
         }
     }
@@ -61,18 +69,18 @@ pub fn answers(view: &ClusterView, me: &NodeName, granted: &BTreeSet<Uuid>) -> V
         let refused = unfit(view, me, vm).or_else(|| {
             let offered = view.nodes.get(me).and_then(|n| n.status.as_ref()).map_or(Bytes(0), |s| s.memory_total);
             let needed = vm.demand.memory.saturating_add(OVERHEAD);
-            // What was let come before is counted already. It has its room, unless it was taken back and another one
-            // was let come meanwhile, which cannot be while it is sent.
+            // A VM that was accepted before is counted already. Its memory is reserved, unless its move was cancelled
+            // and another VM was accepted meanwhile, which is impossible while it is sent.
             let others = if again { used.saturating_sub(needed) } else { used };
             let free = offered.saturating_sub(HOST_RESERVE).saturating_sub(others);
-            (needed > free && !is_sent(vm, me)).then(|| place::Rejection::Memory { needed, free }.to_string())
+            (needed > free && !is_sent(vm, me)).then(|| Rejection::Memory { needed, free }.to_string())
         });
         if refused.is_some() && again && !is_sent(vm, me) && !is_here(vm, me) {
             used = used.saturating_sub(vm.demand.memory.saturating_add(OVERHEAD));
             coming = coming.saturating_sub(1);
         }
         if refused.is_none() && !again {
-            // Its turn comes when others have arrived.
+            // It is answered when others have arrived.
             if coming >= view.config.limits.per_target {
                 continue;
             }
@@ -83,20 +91,19 @@ pub fn answers(view: &ClusterView, me: &NodeName, granted: &BTreeSet<Uuid>) -> V
     out
 }
 
-/// Why the node cannot take a VM, room apart.
+/// Why the node cannot take a VM, regardless of other VMs.
 fn unfit(view: &ClusterView, me: &NodeName, vm: &VmView) -> Option<String> {
     let VmState::Migrate { kind, how, .. } = &vm.record.value.state else { return None };
-    let wanted = place::Wanted::moved(vm).by(*how).coming_to(view, me, *kind);
-    match place::judge(view, &Ledger::default(), me, view.nodes.get(me)?, &wanted) {
-        Verdict::Fits { .. } => None,
-        Verdict::Rejected(why) => Some(why.to_string()),
+    match target::unfit(view, vm, me, (*kind, *how))? {
+        Unfit::NoNode => None,
+        Unfit::Rejected(why) => Some(why.to_string()),
     }
 }
 
-/// VMs of which a node has said something that does not matter any more.
+/// VMs for which a node's answer is no longer needed.
 pub fn outdated(view: &ClusterView, me: &NodeName) -> Vec<Uuid> {
     let stale = |vm: &&Arc<VmView>| {
-        // One whose order cannot be read may be on its way.
+        // A VM whose order cannot be read may be on its way.
         vm.unreadable().is_none()
             && vm.arrival.as_ref().is_some_and(|a| a.value.node == *me)
             && vm.record.value.state.destination() != Some(me)

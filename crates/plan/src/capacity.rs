@@ -1,15 +1,15 @@
-//! What each node can still take: what it offers, less what is given out ([`drover_model::usage`] counts that with the
-//! view), less what a plan has given out while it is being made.
+//! Free resources of the nodes: what each one offers, minus what is allocated ([`drover_model::usage`] counts that with
+//! the view), minus what the plan being made has allocated.
 
 use drover_model::{Bytes, ClusterView, Demand, NodeName, usage::Tallies};
 use std::collections::BTreeMap;
 
 pub use drover_model::usage::{OVERHEAD, Usage};
 
-/// Memory that every node keeps for itself: kernel, daemons, page cache.
+/// Memory reserved on every node for the host itself: kernel, daemons, page cache.
 pub const HOST_RESERVE: Bytes = Bytes::mib(512);
 
-/// What of every node is given out, and will be if the plan that is being made is carried out.
+/// Allocated resources of all nodes, including those of the plan that is being made.
 #[derive(Debug, Clone, Default)]
 pub struct Ledger {
     given_out: Tallies,
@@ -17,23 +17,23 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// As it is now.
+    /// The present allocations.
     pub fn of(view: &ClusterView) -> Ledger {
         Ledger { given_out: view.tallies().clone(), planned: BTreeMap::new() }
     }
 
-    /// What of one node is given out.
+    /// Allocated resources of one node.
     pub fn usage(&self, node: &NodeName) -> Usage {
         self.given_out.usage(node).plus(self.planned.get(node).copied().unwrap_or_default())
     }
 
-    /// Reserves room for a VM that is going to be sent to a node.
+    /// Reserves resources on a node for a VM that will be moved there.
     pub fn expect(&mut self, node: &NodeName, demand: Demand) {
         self.planned.entry(node.clone()).or_default().expect(demand);
     }
 
-    /// Memory that a node can still promise, overhead included: what it offers, less its reserve, less what it has
-    /// promised. `None` while the node has not reported what it offers.
+    /// Memory that a node can still promise, overhead included: total, minus reserve, minus promised. `None` until the
+    /// node has reported its memory.
     pub fn free_memory(&self, view: &ClusterView, node: &NodeName) -> Option<Bytes> {
         let offered = view.nodes.get(node)?.status.as_ref()?.memory_total;
         Some(offered.saturating_sub(HOST_RESERVE).saturating_sub(self.usage(node).promised_memory))

@@ -1,17 +1,20 @@
-//! How well the cluster is, and what it lacks: one place for every deduction.
+//! Health of the cluster and its problems: the only place for deductions.
 
+use crate::bmc;
 use drover_model::{
-    ClusterView, DaemonState, NodeView,
+    ClusterView, DaemonState, NodeName, NodeView,
     wire::{Health, HealthMessage},
 };
 
-/// What a node costs whose daemon is silent, in percent.
-const DEAD_NODE: u8 = 50;
-/// What a node costs whose hypervisor cannot be used, in percent.
+/// Deduction for a node whose daemon is dead, in percent.
+pub(crate) const DEAD_NODE: u8 = 50;
+/// Deduction for a node whose hypervisor cannot be used, in percent.
 const NO_HYPERVISOR: u8 = 50;
-/// What a node costs a part of whose daemon failed lately, in percent.
+/// Deduction for a node of which a part of the daemon failed lately, in percent.
 const FAILED_DUTY: u8 = 10;
-/// What a record costs that cannot be read, in percent.
+/// Deduction for a node whose BMC would not cut its power, and for a coordinator that cannot read BMC data, in percent.
+const NO_POWER_CONTROL: u8 = 10;
+/// Deduction for a record that cannot be read, in percent.
 const BROKEN_RECORD: u8 = 10;
 
 fn sum(messages: Vec<HealthMessage>) -> Health {
@@ -23,7 +26,7 @@ fn message(id: String, health_delta: u8, text: String) -> HealthMessage {
     HealthMessage { id, health_delta, text }
 }
 
-/// One node. A daemon that was stopped on purpose costs nothing.
+/// Health of one node. No deduction for a daemon that was stopped on purpose.
 pub fn node(node: &NodeView) -> Health {
     let name = &node.record.value.name;
     let mut messages = Vec::new();
@@ -44,15 +47,29 @@ pub fn node(node: &NodeView) -> Health {
                 let text = format!("node {name} cannot use its hypervisor: {problem}");
                 messages.push(message(format!("hypervisor-{name}"), NO_HYPERVISOR, text));
             }
+            if let Some(bmc) = node.status.as_ref().and_then(|s| s.bmc.as_ref()).filter(|bmc| !bmc.problem.is_empty()) {
+                let text = format!("the power of node {name} could not be cut if it fell silent: {}", bmc.problem);
+                messages.push(message(format!("bmc-{name}"), NO_POWER_CONTROL, text));
+            }
         }
         DaemonState::Init | DaemonState::Shutdown | DaemonState::Stop => {}
     }
     sum(messages)
 }
 
-/// The whole cluster: its nodes, its faults that nobody has acknowledged, and records that cannot be read.
+/// Health of the cluster: its nodes, its unacknowledged faults, and records that cannot be read.
 pub fn cluster(view: &ClusterView) -> Health {
-    let mut messages: Vec<HealthMessage> = view.nodes.values().flat_map(|n| node(n).messages).collect();
+    let of_nodes = view.nodes.values().flat_map(|n| node(n).messages);
+    // What there is a fault of, with the same id, counts once.
+    let mut messages: Vec<HealthMessage> = of_nodes.filter(|m| !view.faults().contains_key(&m.id)).collect();
+    for (name, of) in bmc::unreadable(view) {
+        let of: Vec<&str> = of.iter().map(NodeName::as_str).collect();
+        let text = format!(
+            "coordinator {name} cannot read the BMC data of {}, so it could not prove that they are off: it has another cluster key, or none. Copy the key file of the other nodes to it (fence.key_file), and restart its daemon",
+            of.join(", ")
+        );
+        messages.push(message(format!("cluster-key-{name}"), NO_POWER_CONTROL, text));
+    }
     for fault in view.faults().values() {
         let delta = if fault.acknowledged_at.is_some() { 0 } else { fault.health_delta };
         messages.push(message(fault.id.clone(), delta, fault.message.clone()));
@@ -66,6 +83,7 @@ pub fn cluster(view: &ClusterView) -> Health {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use drover_model::{BmcReport, NodeStatus, testing};
     use drover_model::{ClusterConfig, Fault, Only, RecordKind, Version, WallTime, cluster::CLUSTER_SCHEMA};
 
     fn put(view: &mut ClusterView, fault: &Fault) {
@@ -73,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn faults_cost_until_somebody_knows_of_them() {
+    fn faults_count_until_they_are_acknowledged() {
         let mut view = ClusterView::default();
         assert_eq!(cluster(&view).health, 100);
         let mut fault = Fault {
@@ -91,5 +109,20 @@ mod tests {
         fault.acknowledged_at = Some(WallTime(2));
         put(&mut view, &fault);
         assert_eq!((cluster(&view).health, cluster(&view).messages.len()), (90, 2));
+    }
+
+    #[test]
+    fn a_bmc_that_would_not_cut_the_power_counts() {
+        let with = |problem: &str| {
+            let bmc = BmcReport { problem: problem.to_owned(), ..BmcReport::default() };
+            let mut of = testing::node("a", 1);
+            let status = of.status.as_ref().unwrap().value.clone();
+            of.status = Some(testing::kept(NodeStatus { bmc: Some(bmc), ..status }));
+            of
+        };
+        assert_eq!(node(&with("")).health, 100);
+        let health = node(&with("IPMI 10.0.0.9 refuses the user or the password"));
+        assert_eq!((health.health, health.messages[0].id.as_str()), (90, "bmc-a"));
+        assert!(health.messages[0].text.contains("refuses the user or the password"));
     }
 }

@@ -1,27 +1,43 @@
-//! Pure decisions: what to do next, given what is known. No I/O, no clock, no async, no randomness; ties are broken by
+//! Pure decision functions: state in, next step out. No I/O, no clock, no async, no randomness; ties are broken by
 //! name.
 //!
-//! * [`vm`]: what a VM's node must do next for it.
-//! * [`admit`]: whether a request about a VM is allowed, and what its record becomes.
-//! * [`node`]: whether a request about a node is allowed.
-//! * [`moves`]: which moves are allowed, and whose turn it is. [`arrivals`]: which a node lets come to it. [`drain`]:
-//!   emptying a node, and bringing its VMs home.
-//! * [`primary`]: what a coordinator does for the role of the primary, and who may have it.
-//! * [`place`]: which node a VM goes to, and why not the others.
-//! * [`capacity`]: what of a node is given out; each figure is defined here, once.
-//! * [`disks`]: which files belong to a VM alone.
-//! * [`liveness`]: when a node's daemon comes, goes or falls silent.
-//! * [`health`]: how well the cluster is, and what it lacks.
+//! * [`vm`]: the next step of a VM's node for it.
+//! * [`admit`]: validates requests about a VM, and computes its new record.
+//! * [`node`]: validates requests about a node.
+//! * [`moves`]: which moves are allowed, and in which order they run. [`arrivals`]: which moves a target accepts.
+//!   [`drain`]: evacuates a node, and brings its VMs home.
+//! * [`primary`]: the handoff protocol of the primary's role, and who is eligible.
+//! * [`place`]: the placement of a VM, with the reasons against each other node.
+//! * [`bmc`]: whether a node's BMC would cut its power, and who could ask it to.
+//! * [`capacity`]: allocated and free resources of the nodes; each figure is defined here, once.
+//! * [`check`]: who checks a new definition.
+//! * [`clash`]: two VMs with something that only one may have.
+//! * [`consoles`]: when the console logs of deleted VMs go.
+//! * [`disks`]: disk files that belong to one VM only.
+//! * [`liveness`]: transitions of the nodes' daemons: up, down, silent.
+//! * [`fence`]: which node is suspected to be off, and what becomes of its fence. [`recover`]: what becomes of its VMs
+//!   once that is proved.
+//! * [`health`]: the health of the cluster, and its problems.
 
 pub mod admit;
 pub mod arrivals;
+pub mod bmc;
 pub mod capacity;
+pub mod check;
+pub mod clash;
+pub mod consoles;
 pub mod disks;
 pub mod drain;
+pub mod existing;
+pub mod faults;
+pub mod fence;
 pub mod health;
 pub mod liveness;
 pub mod moves;
 pub mod node;
 pub mod place;
 pub mod primary;
+pub mod recover;
+#[cfg(test)]
+mod testing;
 pub mod vm;

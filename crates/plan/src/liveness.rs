@@ -1,24 +1,24 @@
-//! Whether the nodes' daemons live, as transitions: what each does now, since when, and what that was seen by.
+//! Liveness of the nodes' daemons as transitions: the state of each daemon, since when, and how that was observed.
 //!
-//! The one place where a change is noticed: whoever has to act on one (an election, the log, a fence) is told by the
-//! same transition. What a daemon does *now* is read from its records ([`NodeView::daemon_state`]); since when is what
-//! this node has seen, for no clock is shared.
+//! The only place where a change is detected: everything that acts on one (an election, the log, fencing) uses the same
+//! transition. A daemon's *present* state is computed from its records ([`NodeView::daemon_state`]); the time is when
+//! this node observed it, because clocks are not synchronised.
 
 use drover_model::{ClusterView, DaemonState, Mono, NodeName, NodeView, WallTime};
 use std::{collections::BTreeMap, fmt};
 
-/// What told that a daemon is in its state.
+/// How a daemon's state was observed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Observation {
-    /// Its session is there, and its own report says so.
+    /// It has a session, and its own report has the state.
     Report,
-    /// Its session is there, and there is no report of this run yet.
+    /// It has a session, but no report of this run yet.
     Session,
-    /// Its session is gone, and its last report does not say that it stops.
+    /// Its session is gone, and its last report does not announce a stop.
     NoSession,
-    /// Its session is gone, and its last report says that it stops.
+    /// Its session is gone, and its last report announces a stop.
     Farewell,
-    /// Its record is gone: it was removed.
+    /// Its record is gone: the node was removed.
     NoRecord,
 }
 
@@ -34,36 +34,36 @@ impl fmt::Display for Observation {
     }
 }
 
-/// What is known of one node's daemon.
+/// State of one node's daemon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Life {
-    /// What it does.
+    /// Its state.
     pub state: DaemonState,
-    /// Since when, as far as this node has seen it.
+    /// When this node first observed it.
     pub since: Mono,
-    /// The same for people.
+    /// The same in wall-clock time, for users.
     pub since_wall: WallTime,
-    /// By what it was seen.
+    /// How it was observed.
     pub seen_by: Observation,
 }
 
-/// A daemon does something else than before.
+/// A change of a daemon's state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Transition {
     /// The node.
     pub node: NodeName,
-    /// What it did before; `None`: it was not known.
+    /// Its previous state; `None` if unknown.
     pub from: Option<DaemonState>,
-    /// What it does now; `None`: it was removed.
+    /// Its new state; `None` if the node was removed.
     pub to: Option<DaemonState>,
-    /// By what that was seen.
+    /// How it was observed.
     pub seen_by: Observation,
 }
 
-/// What is known of all daemons.
+/// State of all daemons.
 pub type Lives = BTreeMap<NodeName, Life>;
 
-/// By what a daemon's state is known.
+/// How a daemon's state is observed.
 fn observation(node: &NodeView, state: DaemonState) -> Observation {
     match (state, &node.session) {
         (DaemonState::Init, Some(_)) => Observation::Session,
@@ -73,7 +73,7 @@ fn observation(node: &NodeView, state: DaemonState) -> Observation {
     }
 }
 
-/// Takes a view in: what is known then, and what is different from before.
+/// Compares a view with the previous state; returns the new state and the transitions.
 pub fn observe(before: &Lives, view: &ClusterView, now: Mono, wall: WallTime) -> (Lives, Vec<Transition>) {
     let mut transitions = Vec::new();
     let mut lives = Lives::new();
@@ -102,34 +102,34 @@ pub fn observe(before: &Lives, view: &ClusterView, now: Mono, wall: WallTime) ->
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::place::tests::{cluster, name, node, status};
+    use drover_model::testing::*;
 
-    fn told(transitions: &[Transition]) -> String {
+    fn shown(transitions: &[Transition]) -> String {
         let word = |state: Option<DaemonState>| state.map_or("-", DaemonState::word);
         let one = |t: &Transition| format!("{} {}>{} ({})", t.node, word(t.from), word(t.to), t.seen_by);
         transitions.iter().map(one).collect::<Vec<_>>().join(", ")
     }
 
     #[test]
-    fn each_change_is_told_once_with_what_it_was_seen_by() {
+    fn each_change_is_reported_once_with_its_observation() {
         let mut view = cluster(vec![node("a", 8), node("b", 8)], vec![]);
         let (lives, news) = observe(&Lives::new(), &view, Mono(1), WallTime(0));
-        assert_eq!(told(&news), "a ->run (its report), b ->run (its report)");
+        assert_eq!(shown(&news), "a ->run (its report), b ->run (its report)");
 
         view.change_node(&name("a"), |node| node.session = None);
-        view.change_node(&name("b"), |node| status(node).daemon = DaemonState::Stop);
+        view.change_node(&name("b"), |node| node.report().daemon = DaemonState::Stop);
         let (lives, news) = observe(&lives, &view, Mono(5), WallTime(0));
-        assert_eq!(told(&news), "a run>dead (its session is gone), b run>init (its session)");
+        assert_eq!(shown(&news), "a run>dead (its session is gone), b run>init (its session)");
         assert_eq!((lives[&name("a")].since, lives[&name("b")].since), (Mono(5), Mono(5)));
 
         view.change_node(&name("b"), |node| node.session = None);
         let (lives, news) = observe(&lives, &view, Mono(7), WallTime(0));
-        assert_eq!(told(&news), "b init>stop (its last report)");
+        assert_eq!(shown(&news), "b init>stop (its last report)");
         let (lives, news) = observe(&lives, &view, Mono(9), WallTime(0));
-        assert_eq!((told(&news).as_str(), lives[&name("a")].since), ("", Mono(5)), "nothing is told twice");
+        assert_eq!((shown(&news).as_str(), lives[&name("a")].since), ("", Mono(5)), "nothing is reported twice");
 
         let (lives, news) = observe(&lives, &cluster(vec![node("b", 8)], vec![]), Mono(11), WallTime(0));
-        assert_eq!(told(&news), "b stop>run (its report), a dead>- (its record is gone)");
+        assert_eq!(shown(&news), "b stop>run (its report), a dead>- (its record is gone)");
         assert_eq!(lives.len(), 1);
     }
 }

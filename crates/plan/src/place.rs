@@ -1,50 +1,54 @@
-//! Which node a VM goes to, in which way, and why not to the others: [`choose`] is asked by everything that brings a VM
-//! to a node, and by everything that tells where it would go.
+//! Placement: the node of a VM, how it gets there, and the reasons against the other nodes. [`choose`] is used by
+//! everything that brings a VM to a node, and by everything that shows where it would go.
 //!
-//! Hard filters first, each with its reason; then the score of the nodes that are left, as if the VM were placed there,
-//! by the VM's selector. Ties go to the first by name. The whole judgement is kept, so that people can ask why a VM
-//! went where it did.
+//! Hard filters first, each with its reason; then the score of the remaining nodes by the VM's selector, as if the VM
+//! were placed there. Ties go to the first by name. All verdicts are kept, so that users can ask why a VM was placed
+//! where it is.
+
+mod guests;
+mod reasons;
 
 use crate::capacity::{Ledger, OVERHEAD};
 use drover_model::{
-    Bytes, ClusterView, DaemonState, Demand, DomainState, DomainType, How, MigrationMethod, MoveFailure, MoveKind,
-    NodeName, NodeStatus, NodeView, Selector, VmMeta, VmRecord, VmView, domain::devices::Devices,
+    Bytes, ClusterView, DaemonState, Demand, DomainType, How, MigrationMethod, MoveFailure, MoveKind, NodeName,
+    NodeState, NodeStatus, NodeView, Replaced, Selector, VmMeta, VmRecord, VmView,
+    domain::{KeptState, devices::Devices},
 };
 use std::path::{Component, Path};
 
-/// Why a node was not taken.
+/// Why a node was rejected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Rejection {
-    /// The VM is there already.
+    /// The VM is already there.
     #[error("the VM is there")]
     Here,
     /// Its records were written by a newer version, or are damaged.
-    #[error("what it says of itself is {0}")]
+    #[error("its records are {0}")]
     Unreadable(String),
     /// Its daemon does not run.
     #[error("its daemon is in state {0}")]
     NotRunning(DaemonState),
-    /// It takes no VMs now.
+    /// It does not accept VMs now.
     #[error("it is in state {0}")]
-    NotReady(DomainState),
+    NotReady(NodeState),
     /// The VM may not run there.
     #[error("the VM is limited to {0}")]
     OutsideLimit(String),
     /// Its hypervisor cannot be used.
     #[error("its hypervisor cannot be used: {0}")]
     NoHypervisor(String),
-    /// It has not said what it offers.
+    /// It has not reported its resources.
     #[error("it has not reported its resources yet")]
     NotReported,
-    /// Too little memory is left.
+    /// Not enough free memory.
     #[error("{needed} are needed (with {overhead} for QEMU itself), {free} are free", overhead = OVERHEAD)]
     Memory {
-        /// What the VM needs, overhead included.
+        /// Memory that the VM needs, overhead included.
         needed: Bytes,
-        /// What is left.
+        /// Free memory.
         free: Bytes,
     },
-    /// It has fewer processor threads than the VM has vCPUs.
+    /// It has fewer CPU threads than the VM has vCPUs.
     #[error("{needed} vCPUs are needed, it has {has} processor threads")]
     Vcpus {
         /// The VM's vCPUs.
@@ -52,62 +56,106 @@ pub enum Rejection {
         /// The node's threads.
         has: u32,
     },
-    /// It executes guests in another way, so that a running one cannot come to it.
+    /// It executes guests in another way (KVM or emulation), so that a running one cannot be migrated to it.
     #[error("it runs guests by {there}, and the VM's node by {here}")]
     Execution {
-        /// There.
+        /// On the node.
         there: &'static str,
-        /// Where the VM runs.
+        /// On the VM's node.
         here: &'static str,
     },
-    /// The guest sees its node's processor, and this is another one.
+    /// The guest uses its node's CPU model, and this one is different.
     #[error("the guest's processor is its node's own ({here:?}), and this is {there:?}")]
     Processor {
-        /// There.
+        /// On the node.
         there: String,
-        /// Where the VM runs.
+        /// On the VM's node.
         here: String,
     },
-    /// A file of the VM's is not to be had there.
+    /// A file of the VM is not available there.
     #[error("{0} is a file of the VM's node only: it is in no folder that both nodes share (paths.shared)")]
     Storage(String),
-    /// Whether a file of the VM's is to be had there is not known.
+    /// It is unknown whether a file of the VM is available there.
     #[error("{0} is not known to be there: the VM's node does not say which folders it shares")]
     StorageUnknown(String),
-    /// How the guest runs now is not known, so that it cannot be said whether it could run there.
+    /// A file of a new VM is in a folder that other nodes share and this one does not: the file of that path here is a
+    /// different one.
+    #[error("it does not share {folder} (paths.shared), where {file} is")]
+    NotShared {
+        /// The file.
+        file: String,
+        /// The folder.
+        folder: String,
+    },
+    /// It is unknown how the guest is executed now, so that it is unknown whether it could run there.
     #[error("the VM's node does not say how it runs guests, so that a running one cannot be sent")]
     SourceUnknown,
-    /// It has just failed to come there, and there is another node.
+    /// The last move there has just failed, and there is another node.
     #[error("it could not be brought there just now: {0}")]
     JustFailed(String),
+    /// libvirt keeps state of it on its node.
+    #[error(
+        "libvirt keeps {0} on the VM's node only: it is transferred in a live migration, but not while the VM is off"
+    )]
+    Kept(KeptState),
+    /// The emulator of its definition is missing.
+    #[error("it has no emulator {0}")]
+    Emulator(String),
+    /// Its hypervisor runs no guests of this architecture.
+    #[error("it has no emulator for the architecture {0}")]
+    Architecture(String),
+    /// Its emulator does not know the machine type.
+    #[error("its emulator for {arch} has no machine type {machine}")]
+    Machine {
+        /// The machine type.
+        machine: String,
+        /// The architecture.
+        arch: String,
+    },
+    /// It uses what its node has, and no other is known to have.
+    #[error(
+        "it uses {0} of the VM's node, which this one is not known to have (if it has, say so by the VM's limit: 'drover vm meta --limit')"
+    )]
+    Bound(String),
+    /// It is not migrated while it runs.
+    #[error("it cannot be moved live: {0}")]
+    NotLive(String),
+    /// Its next start would use older data than its guest has.
+    #[error("it would have to be started there, and {0}")]
+    OlderDisks(String),
     /// A bridge is missing.
     #[error("it has no bridge {0}")]
     Network(String),
 }
 
-/// What became of one node.
+/// Result for one node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// It can take the VM; its score, of which the highest wins, and the memory that it would have left.
+    /// It can take the VM.
     Fits {
-        /// By the selector: MiB left, or the negative of what should be small (load in thousandths).
+        /// Score by the selector, the highest wins: MiB left, or the negative of what should be small (load in
+        /// thousandths).
         score: i64,
-        /// What it could still promise afterwards.
+        /// Memory that it could still promise afterwards.
         left: Bytes,
     },
-    /// It cannot.
+    /// It cannot, for this reason.
     Rejected(Rejection),
 }
 
-/// A decision with everything that it was made from.
+/// A decision with all its reasons.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Placement {
-    /// The chosen node, and in which way the VM gets there; `None`: no node can take it.
+    /// The chosen node, and how the VM gets there; `None`: no node can take it.
     pub chosen: Option<(NodeName, How)>,
-    /// What the scores are made by.
+    /// Selector of the scores.
     pub selector: Selector,
-    /// Every node that was asked for and what became of it, by name.
+    /// Whether all nodes were considered; otherwise one was given.
+    pub any: bool,
+    /// Verdict for each node that was considered, by name.
     pub verdicts: Vec<(NodeName, Verdict)>,
+    /// Verdicts for a live move, if the VM is moved cold only because no node can take it live.
+    pub not_live: Vec<(NodeName, Verdict)>,
 }
 
 impl Placement {
@@ -116,7 +164,7 @@ impl Placement {
         self.chosen.as_ref().map(|(node, _)| node)
     }
 
-    /// The reasons of all rejections, for an error message.
+    /// Reasons of all rejections, for an error message.
     pub fn reasons(&self) -> String {
         let said = self.verdicts.iter().filter_map(|(node, verdict)| match verdict {
             Verdict::Rejected(Rejection::Here) | Verdict::Fits { .. } => None,
@@ -127,84 +175,93 @@ impl Placement {
     }
 }
 
-/// What is looked for: room for a VM, new or moved.
+/// Requirements of a VM, new or moved.
 #[derive(Debug, Clone, Copy)]
 pub struct Wanted<'a> {
     /// Its memory and vCPUs.
     pub demand: Demand,
-    /// What its administrator says.
+    /// Metadata set by its administrator.
     pub meta: &'a VmMeta,
-    /// What its definition has.
+    /// Devices in its definition.
     pub devices: &'a Devices,
-    /// The node that it is assigned to, where its files are; `None`: it is new.
+    /// The node that it is assigned to, where its files are; `None` for a new VM.
     pub at: Option<&'a NodeName>,
-    /// Whether it may be on that node as well as on others: it is off, and only looks where it can be started.
+    /// Whether that node is allowed as well: the VM is off and can be started there.
     pub may_stay: bool,
-    /// Whether somebody may run it, so that it goes while it runs unless it goes cold.
+    /// Whether it has never run, so that nothing of it exists but its definition and its files.
+    pub fresh: bool,
+    /// Whether a node may be running it, so that it is moved live unless it is moved cold.
     pub held: bool,
-    /// In which way it is to go. *Live, else cold*: cold only where no node can take it live.
+    /// Whether its node reports that it does not run: it is sent live only if it runs again by then.
+    pub off: bool,
+    /// How it should be moved. *Live, else cold*: cold only if no node can take it live.
     pub how: How,
-    /// The only node that is asked for; `None`: any.
+    /// The only node that is considered; `None`: all.
     pub only: Option<&'a NodeName>,
-    /// A node that is judged as if it were ready: it takes its own, and nobody else's, while it is made ready.
+    /// A node that is treated as if it were ready: while it is made ready it accepts its own VMs only.
     pub as_ready: Option<&'a NodeName>,
-    /// Its last move, if that failed: where it failed is tried again only if there is no other.
+    /// Its record and its replaced disks, if it has such: its newest data are there.
+    pub replaced: Option<(&'a VmRecord, &'a Replaced)>,
+    /// Its last move, if that failed: that target is chosen again only if there is no other.
     pub failed: Option<&'a MoveFailure>,
 }
 
 impl<'a> Wanted<'a> {
-    /// Room for a VM that is nowhere yet.
+    /// Requirements of a new VM.
     pub fn new(demand: Demand, meta: &'a VmMeta, devices: &'a Devices) -> Wanted<'a> {
-        let (at, only, as_ready, failed) = (None, None, None, None);
-        let (may_stay, held, how) = (false, false, How::Cold);
-        Wanted { demand, meta, devices, at, may_stay, held, how, only, as_ready, failed }
+        let (at, only, as_ready, replaced, failed) = (None, None, None, None, None);
+        let (may_stay, fresh, held, off, how) = (false, true, false, false, How::Cold);
+        Wanted { demand, meta, devices, at, may_stay, fresh, held, off, how, only, as_ready, replaced, failed }
     }
 
-    /// Room for a VM that leaves where it is, by its method.
+    /// Requirements of a VM that leaves its node, by its migration method.
     pub fn moved(vm: &'a VmView) -> Wanted<'a> {
         let VmRecord { node, meta, .. } = &vm.record.value;
         Wanted {
             at: node.as_ref(),
-            // One that nobody holds runs nowhere yet.
+            fresh: vm.claim.as_ref().is_some_and(|claim| claim.value.never_granted()),
+            // A VM without a holder runs nowhere yet.
             held: vm.holder().is_some(),
+            off: vm.is_reported_off(),
             how: how(meta.method),
+            replaced: vm.status.as_ref().and_then(|report| Some((&vm.record.value, report.replaced.as_ref()?))),
             failed: vm.status.as_ref().and_then(|status| status.move_failure.as_ref()),
             ..Wanted::new(vm.demand, meta, &vm.devices)
         }
     }
 
-    /// The same in that way.
+    /// Sets how it should be moved.
     #[must_use]
     pub fn by(self, how: How) -> Wanted<'a> {
         Wanted { how, ..self }
     }
 
-    /// The same on one node, if it is named.
+    /// Restricts it to one node, if given.
     #[must_use]
     pub fn to(self, only: Option<&'a NodeName>) -> Wanted<'a> {
         Wanted { only, ..self }
     }
 
-    /// The same, as if that node were ready.
+    /// Treats that node as ready.
     #[must_use]
     pub fn as_ready(self, node: Option<&'a NodeName>) -> Wanted<'a> {
         Wanted { as_ready: node, ..self }
     }
 
-    /// The same for a move of that kind to a node: one that is being made ready takes those that come home.
+    /// Restricts it to the target of a move of that kind: a node that is being made ready accepts VMs that come home.
     #[must_use]
     pub(crate) fn coming_to(self, view: &ClusterView, node: &'a NodeName, kind: MoveKind) -> Wanted<'a> {
-        let unflush = view.nodes.get(node).is_some_and(|n| n.record.value.domain_state == DomainState::Unflush);
+        let unflush = view.nodes.get(node).is_some_and(|n| n.record.value.domain_state == NodeState::Unflush);
         self.to(Some(node)).as_ready((unflush && kind == MoveKind::Unmigrate).then_some(node))
     }
 
-    /// Whether a guest that executes is sent.
+    /// Whether a running guest is migrated.
     fn live(&self) -> bool {
         self.held && self.how != How::Cold
     }
 }
 
-/// How a VM is moved, by its method.
+/// How a VM is moved, by its migration method.
 pub fn how(method: MigrationMethod) -> How {
     match method {
         MigrationMethod::None => How::LiveElseCold,
@@ -213,7 +270,7 @@ pub fn how(method: MigrationMethod) -> How {
     }
 }
 
-/// Whether one node can take a VM in just that way, and how good that would be.
+/// Whether one node can take a VM in just that way, with the score.
 pub(crate) fn judge(
     view: &ClusterView,
     ledger: &Ledger,
@@ -247,7 +304,7 @@ fn fits(
         return Err(NotRunning(daemon));
     }
     let domain = node.record.value.domain_state;
-    if domain != DomainState::Ready && wanted.as_ready != Some(name) {
+    if domain != NodeState::Ready && wanted.as_ready != Some(name) {
         return Err(NotReady(domain));
     }
     if !wanted.meta.allows(name) {
@@ -260,6 +317,9 @@ fn fits(
     if !status.hypervisor_problem.is_empty() {
         return Err(NoHypervisor(status.hypervisor_problem.clone()));
     }
+    if let Some(lack) = guests::lacks(status, wanted.devices) {
+        return Err(lack);
+    }
     has_what_it_needs(view, name, status, wanted)?;
     if wanted.demand.vcpus > status.cpus {
         return Err(Vcpus { needed: wanted.demand.vcpus, has: status.cpus });
@@ -268,20 +328,21 @@ fn fits(
     if needed > free { Err(Memory { needed, free }) } else { Ok(free.saturating_sub(needed)) }
 }
 
-/// Whether the node has what the definition names, and what a running guest is used to. What its own node does not say
-/// is no permission.
+/// Whether the node has what the definition names, and what a running guest depends on. Facts that the VM's own node
+/// does not report count against the move.
 fn has_what_it_needs(
     view: &ClusterView,
     name: &NodeName,
     status: &NodeStatus,
     wanted: &Wanted<'_>,
 ) -> Result<(), Rejection> {
-    let bridges = wanted.devices.networks.iter().filter(|n| n.kind == "bridge" && !n.source.is_empty());
-    if let Some(missing) = bridges.map(|n| &n.source).find(|bridge| !status.bridges.contains(bridge)) {
-        return Err(Rejection::Network(missing.clone()));
+    let Some(at) = wanted.at else { return lacks(view, Some(status), wanted.devices).map_or(Ok(()), Err) };
+    if let Some(missing) = missing_bridge(Some(status), wanted.devices) {
+        return Err(missing);
     }
-    // The files of a new VM are made where it is defined.
-    let Some(at) = wanted.at.filter(|at| *at != name) else { return Ok(()) };
+    if at == name {
+        return Ok(());
+    }
     let source = view.nodes.get(at).and_then(|node| node.status.as_ref());
     let shared = |file: &String| {
         if Path::new(file).components().any(|part| part == Component::ParentDir) {
@@ -290,12 +351,39 @@ fn has_what_it_needs(
         let folders = source.iter().flat_map(|source| &source.shared).filter(|folder| status.shared.contains(folder));
         folders.into_iter().any(|folder| Path::new(file).starts_with(folder))
     };
-    if let Some(own) = wanted.devices.files.iter().find(|file| !shared(file)) {
+    let replaced = wanted.replaced.into_iter().flat_map(|(record, replaced)| replaced.older(record));
+    // Devices of a host, and images on the network, are no paths in folders.
+    let newest: Vec<&String> = replaced.map(|disk| &disk.live).filter(|live| live.starts_with('/')).collect();
+    if let Some(own) = wanted.devices.files.iter().chain(newest).find(|file| !shared(file)) {
         let rejection = if source.is_some() { Rejection::Storage } else { Rejection::StorageUnknown };
         return Err(rejection(own.clone()));
     }
+    if let Some(what) = wanted.devices.bound.first() {
+        // The limit is an administrator's word that it can run there. What is bound is not migrated, though.
+        if !wanted.meta.node_limit.contains(name) {
+            return Err(Rejection::Bound(what.clone()));
+        }
+        if wanted.live() {
+            return Err(Rejection::NotLive(format!("it uses {what}")));
+        }
+    }
+    if let Some(why) = wanted.devices.not_live.as_ref().filter(|_| wanted.live()) {
+        return Err(Rejection::NotLive(why.clone()));
+    }
+    if let Some((record, replaced)) = wanted.replaced.filter(|_| wanted.held && !wanted.live())
+        && let Some(why) = replaced.would_boot_older(record)
+    {
+        return Err(Rejection::OlderDisks(why));
+    }
+    let kept = stays_behind(wanted.devices).filter(|_| !wanted.fresh && (wanted.off || !wanted.live()));
+    if let Some(kept) = kept {
+        return Err(Rejection::Kept(kept));
+    }
     if !wanted.live() {
-        return Ok(());
+        return match wanted.devices.nvram.as_ref().filter(|file| !wanted.fresh && !shared(file)) {
+            Some(own) => Err(Rejection::Storage(own.clone())),
+            None => Ok(()),
+        };
     }
     let Some(source) = source else { return Err(Rejection::SourceUnknown) };
     if let (Some(there), Some(here)) = (status.domain_type, source.domain_type)
@@ -310,7 +398,51 @@ fn has_what_it_needs(
     Ok(())
 }
 
-/// How good a node would be with the VM on it.
+/// The first bridge of a definition that a node does not report.
+fn missing_bridge(status: Option<&NodeStatus>, devices: &Devices) -> Option<Rejection> {
+    let bridges = devices.networks.iter().filter(|n| n.kind == "bridge" && !n.source.is_empty()).map(|n| &n.source);
+    let has = |bridge: &String| status.is_some_and(|status| status.bridges.contains(bridge));
+    bridges.into_iter().find(|bridge| !has(bridge)).map(|missing| Rejection::Network(missing.clone()))
+}
+
+/// The first thing named by a new VM's definition that a node does not report: its bridges, and the shared folders of
+/// its files. (A file in a folder that is not shared by any node is local, and is created there.)
+fn lacks(view: &ClusterView, status: Option<&NodeStatus>, devices: &Devices) -> Option<Rejection> {
+    if let Some(missing) = missing_bridge(status, devices) {
+        return Some(missing);
+    }
+    let has = |folder: &String| status.is_some_and(|status| status.shared.contains(folder));
+    devices.files.iter().find_map(|file| {
+        let of_others = view.nodes.values().filter_map(|node| node.status.as_ref()).flat_map(|status| &status.shared);
+        let mut folders = of_others.filter(|folder| Path::new(file).starts_with(folder)).peekable();
+        let folder = folders.peek().map(ToString::to_string)?;
+        (!folders.any(has)).then(|| Rejection::NotShared { file: file.clone(), folder })
+    })
+}
+
+/// Whether a node has what a new VM's definition names, regardless of free resources: a VM may be defined where it
+/// cannot be started now. What a node does not report, or reports in a later version's format, counts as missing.
+///
+/// # Errors
+/// What is missing.
+pub fn has_for_new(view: &ClusterView, name: &NodeName, devices: &Devices) -> Result<(), Rejection> {
+    let node = view.nodes.get(name);
+    let status = node.and_then(|node| node.status.as_deref()).map(|status| &status.value);
+    match (status, node.and_then(|node| node.unreadable.as_ref())) {
+        // Relevant at all?
+        _ if lacks(view, None, devices).is_none() => Ok(()),
+        (_, Some(problem)) => Err(Rejection::Unreadable(problem.to_string())),
+        (None, None) => Err(Rejection::NotReported),
+        (Some(status), None) => lacks(view, Some(status), devices).map_or(Ok(()), Err),
+    }
+}
+
+/// State of a VM that has run that stays on its node when it is moved while it is off.
+pub fn stays_behind(devices: &Devices) -> Option<KeptState> {
+    devices.kept.first().copied()
+}
+
+/// Score of a node with the VM on it.
 fn score(ledger: &Ledger, name: &NodeName, node: &NodeView, demand: Demand, selector: Selector, left: Bytes) -> i64 {
     let usage = ledger.usage(name);
     let mib = |bytes: Bytes| i64::try_from(bytes.as_mib()).unwrap_or(i64::MAX);
@@ -322,7 +454,7 @@ fn score(ledger: &Ledger, name: &NodeName, node: &NodeView, demand: Demand, sele
         }
         Selector::Load => {
             let load = node.status.as_ref().map_or(0.0, |s| s.load).clamp(0.0, 1e6);
-            // What is on its way does not show in the load yet: one vCPU may be one unit of it.
+            // VMs on their way are not in the load yet: each vCPU may add 1 to it.
             let expected = i64::from(usage.arriving_vcpus) + i64::from(demand.vcpus);
             -((f64::from(load) * 1000.0) as i64 + 1000 * expected)
         }
@@ -331,14 +463,14 @@ fn score(ledger: &Ledger, name: &NodeName, node: &NodeView, demand: Demand, sele
     }
 }
 
-/// Where a VM goes, in which way, and what became of every node: where it has just failed to come only if there is no
-/// other; and what no node can take while it runs goes cold, if it may.
+/// Chooses a node for a VM, with the verdicts for all nodes. The target of the last failed move is chosen only if there
+/// is no other; a VM that no node can take live is moved cold, if allowed.
 pub fn choose(view: &ClusterView, ledger: &Ledger, wanted: &Wanted<'_>) -> Placement {
     let asked = in_that_way(view, ledger, wanted);
     if asked.chosen.is_none() && wanted.how == How::LiveElseCold && wanted.held {
         let cold = in_that_way(view, ledger, &wanted.by(How::Cold));
         if cold.chosen.is_some() {
-            return cold;
+            return Placement { not_live: asked.verdicts, ..cold };
         }
     }
     asked
@@ -372,7 +504,8 @@ fn in_that_way(view: &ClusterView, ledger: &Ledger, wanted: &Wanted<'_>) -> Plac
         (Some((_, name)), None) | (None, Some((_, name, _))) => Some(name),
         (None, None) => None,
     };
-    Placement { chosen: chosen.map(|name| (name.clone(), wanted.how)), selector, verdicts }
+    let chosen = chosen.map(|name| (name.clone(), wanted.how));
+    Placement { chosen, selector, any: wanted.only.is_none(), verdicts, not_live: Vec::new() }
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
-//! What a coordinator does next for the role of the primary: a pure function of what it knows, as all decisions are.
+//! The protocol of the primary's role: what a coordinator does next, as a pure function of what it knows.
 //!
-//! The role passes in two ways. **Handed over**: both sides walk the phases of [`Phase`], and each phase has one side
-//! that acts; it writes the next phase when its part is done *and confirmed*, so that a phase is never entered before
-//! the one before it is over on both sides. **Claimed**: when every other node that may have something up (a *suspect*)
-//! has been silent for its lease's whole term.
+//! The role changes its holder in two ways. **Handoff**: both sides go through the phases of [`Phase`], and in each
+//! phase one side acts; it writes the next phase when its part is done *and confirmed*, so that a phase never begins
+//! before the previous one is over on both sides. **Claim**: when every other node that may have something up (a
+//! *suspect*) has been silent for its lease's whole term.
 //!
 //! | phase | holder | candidate | who writes the next one, when |
 //! |---|---|---|---|
@@ -15,22 +15,24 @@
 //! | `start` | nothing | announces again, starts its exclusive services | candidate, when they are up: it is the holder now, and the old one's lease ends |
 //! | `back` | everything up, announcing | takes all down | candidate, when it has nothing any more: the handoff is gone, and its lease |
 //!
-//! Before `drop`, either side may turn to `back` when the other takes too long or cannot. From `drop` on there is no
-//! way back but a claim.
+//! Before `drop`, either side may go to `back` when the other takes too long or cannot continue. From `drop` on only a
+//! claim ends the handoff early.
 //!
-//! **The lease.** A node has authority until its last acknowledged rewriting of its lease was *sent* plus the term,
-//! less a margin. Without authority it takes down whatever it has. Its addresses are in the kernel with a lifetime that
-//! ends no later, so that a process that is killed or stopped keeps nothing either. Another node counts the term from
-//! when it *saw* the lease change last, which is later. So no clocks are compared, and it does not matter what the
-//! store thinks of anybody's session. To claim, it deletes the silent lease *of the version that it saw*, in the same
-//! change that makes it the holder: a rewriting that comes later finds nothing, and one that came earlier makes the
+//! **The lease.** A node has authority until the time at which its last acknowledged renewal of its lease was *sent*,
+//! plus the term, minus a margin. Without authority it takes everything down. Its addresses are in the kernel with a
+//! lifetime that ends no later, so that a process that is killed or stopped keeps nothing either. Another node counts
+//! the term from the time at which it *saw* the last change of the lease, which is later. So no clocks are compared,
+//! and session expiry in the store does not matter. To claim, a node deletes the silent lease *of the version that it
+//! saw*, in the same transaction that makes it the holder: a later renewal finds no lease, and an earlier one makes the
 //! claim fail.
 //!
-//! That this holds in every state that there can be is checked by exhaustive search (`tests/handoff`), with the very
-//! function that the daemons use.
+//! The safety in every reachable state is checked by exhaustive search (`tests/handoff`), with the very function that
+//! the daemons use.
 
 pub mod admit;
 pub mod election;
+
+pub use election::Standing;
 
 #[cfg(test)]
 mod tests;
@@ -38,29 +40,30 @@ mod tests;
 use drover_model::{FailedHandoff, Handoff, Mono, NodeName, Phase, Primary, Version, vm::Epoch};
 use std::{collections::BTreeMap, time::Duration};
 
-/// The times of the protocol.
+/// Durations of the protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timing {
-    /// A lease's length; `None`: nobody else can ever claim (a store that is not shared), so nothing has to be
-    /// rewritten.
+    /// Term of a lease; `None`: no other node can ever claim (the store is not shared), so leases are not renewed.
     pub term: Option<Duration>,
-    /// By so much earlier than its end the lease's owner lets go: for clocks that run at different speeds, and for the
-    /// letting go itself.
+    /// The owner gives up its authority this long before the lease ends: for clock drift, and for the time that taking
+    /// down needs.
     pub margin: Duration,
-    /// How often a lease is rewritten.
+    /// Interval between renewals of a lease.
     pub beat: Duration,
-    /// Nobody claims before it has been connected with the store for so long. After an outage of the store all leases
-    /// look silent, and their owners need a moment to rewrite them. (This is for peace, not for safety.)
+    /// Time that a node must have been connected to the store before it claims. After an outage of the store all leases
+    /// look silent, and their owners need a moment to renew them. (This avoids needless claims; safety does not depend
+    /// on it.)
     pub grace: Duration,
-    /// So much later does each further coordinator claim, so that the best one does.
+    /// Additional delay of the claim of each further coordinator, so that the best one claims first.
     pub stagger: Duration,
-    /// How long one side waits for the other in a phase.
+    /// Timeout of one side for the other in a phase.
     pub patience: Duration,
 }
 
 impl Timing {
-    /// The times for a lease of this length. The margin, an eighth, is for clock rates (a thousandth would be a broken
-    /// clock) and for the time that letting go takes. A beat, an eighth, lets one of them get lost without any harm.
+    /// Durations for a lease of this term. The margin, an eighth, is for clock drift (a thousandth would be a broken
+    /// clock) and for the time that taking down needs. A renewal interval of an eighth tolerates the loss of one
+    /// renewal.
     pub fn of(term: Duration) -> Timing {
         Timing {
             term: Some(term),
@@ -72,33 +75,34 @@ impl Timing {
         }
     }
 
-    /// For a store that nobody else uses.
+    /// For a store that no other node uses.
     pub fn alone() -> Timing {
         Timing { term: None, ..Timing::of(Duration::from_secs(4)) }
     }
 
-    /// Until when a lease gives authority whose rewriting was sent at this moment.
+    /// End of the authority of a lease whose renewal was sent at `sent`.
     pub fn authority(&self, sent: Mono) -> Option<Mono> {
         self.term.map(|term| sent.after(term.saturating_sub(self.margin)))
     }
 }
 
-/// What was seen of a lease.
+/// A lease as observed by this node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Heard {
-    /// The version that was seen last, by which it is deleted.
+    /// The version seen last, by which it is deleted.
     pub version: Version,
-    /// The store's counter at its last change. A lease that was deleted and made anew may have the same version, never
-    /// this.
+    /// The store's revision of its last change. A lease that was deleted and created again may have the same version,
+    /// but never the same revision.
     pub revision: i64,
-    /// Since when it is that one, by this node's clock: when it was first seen.
+    /// When this revision was first seen, by this node's clock.
     pub since: Mono,
-    /// The term that it promises.
+    /// The term in the lease.
     pub term: Duration,
 }
 
 impl Heard {
-    /// What is known of a lease that was just read. Only one that is still the very same has been silent meanwhile.
+    /// The observation after a read of the lease. Only an unchanged revision counts as silent since the first
+    /// observation.
     #[must_use]
     pub fn read(before: Option<Heard>, version: Version, revision: i64, term: Duration, now: Mono) -> Heard {
         match before {
@@ -108,121 +112,104 @@ impl Heard {
     }
 }
 
-/// What is known of a group of services on this node.
+/// State of a group of services on this node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Level {
-    /// All of them are confirmed to be down.
+    /// All are confirmed to be down.
     Down,
-    /// They are up, as far as they can be: all that matter are confirmed, and those that may fail were tried. Addresses
-    /// were announced.
+    /// Up as far as possible: the required ones are confirmed, and those that may fail were tried. Addresses were
+    /// announced.
     Up,
     /// Anything else.
     Unknown,
 }
 
-/// What is to become of a group of services.
+/// Wanted state of a group of services.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Want {
     /// Up.
     Up,
     /// Down, at once.
     Down,
-    /// As it is: a write is under way that may change what is right.
+    /// No change: a write is under way that may change what is right.
     Keep,
 }
 
-/// What a coordinator is in the view of an election; see [`election::standing`].
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Standing {
-    /// It may have the role.
-    pub eligible: bool,
-    /// How many others should claim before it.
-    pub rank: u32,
-    /// Why it should give the role away, if it has it.
-    pub leave: Option<String>,
-    /// That is urgent: it is not going to be there for long.
-    pub urgent: bool,
-    /// Who should have it then.
-    pub heir: Option<NodeName>,
-    /// It lets go of the role even if nobody takes it over.
-    pub quit: bool,
-}
-
-/// Everything that the decision depends on.
+/// Input of a decision.
 #[derive(Debug, Clone)]
 pub struct Situation<'a> {
     /// This node.
     pub me: &'a NodeName,
-    /// This node's clock.
+    /// Current time of this node's clock.
     pub now: Mono,
-    /// The times.
+    /// Durations of the protocol.
     pub timing: &'a Timing,
-    /// The record, as it was last read; `None`: not known.
+    /// The record as last read; `None` if unknown.
     pub record: Option<&'a Primary>,
-    /// When the record's present version was first seen.
+    /// When the present version of the record was first seen.
     pub record_since: Mono,
-    /// The leases that there are.
+    /// The existing leases.
     pub leases: &'a BTreeMap<NodeName, Heard>,
-    /// Until when this node's last acknowledged rewriting gives it authority.
+    /// End of the authority by this node's last acknowledged renewal.
     pub authority: Option<Mono>,
-    /// When its last rewriting was sent, acknowledged or not.
+    /// When its last renewal was sent, acknowledged or not.
     pub last_beat: Option<Mono>,
-    /// A rewriting is under way.
+    /// A renewal is under way.
     pub beating: bool,
-    /// Since when it is connected with the store; `None`: it is not.
+    /// Since when it is connected to the store; `None` if it is not.
     pub connected: Option<Mono>,
-    /// A change of the record is under way, or its outcome has not been looked up yet.
+    /// A change of the record is under way, or its outcome is not known yet.
     pub writing: bool,
-    /// It has the handoff's lock.
+    /// It holds the handoff's lock.
     pub locked: bool,
-    /// This process has not done anything to its services yet. What its predecessor had up is in the kernel, for its
-    /// time.
+    /// This process has not changed its services yet. Addresses that its predecessor had up are in the kernel, for
+    /// their lifetime.
     pub new: bool,
-    /// Services that two nodes may have for a moment: addresses.
+    /// State of the services that two nodes may have for a moment: addresses.
     pub shared: Level,
-    /// Services that only one node may have.
+    /// State of the services that only one node may have.
     pub exclusive: Level,
-    /// Why an address cannot be brought up, if that was tried and failed.
+    /// The error, if an address could not be brought up.
     pub trouble: Option<&'a str>,
     /// See [`Standing`].
     pub standing: &'a Standing,
 }
 
-/// A change of the record, and of the leases with it.
+/// A transaction on the record and the leases.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Write {
-    /// The record as it is to be.
+    /// The new record.
     pub record: Primary,
-    /// This node gets a lease.
+    /// Create a lease for this node.
     pub make_lease: bool,
-    /// These leases end, each in the version that was seen.
+    /// Delete these leases, each in the version that was seen.
     pub end_leases: Vec<NodeName>,
-    /// Why, for people.
+    /// The reason, for users.
     pub why: String,
 }
 
 /// What to do now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decision {
-    /// Addresses.
+    /// Wanted state of the addresses.
     pub shared: Want,
-    /// The others.
+    /// Wanted state of the exclusive services.
     pub exclusive: Want,
-    /// Somebody else of the cluster may have the addresses up, so finding them elsewhere means nothing.
+    /// Another node of the cluster may have the addresses up, so that finding them elsewhere is not an error.
     pub contested: bool,
-    /// Whether to announce addresses that are up. A new value starts the announcements anew.
+    /// Whether to announce addresses that are up. A new value restarts the announcements.
     pub announce: Option<(Epoch, Option<Phase>)>,
-    /// Rewrite the lease now.
+    /// Renew the lease now.
     pub beat: bool,
-    /// Have the handoff's lock; if not, give it back.
+    /// Acquire the handoff's lock if true, release it if false.
     pub lock: bool,
-    /// Change the record.
+    /// Transaction to write.
     pub write: Option<Write>,
-    /// When to look again without any news.
+    /// When to decide again without an event.
     pub again: Option<Mono>,
 }
 
-/// The part that a node plays in the record.
+/// The part of a node in the record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Part {
     Holder,
@@ -252,26 +239,25 @@ impl Situation<'_> {
         self.is_suspect(record) && authority
     }
 
-    fn quits(&self) -> bool {
+    fn resigns(&self) -> bool {
         self.standing.quit && self.standing.heir.is_none()
     }
 
-    /// When the other side has been waited for long enough.
-    fn too_late(&self) -> Mono {
+    /// Deadline for the other side in the present phase.
+    fn phase_deadline(&self) -> Mono {
         self.record_since.after(self.timing.patience)
     }
 
-    /// What this node may and should have up: addresses, others.
+    /// What this node may and should have up: addresses, exclusive services.
     fn wants(&self, record: &Primary) -> (Want, Want) {
         use Want::{Down, Up};
         if !self.is_live(record) {
-            // A daemon that was started again goes on where its predecessor was, if it gets its lease rewritten in
-            // time.
+            // A restarted daemon continues where its predecessor was, if its lease is renewed in time.
             let may_yet = self.new && self.is_suspect(record) && self.leases.contains_key(self.me);
             return if may_yet { (Want::Keep, Want::Keep) } else { (Down, Down) };
         }
         match (self.part(record), record.phase()) {
-            (Part::Holder, None) if self.quits() => (Down, Down),
+            (Part::Holder, None) if self.resigns() => (Down, Down),
             (Part::Holder, None | Some(Phase::Lock | Phase::Back)) => (Up, Up),
             (Part::Holder, Some(Phase::Stop | Phase::Take)) => (Up, Down),
             (Part::Holder, Some(Phase::Drop | Phase::Start)) => (Down, Down),
@@ -288,25 +274,24 @@ impl Situation<'_> {
             (Part::Holder, None | Some(Phase::Lock | Phase::Back))
                 | (Part::Candidate, Some(Phase::Take | Phase::Drop | Phase::Start))
         );
-        // What the handoff's beginning changes for the holder is nothing.
+        // The start of a handoff changes nothing for the holder.
         rightful.then_some((record.epoch, phase.filter(|p| *p != Phase::Lock)))
     }
 
-    /// The other suspects' silence is long enough at this moment; `None`: it can never be, for there is nothing to
-    /// claim.
+    /// When the other suspects have been silent for long enough; `None`: there is nothing to claim.
     fn claim_due(&self, record: &Primary) -> Option<Mono> {
         let others = || record.suspects.iter().filter(|name| *name != self.me);
         let part = self.part(record);
         if !self.standing.eligible && part == Part::Outside {
             return None;
         }
-        // What it holds it need not claim.
+        // A holder need not claim its own role.
         if part == Part::Holder && others().next().is_none() && self.leases.contains_key(self.me) {
             return None;
         }
         let silent = |name: &NodeName| match self.leases.get(name) {
             Some(lease) => lease.since.after(lease.term),
-            // Deleted by other means than ours: then it must still run out.
+            // Not deleted by this protocol: then its term must still expire.
             None => self.record_since.after(self.timing.term.unwrap_or_default()),
         };
         let silent = others().map(silent).max();
@@ -318,7 +303,7 @@ impl Situation<'_> {
         Some(silent.unwrap_or(polite).max(polite).after(self.timing.stagger.saturating_mul(rank)))
     }
 
-    /// The one change of the record that is this node's to make now; and if there is none, when there may be one.
+    /// The transaction that this node must write now; if there is none, when there may be one.
     fn write(&self, record: &Primary) -> (Option<Write>, Option<Mono>) {
         let (mut again, live) = (None, self.is_live(record));
         let down = self.shared == Level::Down && self.exclusive == Level::Down;
@@ -328,7 +313,7 @@ impl Situation<'_> {
             }
             at <= self.now
         };
-        // Nothing is claimed while something of an earlier grant may be up here.
+        // No claim while something of an earlier epoch may be up here.
         if let Some(at) = self.claim_due(record)
             && (down || live)
             && due(at)
@@ -338,7 +323,7 @@ impl Situation<'_> {
         let part = self.part(record);
         let Some(handoff) = &record.handoff else {
             return match part {
-                Part::Holder if down && self.quits() => (Some(self.leave(record, "it may not have the role")), None),
+                Part::Holder if down && self.resigns() => (Some(self.leave(record, "it may not have the role")), None),
                 Part::Holder if live => (self.give_away(record, &mut due), again),
                 Part::Holder => (None, again),
                 _ if self.is_suspect(record) && down => {
@@ -351,21 +336,21 @@ impl Situation<'_> {
         let (holder, to) = (record.holder.as_ref().map_or("nobody", NodeName::as_str), handoff.to.as_str());
         let write = match (handoff.phase, part) {
             (Phase::Lock, Part::Candidate) if !self.standing.eligible => {
-                Some(self.forget(record, format!("{to} cannot be the primary now")))
+                Some(self.cancel(record, format!("{to} cannot be the primary now")))
             }
             (Phase::Lock, Part::Candidate) if self.locked && down => Some(self.enter(record)),
-            (Phase::Lock, Part::Candidate | Part::Holder) if due(self.too_late()) => {
+            (Phase::Lock, Part::Candidate | Part::Holder) if due(self.phase_deadline()) => {
                 let why = if part == Part::Candidate {
-                    late("somebody who needs a steady primary", "given the lock back")
+                    late("the owner of the handoff lock", "released it")
                 } else {
                     late(to, "begun")
                 };
-                Some(self.forget(record, why))
+                Some(self.cancel(record, why))
             }
             (Phase::Stop, Part::Holder) if live && self.exclusive == Level::Down => {
                 Some(self.advance(record, Phase::Take, "its exclusive services are down"))
             }
-            (Phase::Stop, Part::Candidate) if due(self.too_late()) => {
+            (Phase::Stop, Part::Candidate) if due(self.phase_deadline()) => {
                 Some(self.turn_back(record, late(holder, "stopped its services")))
             }
             (Phase::Take, Part::Candidate) if live && self.shared == Level::Up => {
@@ -377,7 +362,7 @@ impl Situation<'_> {
             (Phase::Stop | Phase::Take, Part::Candidate) if !self.standing.eligible => {
                 Some(self.turn_back(record, format!("{to} cannot be the primary now")))
             }
-            (Phase::Take, Part::Holder) if live && due(self.too_late()) => {
+            (Phase::Take, Part::Holder) if live && due(self.phase_deadline()) => {
                 Some(self.turn_back(record, late(to, "brought the addresses up")))
             }
             (Phase::Drop, Part::Holder) if down => {
@@ -418,14 +403,14 @@ impl Situation<'_> {
         write
     }
 
-    /// The handoff has not begun, and does not.
-    fn forget(&self, record: &Primary, why: String) -> Write {
+    /// Removes a handoff that has not begun.
+    fn cancel(&self, record: &Primary, why: String) -> Write {
         let failed = record.candidate().map(|to| FailedHandoff { to: to.clone(), why: why.clone() });
         let record = Primary { handoff: None, failed, ..record.clone() };
         Write { record, make_lease: false, end_leases: Vec::new(), why }
     }
 
-    /// This node has nothing up, and will not.
+    /// Removes this node, which has nothing up and will not have, from the record.
     fn leave(&self, record: &Primary, why: &str) -> Write {
         let mut record = record.clone();
         record.suspects.remove(self.me);
@@ -440,7 +425,7 @@ impl Situation<'_> {
         Write { record, make_lease: false, end_leases, why: why.to_owned() }
     }
 
-    /// The holder has let go of everything, and this node has everything.
+    /// The old holder has everything down, and this node has everything up.
     fn succeed(&self, record: &Primary) -> Write {
         self.become_holder(record, None, "the handoff is complete".to_owned())
     }
@@ -476,16 +461,16 @@ impl Situation<'_> {
         Write { record: new, make_lease, end_leases: others.cloned().collect(), why }
     }
 
-    /// The holder has a reason to have the role no longer.
+    /// Begins a handoff if the holder has a reason to give the role away.
     fn give_away(&self, record: &Primary, due: &mut impl FnMut(Mono) -> bool) -> Option<Write> {
         let why = self.standing.leave.clone()?;
-        // One attempt after the other, not one on the heels of the other.
-        if !self.standing.urgent && !due(self.too_late()) {
+        // Rate limit: one attempt per timeout.
+        if !self.standing.urgent && !due(self.phase_deadline()) {
             return None;
         }
         if let Some(heir) = &self.standing.heir {
             let tried = record.failed.as_ref().is_some_and(|failed| failed.to == *heir);
-            if tried && !due(self.too_late()) {
+            if tried && !due(self.phase_deadline()) {
                 return None;
             }
             let handoff = Some(Handoff { to: heir.clone(), phase: Phase::Lock, why: String::new() });
@@ -495,11 +480,13 @@ impl Situation<'_> {
         None
     }
 
-    /// Whether the lease should go on living, and when it is to be rewritten next.
+    /// Whether to renew the lease now, and when to renew it next.
     fn beat(&self, record: &Primary) -> (bool, Option<Mono>) {
-        // Who cannot do its part lets its lease run out, so that the other side may go on.
+        // A node that cannot do its part lets its lease expire, so that the other side can continue.
         let stuck = match (self.part(record), record.phase()) {
-            (Part::Holder, Some(Phase::Drop)) | (Part::Candidate, Some(Phase::Back)) => self.now >= self.too_late(),
+            (Part::Holder, Some(Phase::Drop)) | (Part::Candidate, Some(Phase::Back)) => {
+                self.now >= self.phase_deadline()
+            }
             _ => false,
         };
         if self.timing.term.is_none() || !self.is_suspect(record) || self.beating || stuck {
@@ -510,8 +497,16 @@ impl Situation<'_> {
     }
 }
 
-/// What to do now. The same situation gives the same decision, and what was done already is asked for again without
-/// harm.
+/// Whether a node must be notified of each renewal of a lease: only if it could claim the role when a lease falls
+/// silent. Otherwise the record is enough: a node that gets a part in it reads the leases then, and counts their
+/// silence from that read. `eligible`: it may have the role. `record`: as last read; `None` if unknown.
+pub fn hears_leases(record: Option<&Primary>, me: &NodeName, eligible: bool) -> bool {
+    let has_part =
+        |record: &Primary| record.suspects.contains(me) || record.is_held_by(me) || record.candidate() == Some(me);
+    eligible || record.is_none_or(has_part)
+}
+
+/// Decides what to do now. The same situation gives the same decision, and repeating a decision is idempotent.
 pub fn decide(s: &Situation<'_>) -> Decision {
     let Some(record) = s.record else {
         let want = if s.new { Want::Keep } else { Want::Down };
@@ -528,7 +523,7 @@ pub fn decide(s: &Situation<'_>) -> Decision {
     };
     let (mut shared, mut exclusive) = s.wants(record);
     if s.writing {
-        // The record may be another one by now; what is down stays so until that is known.
+        // The record may have changed by now; what is down stays down until that is known.
         let keep = |want| if want == Want::Up { Want::Keep } else { want };
         (shared, exclusive) = (keep(shared), keep(exclusive));
     }

@@ -1,14 +1,16 @@
-//! What a VM's node must do next for it: one pass of the VM's task.
+//! The next step of a VM's node for it: one pass of the VM's task.
 //!
-//! [`next`] looks at the whole situation (the records, the domain as it was just observed, and the little that must be
-//! remembered between passes) and names one step. It does not matter what happened before or which event was missed:
-//! the same situation always gives the same step, and doing the step again does no harm.
+//! [`next`] takes the whole situation (the records, the domain as just observed, and the little state that is kept
+//! between passes) and returns one step. Earlier events, missed or not, do not matter: the same situation always gives
+//! the same step, and every step is idempotent.
 //!
 //! ```text
 //!               the domain is ...   absent            off                         in memory
 //! wanted                         ┌──────────────────┬───────────────────────────┬──────────────────────────────
 //!  start        (claim free/mine)│ take claim, start│ guest powered off: → stop  │ -
-//!                                │                  │ crashed: again, later      │
+//!                                │                  │ crashed, or ended by the   │
+//!                                │                  │ host: again, later         │
+//!    … with older data (`older`) │ → fail           │ → fail                     │ -
 //!  shutdown                      │ → stop / disable │ → stop / disable           │ press button; at deadline cut
 //!  restart                       │ → start          │ forget domain              │ press button; at deadline cut
 //!  migrate                       │ hand over        │ forget domain              │ send it; cold: press button
@@ -16,257 +18,70 @@
 //!  delete                        │ delete records   │ forget domain              │ cut power
 //! ```
 //!
-//! Three rules stand above the table:
+//! Five rules take precedence over the table:
 //!
-//! * While the domain's state is *unknown*, nothing is done but looking again. Above all the claim is not released.
-//! * A domain in memory without a claim of this node's is cut off at once, whatever is wanted. (The claim moves only by
-//!   its holder's hand or by the fencer's; a node that finds its claim gone was fenced.) The one exception is a guest
-//!   that comes by migration: it carries the next grant (`moving`).
-//! * A domain whose VM the store does not know is left alone: an empty store must not cost anybody a guest.
+//! * While the domain's state is *unknown*, the only step is to look again. In particular the claim is not released.
+//! * A domain of an earlier VM with the same UUID (`Claim::is_after`) is removed, whoever holds the claim: it is not this
+//!   VM's guest, whose disks it may be using. One in memory is, only if that VM was deleted: a guest of a store that was
+//!   lost is adopted or left alone (`strays`).
+//! * A domain in memory is destroyed at once, whatever is wanted, if the claim was granted anew since it was started.
+//!   (A claim changes only by its holder or by the fencing; a node whose claim is gone was fenced.) Two exceptions
+//!   (`moving`): a guest that arrives by migration carries the next epoch; and what is left of one that has gone on by
+//!   post-copy has memory that it needs. The guest of the present grant, or of a later one, is not destroyed, wherever it
+//!   is (`strays`).
+//! * While the claim has a `to`, its holder starts nothing and releases nothing: the guest may be at either end.
+//! * A guest that came by migration is paused, and executes only under the claim.
+//! * A domain whose VM is not in the store is left alone: an empty store must not destroy guests.
+//!
+//! While the machine goes down, somebody ends its guests (libvirt-guests by their power buttons, systemd by signals). None
+//! of that is a guest's own decision, and nothing is started again: the VMs stay wanted until the machine is back.
 
+mod attempts;
+mod elsewhere;
+mod ended;
+mod memory;
 mod moving;
+mod older;
+mod pausing;
+mod power;
+mod seen;
+mod situation;
+mod starts;
+mod strays;
 
-use crate::moves::Turn;
-use drover_model::{
-    Claim, Epoch, How, Mono, NodeName, Obs, OffReason, RunState, Stored, Version, VmRecord, VmState, domain::Mark,
-};
+pub use attempts::{Acted, FAULT_AFTER, Failures, backoff};
+pub use elsewhere::Elsewhere;
+pub use ended::WORD_BY_THEN;
+pub use memory::{BUTTON_FORGOTTEN, CRASH_QUIET, Memory};
+pub use moving::shown;
+pub use older::{Disks, noted};
+pub use pausing::WAKES_BY_THEN;
+pub use power::BUTTON_REPEAT;
+pub use seen::Seen;
+pub use situation::{Decision, HostState, LOOK_AGAIN, Situation, Step};
+pub use starts::{Failed, START_LIMIT, StartFailures};
+pub use strays::{LOOK_ELSEWHERE, is_reported, is_stray, reported, was_in_memory};
+
+use drover_model::{Claim, NodeName, Obs, OffReason, RunState, VmRecord, VmState};
+use ended::{WHO_ENDED_IT, off_reason, powered_itself_off};
+use power::{cannot_hear, power_off};
+use seen::in_memory;
 use std::time::Duration;
 
-/// Crashes in a row after which a VM is not started again by itself.
+/// Number of crashes in a row after which a VM is not restarted automatically.
 pub const CRASH_LIMIT: u32 = 5;
 
-/// A VM that has run for so long has recovered: its crashes are forgotten.
-pub const CRASH_QUIET: Duration = Duration::from_secs(600);
+/// What is said of VMs whose guests end while the machine goes down.
+const GOING_DOWN: &str = "off, because the machine is going down; started again when it is back";
+/// Poll interval while the machine goes down, which may be called off.
+const STILL_GOING_DOWN: Duration = Duration::from_secs(10);
 
-/// The power button is pressed again after so long, for a guest that was not yet ready to hear it.
-pub const BUTTON_REPEAT: Duration = Duration::from_secs(30);
-
-/// A guest that has not powered off so long after the button was pressed, and was let run on since, did not hear it: if
-/// it powers off later, it does so by its own wish.
-pub const BUTTON_FORGOTTEN: Duration = Duration::from_secs(180);
-
-/// How soon an unknown domain, or a hypervisor that cannot be used, is looked at again if no event comes before.
-pub const LOOK_AGAIN: Duration = Duration::from_secs(1);
-
-/// How long to wait after the `n`th crash in a row before starting again: 1 s, 2 s, 4 s, ... at most a minute.
-pub fn backoff(crashes: u32) -> Duration {
-    match crashes {
-        0 => Duration::ZERO,
-        n => Duration::from_secs(1u64 << (n - 1).min(6)).min(Duration::from_secs(60)),
-    }
-}
-
-/// What the hypervisor says of the domain.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Seen {
-    /// What it does.
-    pub run: RunState,
-    /// Why it is off, when it is.
-    pub off: Option<OffReason>,
-    /// Under which grant and from which definition it was started.
-    pub mark: Mark,
-    /// Whether it is being sent to another node.
-    pub sending: bool,
-}
-
-/// What a VM's task remembers between passes. All of it may be lost in a restart of the daemon: that costs a little
-/// patience or one more start, never correctness.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Memory {
-    /// Crashes in a row.
-    pub crashes: u32,
-    /// When the last one was noticed.
-    pub crashed_at: Option<Mono>,
-    /// The grant whose crash was counted last.
-    pub counted: Option<Epoch>,
-    /// The grant under which the domain was seen in memory, and since when.
-    pub running: Option<(Epoch, Mono)>,
-    /// Since when the guest is wanted off (shutdown or restart).
-    pub off_wanted: Option<Mono>,
-    /// The grant whose guest was asked to power off, and when last.
-    pub pressed: Option<(Epoch, Mono)>,
-    /// The hypervisor refused to start the VM as of this version of its record, and why.
-    pub refused: Option<(Version, String)>,
-    /// Sending the VM failed as of this version of its record, and why.
-    pub move_failed: Option<(Version, String)>,
-    /// The grant under which this daemon sends, or sent, the guest itself. It knows of its own call for as long as that
-    /// lasts: then the guest is seen to be sent, or is unknown.
-    pub sent: Option<Epoch>,
-    /// Since when the guest is seen not to be sent, though it may have been.
-    pub not_sending: Option<Mono>,
-    /// The disks of a VM that is being deleted are gone.
-    pub disks_removed: bool,
-}
-
-/// Whether this node can start guests.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum HostState {
-    /// It can.
-    Ready,
-    /// It cannot yet, for this reason.
-    NotReady(String),
-}
-
-/// Everything that one decision is made from.
-#[derive(Debug, Clone)]
-pub struct Situation<'a> {
-    /// This node.
-    pub me: &'a NodeName,
-    /// The VM's record; `None`: there is none.
-    pub record: Option<&'a Stored<VmRecord>>,
-    /// Its claim; `None`: there is none, or it cannot be read.
-    pub claim: Option<&'a Stored<Claim>>,
-    /// The domain on this node.
-    pub domain: &'a Obs<Seen>,
-    /// See [`Memory`]; already updated by [`Memory::absorb`].
-    pub memory: &'a Memory,
-    /// Whether guests can be started here.
-    pub host: &'a HostState,
-    /// Whether it may go now, if it is to be moved.
-    pub turn: &'a Turn,
-    /// This process' clock.
-    pub now: Mono,
-}
-
-/// The one thing to do.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Step {
-    /// Nothing until something changes, or until the moment in [`Decision::look_again`].
-    Wait,
-    /// This VM does not concern this node any more; its task ends.
-    Leave,
-    /// Take the claim (on the record and the claim that were read), then create the domain.
-    Start,
-    /// Press the guest's power button.
-    PressButton,
-    /// Cut the domain's power.
-    Destroy,
-    /// Forget the definition of a domain that is off.
-    Undefine,
-    /// Set this state on the version of the record that was read.
-    Complete(VmState),
-    /// Give the claim back.
-    Release,
-    /// Send the guest to that node.
-    Migrate(NodeName),
-    /// Stop sending the guest.
-    AbortMigration,
-    /// The guest is here and is not being sent: say so in the claim.
-    CallBack,
-    /// It cannot be moved, for this reason: set the state *start*.
-    GiveUpMove(String),
-    /// Nothing of it is here any more: give the claim to the node that it is to go to, and assign it there.
-    HandOver(NodeName),
-    /// Its guest has come here: take the claim from the node that sent it, and assign it here.
-    TakeOver,
-    /// Delete the disks of a VM that is being deleted.
-    RemoveDisks,
-    /// Delete the VM's records.
-    DeleteRecords,
-}
-
-/// A step, why, and when to look again without an event.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Decision {
-    /// What to do.
-    pub step: Step,
-    /// For people: what is going on. Empty when there is nothing to tell.
-    pub doing: String,
-    /// When to ask again at the latest.
-    pub look_again: Option<Mono>,
-}
-
-impl Decision {
-    fn to(step: Step, doing: impl Into<String>) -> Decision {
-        Decision { step, doing: doing.into(), look_again: None }
-    }
-    fn wait(doing: impl Into<String>, look_again: Option<Mono>) -> Decision {
-        Decision { step: Step::Wait, doing: doing.into(), look_again }
-    }
-}
-
-fn wants_off(state: &VmState) -> bool {
-    matches!(state, VmState::Shutdown { .. } | VmState::Restart { .. } | VmState::Migrate { how: How::Cold, .. })
-}
-
-/// Whether a domain of that run state holds memory.
-fn in_memory(run: RunState) -> bool {
-    run != RunState::Off
-}
-
-impl Memory {
-    /// To be called before the guest of that grant is sent.
-    pub fn begin_sending(&mut self, epoch: Epoch) {
-        (self.sent, self.not_sending) = (Some(epoch), None);
-    }
-
-    /// Takes in what was just seen, before [`next`] is asked.
-    pub fn absorb(&mut self, record: Option<&VmRecord>, domain: &Obs<Seen>, now: Mono) {
-        let state = record.map(|r| &r.state);
-        let off_wanted = state.is_some_and(wants_off);
-        if !off_wanted && self.pressed.is_some_and(|(_, at)| now.since(at) >= BUTTON_FORGOTTEN) {
-            self.pressed = None;
-        }
-        // A cold move waits for its turn first: the guest's time begins when it is asked.
-        let asked = |since| self.pressed.is_some_and(|(_, at)| at >= since);
-        let waits = matches!(state, Some(VmState::Migrate { .. })) && !self.off_wanted.is_some_and(asked);
-        self.off_wanted = match self.off_wanted {
-            Some(since) if off_wanted && !waits => Some(since),
-            _ => off_wanted.then_some(now),
-        };
-        if !matches!(state, Some(VmState::Start)) {
-            // A command of a person's begins a new life: old crashes do not count against it.
-            (self.crashes, self.crashed_at) = (0, None);
-        }
-        match domain {
-            Obs::Known(seen) if !seen.sending => self.not_sending = self.not_sending.or(Some(now)),
-            _ => self.not_sending = None,
-        }
-        match domain {
-            Obs::Unknown(_) => {}
-            Obs::Known(seen) if in_memory(seen.run) => {
-                let since = match self.running {
-                    Some((epoch, since)) if epoch == seen.mark.epoch => since,
-                    _ => now,
-                };
-                self.running = Some((seen.mark.epoch, since));
-                self.refused = None;
-                if now.since(since) >= CRASH_QUIET {
-                    (self.crashes, self.crashed_at) = (0, None);
-                }
-            }
-            Obs::Known(seen) => {
-                let was_running = self.running.is_some_and(|(epoch, _)| epoch == seen.mark.epoch);
-                let crash = match seen.off {
-                    Some(OffReason::Crashed | OffReason::Failed) => true,
-                    // Somebody restarted the hypervisor over a dead guest: it went down while we were not told why.
-                    Some(OffReason::Unknown) | None => was_running,
-                    Some(OffReason::Shutdown | OffReason::Destroyed | OffReason::Migrated) => false,
-                };
-                if crash {
-                    self.count_crash(seen.mark.epoch, state, now);
-                }
-                self.running = None;
-            }
-            Obs::Absent => {
-                if let Some((epoch, _)) = self.running.take() {
-                    self.count_crash(epoch, state, now);
-                }
-            }
-        }
-    }
-
-    fn count_crash(&mut self, epoch: Epoch, state: Option<&VmState>, now: Mono) {
-        if matches!(state, Some(VmState::Start)) && self.counted != Some(epoch) {
-            self.counted = Some(epoch);
-            self.crashes = self.crashes.saturating_add(1);
-            self.crashed_at = Some(now);
-        }
-    }
-}
-
-/// Decides the next step. See the module's text for the table behind it.
+/// Decides the next step. See the module's documentation for the table.
 pub fn next(s: &Situation<'_>) -> Decision {
+    power::patiently(s, decide(s))
+}
+
+fn decide(s: &Situation<'_>) -> Decision {
     let seen = match s.domain {
         Obs::Unknown(why) => {
             return Decision::wait(format!("looking at the domain: {why}"), Some(s.now.after(LOOK_AGAIN)));
@@ -277,29 +92,46 @@ pub fn next(s: &Situation<'_>) -> Decision {
     let Some(record) = s.record else {
         return match seen {
             None => Decision::to(Step::Leave, ""),
-            Some(_) => {
-                Decision::wait("a domain of ours runs here that the cluster does not know; it is left alone", None)
-            }
+            Some(_) => Decision::wait(
+                "a domain with Drover's mark runs here that is not in the cluster; it is left alone ('drover vm define --adopt' takes it over)",
+                None,
+            ),
         };
     };
     let Some(claim) = s.claim else {
         return Decision::wait("the VM's claim cannot be read", None);
     };
-    let (vm, mine) = (&record.value, claim.value.is_held_by(s.me));
+    let (vm, mine) = (&record.value, s.is_mine(&claim.value));
     let assigned = vm.node.as_ref() == Some(s.me);
+
+    if let Some(seen) = seen
+        && let Some(decision) = strays::earlier(&claim.value, seen)
+    {
+        return decision;
+    }
 
     if let Some(seen) = seen
         && !mine
     {
         if claim.value.to.as_ref() == Some(s.me) && seen.mark.epoch == claim.value.epoch.next() {
-            return moving::arriving(record, seen);
+            return moving::arriving(record, seen, s.now);
         }
         if seen.sending {
-            // It is just leaving: its target was quicker to say so.
+            // It is about to leave: the target's write came first.
             return Decision::wait("the guest is leaving", Some(s.now.after(LOOK_AGAIN)));
         }
-        let step = if in_memory(seen.run) { Step::Destroy } else { Step::Undefine };
-        return Decision::to(step, "this node has no claim on the VM: its domain is removed");
+        if moving::is_needed(&claim.value, seen) {
+            return Decision::wait(
+                "part of the memory of the guest, which runs on another node, is here",
+                Some(s.now.after(LOOK_AGAIN)),
+            );
+        }
+        return strays::unclaimed(vm, &claim.value, seen);
+    }
+    if (assigned || vm.state.destination() == Some(s.me))
+        && let Some(wait) = strays::free(s, &claim.value)
+    {
+        return wait;
     }
     if let VmState::Migrate { to, .. } = &vm.state
         && claim.value.node.is_none()
@@ -310,26 +142,38 @@ pub fn next(s: &Situation<'_>) -> Decision {
         return Decision::to(Step::Leave, "");
     }
     if !mine && let Some(holder) = &claim.value.node {
-        return Decision::wait(format!("{holder} still holds the VM"), None);
+        return Decision::wait(held_by(s, &claim.value, holder), None);
     }
     if let Some(to) = claim.value.to.as_ref().filter(|_| mine) {
         return moving::sent(s, &vm.state, seen, to);
     }
-    if seen.is_some_and(|seen| seen.sending) {
-        return Decision::to(Step::AbortMigration, "somebody else is sending the guest away");
+    let stray = seen.and_then(|seen| strays::remarked(&claim.value, seen)).filter(|_| mine);
+    let landed = || moving::landed(s, &claim.value, &vm.state, seen?).filter(|_| mine);
+    let gone = || strays::gone(s, vm, &claim.value, seen).filter(|_| mine);
+    if let Some(decision) = stray.or_else(landed).or_else(gone) {
+        return decision;
+    }
+    // In the last moment, when the guest is paused, there is nothing to abort.
+    if seen.is_some_and(|seen| seen.sending && seen.run != RunState::Paused) {
+        return Decision::to(Step::AbortMigration, "aborting a migration that Drover did not start");
     }
     match &vm.state {
         VmState::Migrate { to, kind, how } => moving::next(s, record, seen, (to, *kind, *how)),
-        VmState::Start => wanted_running(s, record.version, seen, mine, assigned),
+        VmState::Start if seen.is_some_and(|seen| seen.transient) => {
+            Decision::to(Step::Remark, "its definition was removed outside Drover, and is written again")
+        }
+        VmState::Start => wanted_running(s, vm, seen, mine, assigned),
         VmState::Shutdown { timeout_s, then } => match seen {
-            Some(seen) if in_memory(seen.run) => power_off(s, seen, *timeout_s, "shutting down"),
+            Some(seen) if in_memory(seen.run) => ask_off(s, vm, seen, *timeout_s, "shutting down"),
             _ => Decision::to(Step::Complete((*then).into()), "shut down"),
         },
         VmState::Restart { timeout_s } => match seen {
-            Some(seen) if in_memory(seen.run) => power_off(s, seen, *timeout_s, "restarting"),
+            Some(seen) if in_memory(seen.run) => ask_off(s, vm, seen, *timeout_s, "restarting"),
             Some(_) => Decision::to(Step::Undefine, "restarting"),
             None => Decision::to(Step::Complete(VmState::Start), "restarting"),
         },
+        VmState::Pause => pausing::pause(s, record.version, seen),
+        VmState::Resume => pausing::resume(s, record.version, seen),
         VmState::Stop | VmState::Disable | VmState::Fail { .. } => match seen {
             Some(seen) if in_memory(seen.run) => Decision::to(Step::Destroy, "stopping"),
             Some(_) => Decision::to(Step::Undefine, "stopping"),
@@ -340,45 +184,78 @@ pub fn next(s: &Situation<'_>) -> Decision {
         VmState::Delete { disks } => match seen {
             Some(seen) if in_memory(seen.run) => Decision::to(Step::Destroy, "deleting"),
             Some(_) => Decision::to(Step::Undefine, "deleting"),
-            None if *disks && !s.memory.disks_removed => Decision::to(Step::RemoveDisks, "deleting its disks"),
-            None => Decision::to(Step::DeleteRecords, "deleting"),
+            None if *disks && !s.memory.disks_removed => match &s.memory.delete_wait {
+                Some((why, until)) if s.now < *until => {
+                    Decision::wait(format!("its disks are not deleted yet: {why}"), Some(*until))
+                }
+                _ => Decision::to(Step::RemoveDisks, "deleting its disks"),
+            },
+            None => match &s.memory.delete_wait {
+                Some((why, until)) if s.now < *until => {
+                    Decision::wait(format!("its records are not deleted yet: {why}"), Some(*until))
+                }
+                _ => Decision::to(Step::DeleteRecords, "deleting"),
+            },
         },
     }
 }
 
-/// The VM is to run, and nobody else has a claim on it.
-fn wanted_running(s: &Situation<'_>, version: Version, seen: Option<&Seen>, mine: bool, assigned: bool) -> Decision {
+/// Powers the guest off, or gives the order back if the guest cannot hear it.
+fn ask_off(s: &Situation<'_>, vm: &VmRecord, seen: &Seen, timeout_s: u32, doing: &str) -> Decision {
+    match cannot_hear(s, seen, &vm.name) {
+        Some(why) => Decision::to(Step::Complete(VmState::Start), format!("not done: {why}")),
+        None => power_off(s, seen, timeout_s, doing),
+    }
+}
+
+/// What is said of a VM that another machine holds.
+fn held_by(s: &Situation<'_>, claim: &Claim, holder: &NodeName) -> String {
+    if holder == s.me {
+        format!("another machine (id {}) holds the VM under this node's name", claim.machine)
+    } else {
+        format!("{holder} still holds the VM")
+    }
+}
+
+/// The VM should run, and no other node has a claim on it.
+fn wanted_running(s: &Situation<'_>, vm: &VmRecord, seen: Option<&Seen>, mine: bool, assigned: bool) -> Decision {
     match seen {
         Some(seen) if in_memory(seen.run) => {
-            let doing = match seen.run {
-                RunState::Paused => "paused by the hypervisor or by somebody on the node",
-                _ => "",
-            };
-            // Only to forget old crashes in time.
+            // Look again only to reset the crash count in time.
             let quiet = s.memory.running.filter(|_| s.memory.crashes > 0).map(|(_, since)| since.after(CRASH_QUIET));
-            return Decision::wait(doing, quiet);
+            return Decision::wait(pausing::note(s, vm, seen), quiet);
         }
-        // Our own press of the button, which a later command took back, is no wish of the guest's.
-        Some(seen)
-            if seen.off == Some(OffReason::Shutdown)
-                && s.memory.pressed.is_none_or(|(epoch, _)| epoch != seen.mark.epoch) =>
-        {
-            return Decision::to(Step::Complete(VmState::Stop), "the guest powered itself off");
+        _ if *s.host == HostState::GoingDown => {
+            return Decision::wait(GOING_DOWN, Some(s.now.after(STILL_GOING_DOWN)));
         }
-        _ => {}
+        Some(seen) => match powered_itself_off(seen, s.memory, s.now) {
+            Some(true) => return Decision::to(Step::Complete(VmState::Stop), "the guest powered itself off"),
+            Some(false) => {}
+            None => return Decision::wait(WHO_ENDED_IT, Some(s.now.after(LOOK_AGAIN))),
+        },
+        None => {}
     }
     if !assigned {
-        // Somewhere else now. (`mine` holds here, or this VM would not be ours to look at.)
+        // Assigned to another node now. (`mine` holds here, otherwise the VM would not concern this node.)
         return match seen {
             Some(_) => Decision::to(Step::Undefine, ""),
             None => Decision::to(Step::Release, ""),
         };
     }
     debug_assert!(mine || seen.is_none());
-    if let Some((at, why)) = &s.memory.refused
-        && *at == version
-    {
-        return Decision::to(Step::Complete(VmState::Fail { reason: why.clone() }), "could not be started");
+    if let Some(reason) = older::refused(s, vm, seen) {
+        return Decision::to(Step::Complete(VmState::Fail { reason }), "not started");
+    }
+    if let Some(failures) = s.memory.start_failures.as_ref().filter(|failures| failures.of == vm.generation) {
+        let StartFailures { tries, refusals, last, at, why, .. } = failures;
+        if *last == Failed::ForGood || (*last == Failed::Refused && *refusals >= START_LIMIT) {
+            return Decision::to(Step::Complete(VmState::Fail { reason: why.clone() }), "could not be started");
+        }
+        let until = at.after(backoff(*tries));
+        if s.now < until {
+            let doing = format!("could not be started ({tries}×), is tried again in a moment: {why}");
+            return Decision::wait(doing, Some(until));
+        }
     }
     if s.memory.crashes >= CRASH_LIMIT {
         let reason = format!("crashed {} times in a row", s.memory.crashes);
@@ -387,34 +264,18 @@ fn wanted_running(s: &Situation<'_>, version: Version, seen: Option<&Seen>, mine
     if let Some(at) = s.memory.crashed_at {
         let until = at.after(backoff(s.memory.crashes));
         if s.now < until {
-            return Decision::wait(
-                format!("crashed ({}×), is started again in a moment", s.memory.crashes),
-                Some(until),
-            );
+            let verb = match seen.and_then(|seen| off_reason(seen, s.memory)) {
+                Some(OffReason::Ended) => "was ended by the host",
+                _ => "crashed",
+            };
+            let doing = format!("{verb} ({}×), is started again in a moment", s.memory.crashes);
+            return Decision::wait(doing, Some(until));
         }
     }
     match s.host {
         HostState::NotReady(why) => Decision::wait(format!("waiting to start: {why}"), Some(s.now.after(LOOK_AGAIN))),
+        HostState::GoingDown => Decision::wait(GOING_DOWN, Some(s.now.after(STILL_GOING_DOWN))),
         HostState::Ready => Decision::to(Step::Start, "starting"),
-    }
-}
-
-/// The guest is to power off: ask it, ask it again, and cut its power at the deadline.
-fn power_off(s: &Situation<'_>, seen: &Seen, timeout_s: u32, doing: &str) -> Decision {
-    let since = s.memory.off_wanted.unwrap_or(s.now);
-    let deadline = since.after(Duration::from_secs(timeout_s.into()));
-    if s.now >= deadline {
-        return Decision::to(
-            Step::Destroy,
-            format!("{doing}: the guest did not power off in {timeout_s} s, its power is cut"),
-        );
-    }
-    let pressed = s.memory.pressed.filter(|(epoch, at)| *epoch == seen.mark.epoch && *at >= since);
-    match pressed.map(|(_, at)| at.after(BUTTON_REPEAT)) {
-        Some(again) if s.now < again => {
-            Decision::wait(format!("{doing}: waiting for the guest, at most {timeout_s} s"), Some(again.min(deadline)))
-        }
-        _ => Decision::to(Step::PressButton, format!("{doing}: asking the guest to power off")),
     }
 }
 

@@ -1,13 +1,14 @@
-//! What must be true at every moment, and what must be true in the end.
+//! Invariants that hold at every moment, and conditions that hold at the end.
 
-use crate::{Shape, Tally, world::MEMORY};
+use crate::{Shape, Tally, layout::understood, weather::ORDER_TIMEOUT, world::MEMORY};
 use drover_model::{
-    Bytes, Claim, DomainState, NodeName, NodeRecord, NodeStatus, Only, Phase, Primary, RecordKind, RecordPath,
-    VmRecord, VmState,
+    Bytes, Claim, ClusterConfig, ClusterView, Fence, FencePhase, NodeName, NodeRecord, NodeState, NodeStatus, Only,
+    Phase, Primary, RecordKind, RecordPath, Version, VmRecord, VmState,
     domain::{self, Mark},
+    vm::Epoch,
 };
 use drover_plan::capacity::{HOST_RESERVE, OVERHEAD};
-use drover_store::memory::MemoryCluster;
+use drover_store::{Record, memory::MemoryCluster};
 use serde::de::DeserializeOwned;
 use serde_json::from_slice;
 use std::{
@@ -19,12 +20,12 @@ use std::{
 use tokio::time::Instant;
 use uuid::Uuid;
 
-/// Something that must never be, and was.
+/// A violated invariant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
     /// When, in virtual time since the start of the run.
     pub at: Duration,
-    /// What.
+    /// Which invariant, and how.
     pub what: String,
 }
 
@@ -34,36 +35,119 @@ impl fmt::Display for Violation {
     }
 }
 
-/// Watches every domain of every machine.
+/// Observes all domains of all machines, and all records.
 #[derive(Clone)]
 pub(crate) struct Judge {
-    state: Arc<Mutex<State>>,
+    book: Book,
     cluster: MemoryCluster,
     shape: Shape,
+}
+
+/// Observations so far. Clones share their state.
+#[derive(Clone)]
+struct Book {
+    state: Arc<Mutex<State>>,
     start: Instant,
 }
 
 #[derive(Default)]
 struct State {
     running: BTreeMap<Uuid, BTreeMap<NodeName, Mark>>,
-    /// Who has the floating address.
+    /// The nodes that have the floating address.
     owners: BTreeSet<NodeName>,
+    /// VMs that an order may have deleted.
+    condemned: BTreeSet<Uuid>,
+    /// Guests that the host ended while the node's daemon listened, which have not run since, and where.
+    ended: BTreeMap<Uuid, NodeName>,
+    /// What is wanted of each VM.
+    wanted: BTreeMap<Uuid, VmState>,
+    /// When each VM was last ordered to be off.
+    ordered_off: BTreeMap<Uuid, Instant>,
+    /// Versions of the configuration with maintenance off, in a form that every daemon can read.
+    off: BTreeSet<Version>,
+    /// Whether each daemon was last seen in maintenance, and by which version of the configuration.
+    maintenance: BTreeMap<(NodeName, Uuid), (Version, bool)>,
     verdict: Option<Violation>,
     tally: Tally,
+    /// Each VM's epoch at the start of the current period, and when that was.
+    pace: BTreeMap<Uuid, (Instant, Epoch)>,
 }
 
-impl Judge {
-    pub(crate) fn new(cluster: MemoryCluster, shape: Shape) -> Judge {
-        Judge { state: Arc::default(), cluster, shape, start: Instant::now() }
-    }
+/// Rate limit: the period, and the maximum number of grants of one VM in it, whatever faults and orders there are.
+const PACE: (Duration, u64) = (Duration::from_secs(30), 30);
 
+impl Book {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts something, and takes it into the trace.
-    pub(crate) fn note(&self, what: &str, count: impl FnOnce(&mut Tally)) {
+    fn violated(&self, what: String) {
+        tracing::error!("{what}");
         let at = self.start.elapsed();
+        self.lock().verdict.get_or_insert(Violation { at, what });
+    }
+
+    /// Observes a change of a record. Called by the store while it applies the change, so the store must not be
+    /// accessed.
+    fn record(&self, path: &RecordPath, record: Option<&Record>) {
+        match record {
+            None => {
+                let lost = VmRecord::key(path).filter(|uuid| !self.lock().condemned.contains(uuid));
+                lost.inspect(|uuid| self.violated(format!("VM {uuid} is gone, and nobody wanted it deleted")));
+            }
+            Some(record) if Fence::key(path).is_some() => {
+                let over = from_slice(&record.data).is_ok_and(|fence: Fence| fence.phase == FencePhase::Recovered);
+                self.lock().tally.recovered += u64::from(over);
+            }
+            Some(record) if VmRecord::key(path).is_some() => {
+                VmRecord::key(path).inspect(|uuid| self.wanted(*uuid, path, record));
+            }
+            Some(record) if ClusterConfig::key(path).is_some() => {
+                let document: serde_json::Value = from_slice(&record.data).unwrap_or_default();
+                if document.get("maintenance") == Some(&false.into()) {
+                    self.lock().off.insert(record.version);
+                }
+            }
+            Some(_) => {}
+        }
+    }
+}
+
+impl Book {
+    /// A VM whose guest was ended by the host is still to run, unless somebody ordered something else.
+    fn wanted(&self, uuid: Uuid, path: &RecordPath, record: &Record) {
+        let Ok(VmRecord { state, .. }) = from_slice(&understood(path, &record.data)) else { return };
+        let given_up = {
+            let book = &mut *self.lock();
+            let before = book.wanted.insert(uuid, state.clone());
+            let ran = matches!(before, Some(VmState::Start | VmState::Migrate { .. }));
+            let ordered = book.ordered_off.get(&uuid).is_some_and(|at| at.elapsed() < ORDER_IN_FORCE);
+            ran && state == VmState::Stop && book.ended.contains_key(&uuid) && !ordered
+        };
+        if given_up {
+            self.violated(format!("the host ended the guest of VM {uuid}, and the VM was given up"));
+        }
+    }
+}
+
+/// An order may be carried out for this long after it was given.
+const ORDER_IN_FORCE: Duration = ORDER_TIMEOUT.saturating_mul(2);
+
+impl Judge {
+    pub(crate) fn new(cluster: MemoryCluster, shape: Shape) -> Judge {
+        let book = Book { state: Arc::default(), start: Instant::now() };
+        let observer = book.clone();
+        cluster.observe(Box::new(move |path, record| observer.record(path, record)));
+        Judge { book, cluster, shape }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.book.lock()
+    }
+
+    /// Updates the tally, and adds the event to the trace.
+    pub(crate) fn note(&self, what: &str, count: impl FnOnce(&mut Tally)) {
+        let at = self.book.start.elapsed();
         tracing::info!("{what}");
         let mut state = self.lock();
         count(&mut state.tally);
@@ -73,22 +157,74 @@ impl Judge {
         }
     }
 
-    fn violated(&self, what: String) {
-        tracing::error!("{what}");
-        let at = self.start.elapsed();
-        self.lock().verdict.get_or_insert(Violation { at, what });
+    pub(crate) fn violated(&self, what: String) {
+        self.book.violated(what);
     }
 
     fn read<T: DeserializeOwned>(&self, path: &RecordPath) -> Option<T> {
-        from_slice(&self.cluster.peek(path)?).ok()
+        from_slice(&understood(path, &self.cluster.peek(path)?.data)).ok()
     }
 
-    /// A domain came into memory, or went. Called by the machines at that very moment.
+    /// From now on, the VM may be deleted.
+    pub(crate) fn condemn(&self, uuid: Uuid) {
+        self.lock().condemned.insert(uuid);
+    }
+
+    /// Whether the guest of a VM executes on a node. (Half of one that goes on elsewhere by post-copy does not.)
+    pub(crate) fn executes_on(&self, node: &NodeName, uuid: Uuid) -> bool {
+        self.lock().running.get(&uuid).is_some_and(|nodes| nodes.contains_key(node))
+    }
+
+    /// The host has ended a guest, not the guest itself, and the node's daemon is told.
+    pub(crate) fn host_ends(&self, node: &NodeName, uuid: Uuid) {
+        self.note(&format!("{node}: the host ends {uuid}"), |_| ());
+        self.lock().ended.insert(uuid, node.clone());
+    }
+
+    /// Somebody orders a VM to be off.
+    pub(crate) fn ordered_off(&self, uuid: Uuid) {
+        self.lock().ordered_off.insert(uuid, Instant::now());
+    }
+
+    /// Observes the end of a daemon: the next one does not know what this one was told.
+    pub(crate) fn daemon_ends(&self, node: &NodeName) {
+        self.lock().ended.retain(|_, at| at != node);
+    }
+
+    /// Observes the start of a daemon. It assumes maintenance until it has read a configuration without.
+    pub(crate) fn daemon_starts(&self, node: &NodeName, instance: Uuid) {
+        let config = self.cluster.peek(&ClusterConfig::path(&Only));
+        let version = config.map_or(Version::NEW, |config| config.version);
+        self.lock().maintenance.insert((node.clone(), instance), (version, true));
+    }
+
+    /// Maintenance ends for a daemon only if a configuration says so, never because the configuration cannot be read.
+    pub(crate) fn maintenance_holds(&self, node: &NodeName, instance: Uuid, view: &ClusterView) {
+        let shelf = view.shelf::<ClusterConfig>();
+        let version = shelf.problem(&Only).map(|problem| problem.version).or(shelf.only().map(|config| config.version));
+        let Some(version) = version else { return };
+        let on = view.config.maintenance;
+        let ended = {
+            let state = &mut *self.lock();
+            match state.maintenance.insert((node.clone(), instance), (version, on)) {
+                Some((seen, true)) => !on && !state.off.iter().any(|said| (seen..=version).contains(said)),
+                _ => false,
+            }
+        };
+        if ended {
+            self.violated(format!("for {node} maintenance is over, and the configuration does not say so"));
+        }
+    }
+
+    /// Observes the start or end of a domain. Called by the machine at that moment.
     pub(crate) fn domain(&self, node: &NodeName, uuid: Uuid, mark: Mark, started: bool) {
         let verb = if started { "starts" } else { "ends" };
         self.note(&format!("{node}: {uuid} {verb} under grant {}", mark.epoch), |t| t.starts += u64::from(started));
         let nodes = {
             let mut state = self.lock();
+            if started {
+                state.ended.remove(&uuid);
+            }
             let nodes = state.running.entry(uuid).or_default();
             if started {
                 nodes.insert(node.clone(), mark);
@@ -107,7 +243,27 @@ impl Judge {
         }
     }
 
-    /// What runs on a node fits into it. Only where nobody starts a VM by hand, which may be one too many.
+    /// Observes that a domain's persistent state (NVRAM, TPM) was deleted, which only happens with its VM.
+    pub(crate) fn erased(&self, node: &NodeName, uuid: Uuid) {
+        self.note(&format!("{node}: nothing is kept of {uuid} any more"), |_| ());
+        if let Some(VmRecord { state, .. }) = self.read(&VmRecord::path(&uuid))
+            && !matches!(state, VmState::Delete { .. })
+        {
+            self.violated(format!("{node} has deleted what VM {uuid} keeps, which is to be {state}"));
+        }
+    }
+
+    /// Observes that a node destroyed memory of a guest that executes elsewhere, under the next grant. Only an end of the
+    /// guest there makes it useless.
+    pub(crate) fn torn(&self, node: &NodeName, uuid: Uuid, mark: Mark) {
+        let claim: Option<Claim> = self.read(&Claim::path(&uuid));
+        let needed = |c: &Claim| c.epoch == mark.epoch.next() && c.node.is_some();
+        if let Some(holder) = claim.filter(needed).and_then(|c| c.node) {
+            self.violated(format!("{node} has destroyed memory of VM {uuid}, which runs on {holder}"));
+        }
+    }
+
+    /// The VMs on a node fit into its memory. Not checked where administrators start VMs, which may overcommit a node.
     fn memory_holds(&self, node: &NodeName) {
         if self.shape != Shape::Drills {
             return;
@@ -158,9 +314,9 @@ impl Judge {
         }
     }
 
-    /// What is not as it should be with the primary when nothing is wrong any more.
+    /// What is still wrong with the primary role after all faults are repaired.
     pub(crate) fn unfinished_handoff(&self) -> Vec<String> {
-        if self.shape != Shape::Handoffs {
+        if !self.shape.has_primary() {
             return Vec::new();
         }
         let owners = self.lock().owners.clone();
@@ -174,13 +330,13 @@ impl Judge {
         }
     }
 
-    /// Whatever runs, runs on the node that has the claim.
+    /// Every VM runs on the node that has its claim.
     pub(crate) fn claims_hold(&self) {
         let running = self.lock().running.clone();
         for (uuid, nodes) in running {
             for (node, mark) in &nodes {
                 let claim: Option<Claim> = self.read(&Claim::path(&uuid));
-                // A guest that has just come has its next grant; its sender's claim says where it was sent.
+                // A guest that has just arrived has the next epoch; the source's claim says where it was sent.
                 let arrived = |c: &Claim| c.to.as_ref() == Some(node) && c.epoch.next() == mark.epoch;
                 if !claim.as_ref().is_some_and(|c| c.is_held_by(node) || arrived(c)) {
                     let holder = claim.and_then(|c| c.node).map_or("nobody".to_owned(), |n| n.to_string());
@@ -190,7 +346,26 @@ impl Judge {
         }
     }
 
-    /// What keeps the cluster from being as it should be when nothing is wrong any more; empty: nothing.
+    /// No VM is restarted in a tight loop.
+    pub(crate) fn pace_holds(&self, uuids: &BTreeSet<Uuid>) {
+        let now = Instant::now();
+        for uuid in uuids {
+            let Some(claim) = self.read::<Claim>(&Claim::path(uuid)) else { continue };
+            let epoch = claim.epoch;
+            let (since, first) = *self.lock().pace.entry(*uuid).or_insert((now, epoch));
+            // A VM that was deleted and defined again begins above all epochs that it had.
+            let first = first.max(claim.born);
+            let often = epoch.0.saturating_sub(first.0);
+            if often > PACE.1 {
+                self.violated(format!("VM {uuid} was granted {often} times in {:?}", now - since));
+            }
+            if now - since > PACE.0 || epoch < first {
+                self.lock().pace.insert(*uuid, (now, epoch));
+            }
+        }
+    }
+
+    /// What is still wrong with VMs after all faults are repaired; empty if nothing.
     pub(crate) fn unfinished(&self, uuids: &BTreeSet<Uuid>) -> Vec<String> {
         let running = self.lock().running.clone();
         let mut out = Vec::new();
@@ -217,7 +392,7 @@ impl Judge {
         out
     }
 
-    /// Nodes that are neither done with being emptied or filled, nor say what keeps them from it.
+    /// Nodes whose flush or return is neither finished nor reported as blocked.
     pub(crate) fn unfinished_nodes<'a>(&self, nodes: impl Iterator<Item = &'a NodeName>) -> Vec<String> {
         let mut out = Vec::new();
         for name in nodes {
@@ -226,20 +401,20 @@ impl Judge {
             let state = record.map(|r| r.domain_state);
             let drain = status.and_then(|s| s.drain);
             let blocked = drain.as_ref().is_some_and(|d| d.left == 0 && !d.blocked.is_empty());
-            if matches!(state, Some(DomainState::Flush | DomainState::Unflush)) && !blocked {
+            if matches!(state, Some(NodeState::Flush | NodeState::Unflush)) && !blocked {
                 out.push(format!("node {name} is in state {state:?}, with {drain:?}"));
             }
         }
         out
     }
 
-    /// The first violation, if there was one.
+    /// The first violation, if any.
     pub(crate) fn verdict(&self) -> Result<(), Violation> {
         self.lock().verdict.clone().map_or(Ok(()), Err)
     }
 
     pub(crate) fn never_calm(&self, why: &[String]) -> Violation {
-        Violation { at: self.start.elapsed(), what: format!("never comes to rest: {}", why.join("; ")) }
+        Violation { at: self.book.start.elapsed(), what: format!("never comes to rest: {}", why.join("; ")) }
     }
 
     pub(crate) fn tally(&self) -> Tally {
@@ -247,6 +422,6 @@ impl Judge {
     }
 
     pub(crate) fn start(&self) -> Instant {
-        self.start
+        self.book.start
     }
 }

@@ -1,22 +1,25 @@
-//! Whole clusters of agents in one thread on virtual time, with seeded faults: one seed is one run, and always the same
-//! one.
+//! Deterministic simulation of whole clusters, in one thread and in virtual time, with seeded faults: the same seed
+//! always gives the same run.
 //!
-//! The agents are the real ones. What they stand on is pretended: the store ([`drover_store::memory`]) and the
-//! hypervisors ([`drover_drivers::hypervisor::fake`]). A run has two parts:
+//! The agents are the real ones. The store ([`drover_store::memory`]) and the hypervisors
+//! ([`drover_drivers::hypervisor::fake`]) are fakes. A run has two parts:
 //!
-//! 1. **Weather**: administrators give orders at every node while daemons crash at whatever they are waiting for,
+//! 1. **Weather**: administrators give orders at every node while daemons crash at any await point,
 //!    machines lose power, the store loses sessions and answers, the hypervisors are slow, hang, lose events, refuse.
-//! 2. **Calm**: everything is mended. In bounded time every VM must be where it is wanted, and what the store says must
-//!    be what runs.
+//! 2. **Calm**: all faults are repaired. In bounded time every VM must be where it is wanted, and the store must agree
+//!    with what runs.
 //!
-//! At every moment of both the [`invariants`] hold: above all, no VM runs on two nodes.
+//! The [`invariants`] hold at every moment of both: above all, no VM runs on two nodes.
 //!
-//! `drover-sim --seeds 1..1000` runs seeds; `drover-sim --seed 7` runs one and tells what happens in it.
+//! `drover-sim --seeds 1..1000` runs seeds; `drover-sim --seed 7` runs one and logs its events.
 
 pub mod invariants;
+mod layout;
 mod lies;
 mod orders;
 mod stall;
+mod table;
+mod versions;
 mod weather;
 mod world;
 
@@ -26,56 +29,66 @@ use invariants::Violation;
 use std::time::Duration;
 use tokio::runtime::{Builder, RngSeed};
 
-/// What one run is to be.
+/// Options of one run.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
-    /// Everything by chance comes from it.
+    /// The seed of all random numbers.
     pub seed: u64,
-    /// How long the weather lasts, in virtual time.
+    /// Duration of the weather, in virtual time.
     pub weather: Duration,
-    /// A defect that is planted, to see that the simulation finds it.
+    /// A planted defect, to check that the simulation finds it.
     pub lie: Lie,
-    /// What the cluster is, and what is done with it.
+    /// The kind of cluster, and the orders given to it.
     pub shape: Shape,
 }
 
 /// A kind of cluster, and of its administrators.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum Shape {
-    /// Three nodes and a handful of VMs, with every order that there is.
+    /// Three nodes and a few VMs, with all kinds of orders.
     #[default]
     Small,
-    /// Three coordinators without any VM: the role of the primary is passed around, and claimed.
+    /// Three coordinators without VMs: the primary role is handed over, and claimed.
     Handoffs,
-    /// Five nodes that are well filled by 60 VMs: nodes are flushed and made ready, VMs are sent around and called
-    /// back.
+    /// Five well-filled nodes with 60 VMs: nodes are flushed and made ready, VMs are moved, and moves cancelled.
     Drills,
+    /// Like small, plus the primary role and daemons of two versions: nodes are upgraded and downgraded, and the newer
+    /// version writes what today's does not know.
+    Versions,
+    /// Machines lose their power, for long, and administrators confirm that they are off: their VMs go to other nodes.
+    Fences,
 }
 
 impl Shape {
     pub(crate) fn nodes(self) -> u64 {
         match self {
-            Shape::Small | Shape::Handoffs => 3,
+            Shape::Small | Shape::Handoffs | Shape::Versions => 3,
+            Shape::Fences => 4,
             Shape::Drills => 5,
         }
     }
     pub(crate) fn vms(self) -> u64 {
         match self {
-            Shape::Small => 4,
+            Shape::Small | Shape::Versions => 4,
+            Shape::Fences => 8,
             Shape::Handoffs => 0,
             Shape::Drills => 60,
         }
     }
+    /// Whether the daemons take part in the primary role.
+    pub(crate) fn has_primary(self) -> bool {
+        matches!(self, Shape::Handoffs | Shape::Versions | Shape::Fences)
+    }
 }
 
 impl Options {
-    /// An ordinary run of a seed.
+    /// The default options with this seed.
     pub fn of(seed: u64) -> Options {
         Options { seed, weather: Duration::from_secs(240), lie: Lie::None, shape: Shape::Small }
     }
 }
 
-/// What happened in a run, to see that it was worth it.
+/// Counts of events in a run, to check that enough happened.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tally {
     /// Domains that came into memory, by a start or by a migration.
@@ -92,9 +105,15 @@ pub struct Tally {
     pub partitions: u64,
     /// Processes that were stopped for a while.
     pub stalls: u64,
-    /// Times that a floating address came up somewhere.
+    /// How often a floating address came up on a node.
     pub takeovers: u64,
-    /// A hash over everything that was observed, in order: equal for equal runs.
+    /// Calls of the store in an idle minute.
+    pub calls_at_rest: u64,
+    /// Nodes that were off and of which nothing was left.
+    pub recovered: u64,
+    /// Records that were written so that a daemon of today's version could not read them.
+    pub foreign: u64,
+    /// A hash over all observations, in order: equal for equal runs.
     pub trace: u64,
 }
 
@@ -103,7 +122,7 @@ pub struct Tally {
 /// # Errors
 /// The first invariant that was violated, and when.
 pub fn run(options: Options) -> Result<Tally, Violation> {
-    // tokio throws dice too, for the order in which it wakes those who wait for one thing.
+    // tokio uses random numbers too, for the order in which it polls.
     let chance = RngSeed::from_bytes(&options.seed.to_le_bytes());
     let runtime = Builder::new_current_thread().enable_time().start_paused(true).rng_seed(chance).build();
     match runtime {

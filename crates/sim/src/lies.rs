@@ -1,14 +1,28 @@
-//! Defects that are planted between the agents and what they stand on, to see that the simulation would find such a
-//! thing in the agents.
+//! Defects planted between the agents and their drivers, to check that the simulation would find such defects in the
+//! agents.
 
+use crate::layout as newer;
 use async_trait::async_trait;
+use drover_agent::GoingDown;
 use drover_drivers::{
-    hypervisor::{self, Connection, Domain, Event, Host, Hypervisor, Sending},
-    network::{Link, Network, NetworkError},
+    host_network::{HostNetwork, HostNetworkError, Link},
+    hypervisor::{
+        self, Connection, Domain, Event, Host, Hypervisor, HypervisorError, Listing, Sending, fake::FakeHypervisor,
+    },
 };
-use drover_model::{Claim, FloatingAddress, Obs, Progress, RecordPath, layout};
+use drover_model::{
+    Claim, ClusterConfig, Fence, FencePhase, FloatingAddress, Obs, OffReason, Progress, RecordKind, RecordPath,
+    RunState, domain::Mark, layout,
+};
 use drover_store::{CreateMode, Op, Record, Session, Store, StoreError, Version, Watch};
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 use tokio::{
     sync::{broadcast, watch},
     time::Instant,
@@ -21,27 +35,88 @@ pub enum Lie {
     /// None.
     #[default]
     None,
-    /// Writes replace whatever is there, as if nobody compared versions.
+    /// Writes are unconditional, as if nobody compared versions.
     BlindWrites,
-    /// A domain whose state is not known counts as one that is not there.
+    /// A domain whose state is unknown counts as absent.
     UnknownIsAbsent,
-    /// Nobody writes down that a guest is being sent.
+    /// A domain left over from a failed guest counts as running.
+    FailedIsRunning,
+    /// A guest that the host ended counts as one that powered itself off.
+    EndedIsShutdown,
+    /// A machine that goes down does not say so.
+    UnseenShutdown,
+    /// Undefining a domain also deletes the guest's persistent state.
+    KeepsNothing,
+    /// Calls on a domain are serialized, and block queries of the domain.
+    NothingOvertakes,
+    /// A guest that is sent executes at the target as soon as it is there, not under the claim.
+    RunsOnArrival,
+    /// What is left of a guest that has gone on elsewhere by post-copy looks like any paused domain.
+    UnseenPostCopy,
+    /// A start without an answer counts as done.
+    UnansweredIsStarted,
+    /// The claim does not record that a guest is being sent.
     UnwrittenSends,
-    /// The kernel keeps an address until it is told to let it go.
+    /// The kernel keeps an address until it is released, without a lifetime.
     EndlessAddresses,
-    /// A lease counts as rewritten though no answer came.
+    /// A lease without an answer counts as renewed.
     UnansweredBeats,
+    /// A record is rewritten without its unknown members.
+    DroppedFields,
+    /// A claim that cannot be read counts as that of a VM that was never run.
+    UnreadableIsFree,
+    /// A configuration that cannot be read counts as the default one.
+    UsualConfig,
+    /// What can be salvaged of an unreadable record counts as the whole record.
+    SalvageIsAll,
+    /// Records of unknown kinds are hidden.
+    UnseenChildren,
+    /// An administrator confirms that a machine is off whose daemon only does not run.
+    BlindConfirmation,
+    /// Proof that a machine was off is not over when it is back, and all its boots look the same.
+    OldProof,
 }
 
 impl Lie {
+    /// The id of a machine's boot.
+    pub(crate) fn boot(self, boots: u32) -> String {
+        if self == Lie::OldProof { "1".to_owned() } else { boots.to_string() }
+    }
+
     pub(crate) fn store(self, truth: Arc<dyn Store>) -> Arc<dyn Store> {
         match self {
-            Lie::BlindWrites | Lie::UnwrittenSends | Lie::UnansweredBeats => Arc::new(LyingStore { truth, lie: self }),
-            Lie::None | Lie::UnknownIsAbsent | Lie::EndlessAddresses => truth,
+            Lie::None
+            | Lie::BlindConfirmation
+            | Lie::UnknownIsAbsent
+            | Lie::FailedIsRunning
+            | Lie::EndedIsShutdown
+            | Lie::UnseenShutdown
+            | Lie::KeepsNothing
+            | Lie::NothingOvertakes
+            | Lie::RunsOnArrival
+            | Lie::UnseenPostCopy
+            | Lie::UnansweredIsStarted
+            | Lie::EndlessAddresses => truth,
+            _ => Arc::new(LyingStore { truth, lie: self }),
         }
     }
 
-    pub(crate) fn network(self, truth: Arc<dyn Network>) -> Arc<dyn Network> {
+    pub(crate) fn connection(self, truth: FakeHypervisor) -> FakeHypervisor {
+        match self {
+            Lie::NothingOvertakes => truth.without_overtaking(),
+            Lie::RunsOnArrival => truth.without_pausing(),
+            _ => truth,
+        }
+    }
+
+    pub(crate) fn going_down(self, truth: Arc<AtomicBool>) -> GoingDown {
+        Arc::new(move || {
+            let is = self != Lie::UnseenShutdown && truth.load(Ordering::Relaxed);
+            Box::pin(std::future::ready(is))
+        })
+    }
+
+    pub(crate) fn network(self, truth: Arc<dyn HostNetwork>) -> Arc<dyn HostNetwork> {
         match self {
             Lie::EndlessAddresses => Arc::new(LyingNetwork { truth }),
             _ => truth,
@@ -50,10 +125,21 @@ impl Lie {
 
     pub(crate) fn hypervisor(self, truth: Arc<dyn Hypervisor>) -> Arc<dyn Hypervisor> {
         match self {
-            Lie::UnknownIsAbsent => Arc::new(LyingHypervisor { truth }),
+            Lie::UnknownIsAbsent
+            | Lie::FailedIsRunning
+            | Lie::EndedIsShutdown
+            | Lie::KeepsNothing
+            | Lie::UnseenPostCopy
+            | Lie::UnansweredIsStarted => Arc::new(LyingHypervisor { truth, lie: self }),
             _ => truth,
         }
     }
+}
+
+/// Whether this is a fence whose proof is over.
+fn is_over(path: &RecordPath, data: &[u8]) -> bool {
+    let over = || serde_json::from_slice::<Fence>(data).is_ok_and(|fence| fence.phase == FencePhase::Over);
+    Fence::key(path).is_some() && over()
 }
 
 struct LyingStore {
@@ -72,21 +158,47 @@ impl LyingStore {
             _ => expected,
         }
     }
+
+    /// The false data for a record that this version cannot read, if this defect has any.
+    fn of_unreadable(&self, path: &RecordPath, data: &[u8]) -> Option<Vec<u8>> {
+        let kind = newer::kind_of(path).filter(|kind| !kind.reads(data))?;
+        match self.lie {
+            Lie::UnreadableIsFree if kind.at == Claim::AT => {
+                serde_json::to_vec(&Claim::new(drover_model::Epoch(0))).ok()
+            }
+            Lie::UsualConfig if kind.at == ClusterConfig::AT => serde_json::to_vec(&ClusterConfig::default()).ok(),
+            Lie::SalvageIsAll => kind.salvaged(path, data),
+            _ => None,
+        }
+    }
+
+    /// The data that is written instead.
+    fn written(&self, path: &RecordPath, data: Vec<u8>) -> Vec<u8> {
+        let rewritten = || newer::kind_of(path).filter(|_| self.lie == Lie::DroppedFields)?.rewritten(&data);
+        rewritten().unwrap_or(data)
+    }
 }
 
 #[async_trait]
 impl Store for LyingStore {
     async fn get(&self, path: &RecordPath) -> drover_store::Result<Option<Record>> {
-        self.truth.get(path).await
+        let falsified = |record: Record| match self.of_unreadable(path, &record.data) {
+            Some(data) => Record { data, ..record },
+            None => record,
+        };
+        Ok(self.truth.get(path).await?.map(falsified))
     }
     async fn children(&self, path: &RecordPath) -> drover_store::Result<Vec<String>> {
-        self.truth.children(path).await
+        let mut names = self.truth.children(path).await?;
+        names.retain(|name| self.lie != Lie::UnseenChildren || name != newer::CHILD);
+        Ok(names)
     }
     async fn create(&self, path: &RecordPath, data: Vec<u8>, mode: CreateMode) -> drover_store::Result<RecordPath> {
         self.truth.create(path, data, mode).await
     }
     async fn set(&self, path: &RecordPath, data: Vec<u8>, expected: Version) -> drover_store::Result<Version> {
         let expected = self.blind(path, expected).await;
+        let data = self.written(path, data);
         match self.truth.set(path, data, expected).await {
             Err(StoreError::Unknown { .. })
                 if self.lie == Lie::UnansweredBeats && path.is_within(&layout::leases()) =>
@@ -100,26 +212,28 @@ impl Store for LyingStore {
         self.truth.delete(path, expected).await
     }
     async fn multi(&self, ops: Vec<Op>) -> drover_store::Result<()> {
-        let mut told = Vec::new();
+        let mut changed = Vec::new();
         for op in ops {
             match op {
+                Op::Set(path, data, _) if self.lie == Lie::OldProof && is_over(&path, &data) => {}
                 Op::Set(path, data, expected) if self.lie == Lie::UnwrittenSends && path.name() == "claim" => {
                     let said: Option<Claim> = serde_json::from_slice(&data).ok();
                     let data = said.and_then(|claim| serde_json::to_vec(&claim.sending_to(None)).ok()).unwrap_or(data);
-                    told.push(Op::Set(path, data, expected));
+                    changed.push(Op::Set(path, data, expected));
                 }
                 Op::Check(path, expected) => {
                     let expected = self.blind(&path, expected).await;
-                    told.push(Op::Check(path, expected));
+                    changed.push(Op::Check(path, expected));
                 }
                 Op::Set(path, data, expected) => {
                     let expected = self.blind(&path, expected).await;
-                    told.push(Op::Set(path, data, expected));
+                    let data = self.written(&path, data);
+                    changed.push(Op::Set(path, data, expected));
                 }
-                op => told.push(op),
+                op => changed.push(op),
             }
         }
-        self.truth.multi(told).await
+        if changed.is_empty() { Ok(()) } else { self.truth.multi(changed).await }
     }
     async fn sync(&self) -> drover_store::Result<()> {
         self.truth.sync().await
@@ -139,32 +253,32 @@ impl Store for LyingStore {
 }
 
 struct LyingNetwork {
-    truth: Arc<dyn Network>,
+    truth: Arc<dyn HostNetwork>,
 }
 
-type Said<T> = Result<T, NetworkError>;
+type NetworkResult<T> = Result<T, HostNetworkError>;
 
 #[async_trait]
-impl Network for LyingNetwork {
-    async fn hold(&self, address: &FloatingAddress, _until: Option<Instant>) -> Said<()> {
+impl HostNetwork for LyingNetwork {
+    async fn hold(&self, address: &FloatingAddress, _until: Option<Instant>) -> NetworkResult<()> {
         self.truth.hold(address, None).await
     }
-    async fn release(&self, address: &FloatingAddress) -> Said<()> {
+    async fn release(&self, address: &FloatingAddress) -> NetworkResult<()> {
         self.truth.release(address).await
     }
-    async fn holds(&self, address: &FloatingAddress) -> Said<bool> {
+    async fn holds(&self, address: &FloatingAddress) -> NetworkResult<bool> {
         self.truth.holds(address).await
     }
-    async fn announce(&self, address: &FloatingAddress) -> Said<()> {
+    async fn announce(&self, address: &FloatingAddress) -> NetworkResult<()> {
         self.truth.announce(address).await
     }
-    async fn probe(&self, address: &FloatingAddress, patience: Duration) -> Said<Option<String>> {
-        self.truth.probe(address, patience).await
+    async fn probe(&self, address: &FloatingAddress, timeout: Duration) -> NetworkResult<Option<String>> {
+        self.truth.probe(address, timeout).await
     }
-    async fn reaches(&self, interface: &str, neighbour: IpAddr, patience: Duration) -> Said<bool> {
-        self.truth.reaches(interface, neighbour, patience).await
+    async fn reaches(&self, interface: &str, neighbour: IpAddr, timeout: Duration) -> NetworkResult<bool> {
+        self.truth.reaches(interface, neighbour, timeout).await
     }
-    async fn link(&self, interface: &str) -> Said<Option<Link>> {
+    async fn link(&self, interface: &str) -> NetworkResult<Option<Link>> {
         self.truth.link(interface).await
     }
     fn changes(&self) -> watch::Receiver<()> {
@@ -174,30 +288,61 @@ impl Network for LyingNetwork {
 
 struct LyingHypervisor {
     truth: Arc<dyn Hypervisor>,
+    lie: Lie,
 }
 
 #[async_trait]
 impl Hypervisor for LyingHypervisor {
-    async fn domains(&self) -> hypervisor::Result<Vec<(Uuid, Obs<Domain>)>> {
+    async fn domains(&self) -> hypervisor::Result<Listing> {
         self.truth.domains().await
+    }
+    async fn mark(&self, uuid: Uuid, from: Mark, to: Mark) -> hypervisor::Result<()> {
+        self.truth.mark(uuid, from, to).await
     }
     async fn domain(&self, uuid: Uuid) -> Obs<Domain> {
         match self.truth.domain(uuid).await {
-            Obs::Unknown(_) => Obs::Absent,
-            known => known,
+            Obs::Unknown(_) if self.lie == Lie::UnknownIsAbsent => Obs::Absent,
+            Obs::Known(seen) if self.lie == Lie::FailedIsRunning && seen.off == Some(OffReason::Failed) => {
+                Obs::Known(Domain { run: RunState::Running, off: None, ..seen })
+            }
+            Obs::Known(seen) if self.lie == Lie::EndedIsShutdown && seen.off == Some(OffReason::Ended) => {
+                Obs::Known(Domain { off: Some(OffReason::Shutdown), ..seen })
+            }
+            Obs::Known(seen) if self.lie == Lie::UnseenPostCopy => Obs::Known(Domain { transit: None, ..seen }),
+            truth => truth,
         }
     }
-    async fn create(&self, uuid: Uuid, xml: String) -> hypervisor::Result<()> {
-        self.truth.create(uuid, xml).await
+    async fn check(&self, xml: String) -> hypervisor::Result<()> {
+        self.truth.check(xml).await
     }
+    async fn create(&self, uuid: Uuid, xml: String) -> hypervisor::Result<()> {
+        match self.truth.create(uuid, xml).await {
+            Err(HypervisorError::Unknown { .. }) if self.lie == Lie::UnansweredIsStarted => Ok(()),
+            answer => answer,
+        }
+    }
+    async fn pause(&self, uuid: Uuid, mark: Mark) -> hypervisor::Result<()> {
+        self.truth.pause(uuid, mark).await
+    }
+
+    async fn wake(&self, uuid: Uuid, mark: Mark) -> hypervisor::Result<()> {
+        self.truth.wake(uuid, mark).await
+    }
+
     async fn shutdown(&self, uuid: Uuid) -> hypervisor::Result<()> {
         self.truth.shutdown(uuid).await
     }
-    async fn destroy(&self, uuid: Uuid) -> hypervisor::Result<()> {
-        self.truth.destroy(uuid).await
+    async fn destroy(&self, uuid: Uuid, mark: Mark) -> hypervisor::Result<()> {
+        self.truth.destroy(uuid, mark).await
     }
-    async fn undefine(&self, uuid: Uuid) -> hypervisor::Result<()> {
-        self.truth.undefine(uuid).await
+    async fn undefine(&self, uuid: Uuid, mark: Mark) -> hypervisor::Result<()> {
+        if self.lie == Lie::KeepsNothing {
+            return self.truth.erase(uuid, String::new(), true).await;
+        }
+        self.truth.undefine(uuid, mark).await
+    }
+    async fn erase(&self, uuid: Uuid, xml: String, nvram: bool) -> hypervisor::Result<()> {
+        self.truth.erase(uuid, xml, nvram).await
     }
     async fn migrate(&self, uuid: Uuid, how: Sending) -> hypervisor::Result<()> {
         self.truth.migrate(uuid, how).await
@@ -210,6 +355,9 @@ impl Hypervisor for LyingHypervisor {
     }
     async fn post_copy(&self, uuid: Uuid) -> hypervisor::Result<()> {
         self.truth.post_copy(uuid).await
+    }
+    async fn resume(&self, uuid: Uuid, mark: Mark) -> hypervisor::Result<()> {
+        self.truth.resume(uuid, mark).await
     }
     async fn host(&self) -> hypervisor::Result<Host> {
         self.truth.host().await

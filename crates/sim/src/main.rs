@@ -1,4 +1,4 @@
-//! Runs simulations: many seeds, or one to look at.
+//! Runs simulations: many seeds, or one with its log.
 
 use clap::Parser;
 use drover_sim::{Lie, Options, Shape, Tally};
@@ -12,34 +12,33 @@ use std::{
 
 /// Simulates clusters in virtual time, with crashes, power cuts, partitions and slow hypervisors.
 ///
-/// Each seed is one run, and always the same one. A seed that fails is printed with the command that shows what happens
-/// in it.
+/// The same seed always gives the same run. If seeds fail, the command that shows the log of the first one is printed.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
-    /// Which seeds
+    /// The seeds to run
     #[arg(long, default_value = "0..1000", value_parser = range, value_name = "FROM..TO")]
     seeds: Range<u64>,
-    /// Only this seed, telling everything that happens in it
+    /// Run only this seed, and log its events
     #[arg(long, conflicts_with = "seeds")]
     seed: Option<u64>,
-    /// How many seconds of virtual time the bad weather lasts
+    /// Duration of the faults, in seconds of virtual time
     #[arg(long, default_value_t = 240)]
     weather: u64,
-    /// Plant a defect, to see that it is found
+    /// Plant a defect, to check that it is found
     #[arg(long, value_enum, default_value_t)]
     lie: Lie,
-    /// What the cluster is
+    /// The kind of cluster
     #[arg(long, value_enum, default_value_t)]
     shape: Shape,
-    /// How much to tell of a single seed: info, debug, trace
+    /// Log level of a single seed: info, debug, trace
     #[arg(long, default_value = "debug")]
     level: tracing::Level,
 }
 
 fn range(text: &str) -> Result<Range<u64>, String> {
     let ends = text.split_once("..").and_then(|(from, to)| Some((from.parse().ok()?, to.parse().ok()?)));
-    ends.map(|(from, to): (u64, u64)| from..to).ok_or_else(|| "seeds are given as FROM..TO, such as 0..1000".to_owned())
+    ends.map(|(from, to): (u64, u64)| from..to).ok_or_else(|| "expected FROM..TO, such as 0..1000".to_owned())
 }
 
 fn main() -> ExitCode {
@@ -56,7 +55,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// The virtual time, in front of each line.
+/// Puts the virtual time in front of each line of the log.
 struct VirtualTime;
 
 impl tracing_subscriber::fmt::time::FormatTime for VirtualTime {
@@ -70,7 +69,7 @@ fn one(options: Options, level: tracing::Level) -> ExitCode {
     tracing_subscriber::fmt().with_max_level(level).with_timer(VirtualTime).with_target(false).with_ansi(false).init();
     match drover_sim::run(options) {
         Ok(tally) => {
-            println!("seed {}: all is well; {}", options.seed, describe(&tally));
+            println!("seed {}: passed; {}", options.seed, describe(&tally));
             ExitCode::SUCCESS
         }
         Err(violation) => {
@@ -82,7 +81,7 @@ fn one(options: Options, level: tracing::Level) -> ExitCode {
 
 fn describe(tally: &Tally) -> String {
     format!(
-        "{} orders done, {} not; {} starts, {} takeovers, {} daemon crashes, {} power cuts, {} partitions, {} stalls",
+        "{} orders done, {} not; {} starts, {} takeovers, {} daemon crashes, {} power cuts, {} partitions, {} stalls, {} foreign records",
         tally.orders,
         tally.refused,
         tally.starts,
@@ -90,7 +89,8 @@ fn describe(tally: &Tally) -> String {
         tally.crashes,
         tally.power_cuts,
         tally.partitions,
-        tally.stalls
+        tally.stalls,
+        tally.foreign
     )
 }
 
@@ -147,4 +147,5 @@ fn add(total: &mut Tally, one: &Tally) {
     total.partitions += one.partitions;
     total.stalls += one.stalls;
     total.takeovers += one.takeovers;
+    total.foreign += one.foreign;
 }

@@ -1,13 +1,16 @@
-//! The administrators: orders by chance, given at whatever node answers, through the same commands as the API's.
+//! The administrators: random orders, given at random nodes through the same commands as the API uses.
 
 use crate::{
     Shape,
     invariants::Judge,
-    weather::ORDER_PATIENCE,
+    table::{Table, draw},
+    weather::ORDER_TIMEOUT,
     world::{SESSION_TIMEOUT, World},
 };
-use drover_agent::{CommandError, Commands, ConfigChange, Define, Modify, records};
-use drover_model::{Dice, MetaChange, MigrationMethod, MoveKind, NodeName, VmName, VmRecord};
+use drover_agent::{CommandError, Commands, ConfigChange, Define, Maintenance, Modify, records};
+use drover_model::{
+    Dice, MetaChange, MigrationMethod, MoveKind, NodeName, NodeRecord, RecordKind, Stall, VmName, VmRecord,
+};
 use drover_plan::{admit::Command, moves::Request};
 use drover_store::memory::MemoryStore;
 use std::{collections::BTreeSet, time::Duration};
@@ -22,9 +25,116 @@ pub(crate) struct Administrator {
     dice: Dice,
     vms: BTreeSet<Uuid>,
     under_way: JoinSet<()>,
-    /// For what has no command yet.
+    /// For reads that have no command.
     store: Option<MemoryStore>,
 }
+
+/// A kind of order.
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    Start,
+    Shutdown,
+    Stop,
+    Restart,
+    Disable,
+    Modify,
+    Rename,
+    Meta,
+    Config,
+    Maintenance,
+    Move,
+    Cancel,
+    Delete,
+    Define,
+    Flush,
+    FlushByForce,
+    Ready,
+    RemoveNode,
+    ConfirmOff,
+    MakePrimary,
+    MakeSecondary,
+    Nothing,
+}
+
+/// All kinds of orders. An order for a VM that was never defined defines it instead.
+const ANY: &Table<Kind> = &[
+    ("start a VM", 28, Kind::Start),
+    ("shut one down", 6, Kind::Shutdown),
+    ("cut its power", 5, Kind::Stop),
+    ("restart it", 5, Kind::Restart),
+    ("disable it", 3, Kind::Disable),
+    ("give it another definition", 4, Kind::Modify),
+    ("rename it", 2, Kind::Rename),
+    ("change its metadata", 2, Kind::Meta),
+    ("change limits and deadlines", 1, Kind::Config),
+    ("move it, for a while, for good or home", 16, Kind::Move),
+    ("delete it", 3, Kind::Delete),
+    ("define it again", 5, Kind::Define),
+    ("flush a node, sometimes by force", 3, Kind::FlushByForce),
+    ("make a node ready", 5, Kind::Ready),
+    ("nothing", 12, Kind::Nothing),
+];
+
+/// Orders for a cluster whose VMs should all run.
+const DRILLS: &Table<Kind> = &[
+    ("flush a node", 12, Kind::Flush),
+    ("make a node ready", 18, Kind::Ready),
+    ("move a VM", 25, Kind::Move),
+    ("take a move back", 15, Kind::Cancel),
+    ("change a VM's metadata", 5, Kind::Meta),
+    ("change limits and deadlines", 6, Kind::Config),
+    ("nothing", 19, Kind::Nothing),
+];
+
+/// Orders that hand over the primary role.
+const HANDOFFS: &Table<Kind> = &[
+    ("make a node the primary", 35, Kind::MakePrimary),
+    ("make a node a secondary", 10, Kind::MakeSecondary),
+    ("nothing", 55, Kind::Nothing),
+];
+
+/// Orders of all kinds, so that each kind of record is rewritten by daemons of both versions.
+const VERSIONS: &Table<Kind> = &[
+    ("start a VM", 24, Kind::Start),
+    ("shut one down", 4, Kind::Shutdown),
+    ("cut its power", 4, Kind::Stop),
+    ("restart it", 4, Kind::Restart),
+    ("disable it", 2, Kind::Disable),
+    ("give it another definition", 4, Kind::Modify),
+    ("rename it", 2, Kind::Rename),
+    ("change its metadata", 3, Kind::Meta),
+    ("change limits and deadlines", 2, Kind::Config),
+    ("begin or end maintenance", 3, Kind::Maintenance),
+    ("move it, for a while, for good or home", 14, Kind::Move),
+    ("take a move back", 2, Kind::Cancel),
+    ("delete it", 4, Kind::Delete),
+    ("define it again", 5, Kind::Define),
+    ("flush a node, sometimes by force", 3, Kind::FlushByForce),
+    ("make a node ready", 5, Kind::Ready),
+    ("remove a node that is gone", 2, Kind::RemoveNode),
+    ("make a node the primary", 3, Kind::MakePrimary),
+    ("make a node a secondary", 1, Kind::MakeSecondary),
+    ("nothing", 9, Kind::Nothing),
+];
+
+/// Orders in a cluster whose machines lose their power.
+const FENCES: &Table<Kind> = &[
+    ("start a VM", 24, Kind::Start),
+    ("shut one down", 4, Kind::Shutdown),
+    ("cut its power", 3, Kind::Stop),
+    ("restart it", 4, Kind::Restart),
+    ("disable it", 1, Kind::Disable),
+    ("change its metadata", 2, Kind::Meta),
+    ("move it, for a while, for good or home", 16, Kind::Move),
+    ("take a move back", 3, Kind::Cancel),
+    ("delete it", 2, Kind::Delete),
+    ("define it again", 4, Kind::Define),
+    ("flush a node", 3, Kind::Flush),
+    ("make a node ready", 10, Kind::Ready),
+    ("confirm that a machine is off", 20, Kind::ConfirmOff),
+    ("make a node the primary", 3, Kind::MakePrimary),
+    ("nothing", 9, Kind::Nothing),
+];
 
 /// One order.
 #[derive(Debug, Clone)]
@@ -43,11 +153,17 @@ enum Order {
         force: bool,
     },
     Ready(NodeName),
+    RemoveNode(NodeName),
+    /// The machine was seen to be off, after that boot.
+    ConfirmOff {
+        node: NodeName,
+        boot: String,
+    },
     Primary {
         node: NodeName,
         primary: bool,
     },
-    /// Takes a move back, if one is under way.
+    /// Cancels a move, if one is in progress.
     Cancel,
     Delete {
         disks: bool,
@@ -55,8 +171,11 @@ enum Order {
 }
 
 fn xml(uuid: Uuid, memory: u64) -> String {
+    // Some have a TPM, and cannot be moved while they are off.
+    let tpm = "<devices><tpm model='tpm-crb'><backend type='emulator'/></tpm></devices>";
+    let tpm = if uuid.as_u128() % 4 == 3 { tpm } else { "" };
     format!(
-        "<domain type='kvm'><name>vm{0}</name><uuid>{uuid}</uuid><memory unit='MiB'>{memory}</memory><vcpu>1</vcpu><os><type>hvm</type></os></domain>",
+        "<domain type='kvm'><name>vm{0}</name><uuid>{uuid}</uuid><memory unit='MiB'>{memory}</memory><vcpu>1</vcpu><os><type>hvm</type></os>{tpm}</domain>",
         uuid.as_u128()
     )
 }
@@ -71,87 +190,102 @@ impl Administrator {
         &self.vms
     }
 
-    /// Gives an order, or not.
+    /// Gives an order, or none.
     pub(crate) fn act(&mut self, world: &mut World) {
         while self.under_way.try_join_next().is_some() {}
         let handles: Vec<_> = world.machines.iter().filter_map(|m| Some(m.daemon.as_ref()?.handle.clone())).collect();
         let names: Vec<NodeName> = world.machines.iter().map(|m| m.name.clone()).collect();
         let Some(handle) = self.dice.pick(&handles).cloned() else { return };
         let uuid = Uuid::from_u128(u128::from(1 + self.dice.roll(world.shape.vms().max(1))));
-        let order = match world.shape {
-            Shape::Small => self.any_order(uuid, &names),
-            Shape::Drills => self.drill(&names),
-            Shape::Handoffs => self.pass_on(&names),
+        let table = match world.shape {
+            Shape::Small => ANY,
+            Shape::Drills => DRILLS,
+            Shape::Handoffs => HANDOFFS,
+            Shape::Versions => VERSIONS,
+            Shape::Fences => FENCES,
+        };
+        let Some((_, kind)) = draw(&mut self.dice, table) else { return };
+        let any = matches!(world.shape, Shape::Small | Shape::Versions | Shape::Fences);
+        let kind = if any && !self.vms.contains(&uuid) { Kind::Define } else { kind };
+        let order = match kind {
+            Kind::ConfirmOff => self.confirmation(world),
+            kind => self.order(kind, &names),
         };
         let Some(order) = order else { return };
         if world.shape.vms() > 0 {
             self.vms.insert(uuid);
         }
         let store = self.store.get_or_insert_with(|| world.cluster.session(SESSION_TIMEOUT)).clone();
+        if matches!(order, Order::Delete { .. }) {
+            world.judge.condemn(uuid);
+        }
+        if matches!(order, Order::State(Command::Stop | Command::Shutdown(_) | Command::Disable { .. })) {
+            world.judge.ordered_off(uuid);
+        }
         let (judge, memory) = (world.judge.clone(), 64 + self.dice.roll(1000));
         self.under_way.spawn(async move {
-            let outcome = timeout(ORDER_PATIENCE, give(handle.commands(), &store, uuid, order.clone(), memory)).await;
-            let told = match &outcome {
+            let outcome = timeout(ORDER_TIMEOUT, give(handle.commands(), &store, uuid, order.clone(), memory)).await;
+            let result = match &outcome {
                 Ok(Ok(())) => "done".to_owned(),
                 Ok(Err(error)) => format!("refused: {error}"),
                 Err(_) => "no answer".to_owned(),
             };
-            told_of(&judge, uuid, &order, &told, matches!(outcome, Ok(Ok(()))));
+            note_order(&judge, uuid, &order, &result, matches!(outcome, Ok(Ok(()))));
         });
     }
 
-    /// Whatever an administrator may think of.
-    fn any_order(&mut self, uuid: Uuid, names: &[NodeName]) -> Option<Order> {
-        Some(match self.dice.roll(100) {
-            _ if !self.vms.contains(&uuid) => Order::Define,
-            0..28 => Order::State(Command::Start),
-            28..34 => Order::State(Command::Shutdown(Some(10 + u32::try_from(self.dice.roll(60)).unwrap_or(0)))),
-            34..39 => Order::State(Command::Stop),
-            39..44 => Order::State(Command::Restart(Some(20))),
-            44..47 => Order::State(Command::Disable { force: self.dice.per_mille(500) }),
-            47..51 => Order::Modify { restart: self.dice.per_mille(500) },
-            51..53 => Order::Rename(VmName::new(&format!("name{}", self.dice.roll(6))).ok()?),
-            53..55 => Order::Meta(self.meta()),
-            55..56 => Order::Config(self.config()),
-            56..72 => Order::Relocate(self.relocation(names)),
-            72..75 => Order::Delete { disks: self.dice.per_mille(500) },
-            75..80 => Order::Define,
-            80..83 => Order::Flush { node: self.dice.pick(names)?.clone(), force: self.dice.per_mille(300) },
-            83..88 => Order::Ready(self.dice.pick(names)?.clone()),
-            _ => return None,
+    fn order(&mut self, kind: Kind, names: &[NodeName]) -> Option<Order> {
+        Some(match kind {
+            Kind::Start => Order::State(Command::Start { force: false }),
+            Kind::Shutdown => {
+                Order::State(Command::Shutdown(Some(10 + u32::try_from(self.dice.roll(60)).unwrap_or(0))))
+            }
+            Kind::Stop => Order::State(Command::Stop),
+            Kind::Restart => Order::State(Command::Restart(Some(20))),
+            Kind::Disable => Order::State(Command::Disable { force: self.dice.per_mille(500) }),
+            Kind::Modify => Order::Modify { restart: self.dice.per_mille(500) },
+            Kind::Rename => Order::Rename(VmName::new(&format!("name{}", self.dice.roll(6))).ok()?),
+            Kind::Meta => Order::Meta(self.meta()),
+            Kind::Config => Order::Config(self.config()),
+            Kind::Maintenance => {
+                let maintenance = if self.dice.per_mille(500) { Maintenance::On(None) } else { Maintenance::Off };
+                Order::Config(ConfigChange { maintenance: Some(maintenance), ..ConfigChange::default() })
+            }
+            Kind::Move => Order::Relocate(self.relocation(names)),
+            Kind::Cancel => Order::Cancel,
+            Kind::Delete => Order::Delete { disks: self.dice.per_mille(500) },
+            Kind::Define => Order::Define,
+            Kind::Flush => Order::Flush { node: self.dice.pick(names)?.clone(), force: false },
+            Kind::FlushByForce => {
+                Order::Flush { node: self.dice.pick(names)?.clone(), force: self.dice.per_mille(300) }
+            }
+            Kind::Ready => Order::Ready(self.dice.pick(names)?.clone()),
+            Kind::RemoveNode => Order::RemoveNode(self.dice.pick(names)?.clone()),
+            Kind::MakePrimary => Order::Primary { node: self.dice.pick(names)?.clone(), primary: true },
+            Kind::MakeSecondary => Order::Primary { node: self.dice.pick(names)?.clone(), primary: false },
+            Kind::ConfirmOff | Kind::Nothing => return None,
         })
     }
 
-    /// What is done with a cluster whose VMs are all to run.
-    fn drill(&mut self, names: &[NodeName]) -> Option<Order> {
-        Some(match self.dice.roll(100) {
-            0..12 => Order::Flush { node: self.dice.pick(names)?.clone(), force: false },
-            12..30 => Order::Ready(self.dice.pick(names)?.clone()),
-            30..55 => Order::Relocate(self.relocation(names)),
-            55..70 => Order::Cancel,
-            70..75 => Order::Meta(self.meta()),
-            75..77 => Order::Config(self.config()),
-            _ => return None,
-        })
+    /// An administrator looks at a machine, and confirms it if that is off.
+    fn confirmation(&mut self, world: &World) -> Option<Order> {
+        let off: Vec<_> = world.machines.iter().filter(|machine| world.seems_off(machine)).collect();
+        let node = self.dice.pick(&off)?.name.clone();
+        let record = world.cluster.peek(&NodeRecord::path(&node))?;
+        let record: NodeRecord = serde_json::from_slice(&record.data).ok()?;
+        Some(Order::ConfirmOff { node, boot: record.boot })
     }
 
-    /// The role of the primary is to pass on.
-    fn pass_on(&mut self, names: &[NodeName]) -> Option<Order> {
-        Some(match self.dice.roll(100) {
-            0..35 => Order::Primary { node: self.dice.pick(names)?.clone(), primary: true },
-            35..45 => Order::Primary { node: self.dice.pick(names)?.clone(), primary: false },
-            _ => return None,
-        })
-    }
-
-    /// Other limits, and a deadline that some migrations do not keep.
+    /// Random limits, and a deadline that some migrations miss.
     fn config(&mut self) -> ConfigChange {
+        let stall = self.dice.pick(&[Stall::Abort, Stall::PostCopy]).copied();
         let mut limit = |most| u32::try_from(1 + self.dice.roll(most)).ok();
         ConfigChange {
+            stall,
             moves_per_source: limit(4),
             moves_per_target: limit(4),
             moves: limit(8),
-            migration_deadline_s: limit(60),
+            migration_deadline_s: limit(10),
             ..ConfigChange::default()
         }
     }
@@ -183,21 +317,23 @@ impl Administrator {
             let meta = self.meta();
             let define = Define { xml: xml(uuid, memory), meta, ..Define::default() };
             let commands = handle.commands();
-            if commands.define(define).await.is_ok() && commands.set_state(uuid, Command::Start).await.is_ok() {
+            if commands.define(define).await.is_ok()
+                && commands.set_state(uuid, Command::Start { force: false }).await.is_ok()
+            {
                 self.vms.insert(uuid);
             }
         }
         sleep(Duration::from_secs(30)).await;
     }
 
-    /// Waits until no order is under way.
+    /// Waits until no order is in progress.
     pub(crate) async fn finish(&mut self) {
         while self.under_way.join_next().await.is_some() {}
     }
 }
 
-fn told_of(judge: &Judge, uuid: Uuid, order: &Order, told: &str, done: bool) {
-    judge.note(&format!("order for {uuid}: {order:?}: {told}"), |tally| {
+fn note_order(judge: &Judge, uuid: Uuid, order: &Order, result: &str, done: bool) {
+    judge.note(&format!("order for {uuid}: {order:?}: {result}"), |tally| {
         tally.orders += u64::from(done);
         tally.refused += u64::from(!done);
     });
@@ -217,6 +353,8 @@ async fn give(
         Order::Relocate(request) => commands.relocate(uuid, &request).await.map(|_| ()),
         Order::Flush { node, force } => commands.set_domain_state(node, false, force).await.map(|_| ()),
         Order::Ready(node) => commands.set_domain_state(node, true, false).await.map(|_| ()),
+        Order::RemoveNode(node) => commands.remove_node(node).await,
+        Order::ConfirmOff { node, boot } => commands.confirm_off(node, Some(boot), false).await.map(|_| ()),
         Order::Primary { node, primary } => commands.set_coordinator_state(&node, primary).await.map(|_| ()),
         Order::Cancel => commands.set_state(uuid, Command::CancelMove).await.map(|_| ()),
         Order::State(command) => commands.set_state(uuid, command).await.map(|_| ()),
@@ -224,7 +362,7 @@ async fn give(
             let record = records::read::<VmRecord>(store, &uuid).await?;
             let Some(record) = record else { return Ok(()) };
             let xml = xml(uuid, memory).replace(&format!("vm{}<", uuid.as_u128()), &format!("{}<", record.value.name));
-            commands.modify(uuid, Modify { xml, expected: None, restart, dry_run: false }).await.map(|_| ())
+            commands.modify(uuid, Modify { xml, restart, ..Modify::default() }).await.map(|_| ())
         }
         Order::Rename(name) => commands.rename(uuid, name, None).await.map(|_| ()),
         Order::Delete { disks } => commands.delete(uuid, disks).await.map(|_| ()),

@@ -1,5 +1,5 @@
-//! A process that is stopped for a while (SIGSTOP, a hypervisor that is overcommitted, a disk that hangs): it does
-//! nothing, and its machine goes on.
+//! A process that stalls (SIGSTOP, an overcommitted hypervisor, a hanging disk): it does nothing while its machine
+//! continues.
 
 use std::{
     future::Future,
@@ -8,7 +8,7 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-/// Stops and continues what is wrapped with it. Clones are the same switch.
+/// Stops and continues the futures that are wrapped with it. Clones share the switch.
 #[derive(Clone, Default)]
 pub(crate) struct Switch {
     state: Arc<Mutex<State>>,
@@ -40,7 +40,7 @@ impl Switch {
         }
     }
 
-    /// The same work, which stands still while this is stopped, wherever it is at that moment.
+    /// Wraps a future, which is not polled while the switch is stopped.
     pub(crate) fn wrap<F: Future + Send + 'static>(&self, work: F) -> impl Future<Output = F::Output> + Send + use<F> {
         Stoppable { switch: self.clone(), work: Box::pin(work) }
     }

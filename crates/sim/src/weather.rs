@@ -1,86 +1,225 @@
-//! What goes wrong, and how it is mended.
+//! Faults and their repair.
 
-use crate::{Shape, world::World};
-use drover_drivers::{hypervisor::fake, network::fake as network};
-use drover_model::OffReason;
+use crate::{
+    Shape,
+    table::{Table, draw},
+    world::World,
+};
+use drover_drivers::{host_network::fake as host_network, hypervisor::fake};
+use drover_model::{Claim, ClusterConfig, NodeRecord, OffReason, Only, Primary, RecordKind, VmRecord};
 use drover_store::memory;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// What mends something.
+/// A random event on one machine, or on all.
+#[derive(Debug, Clone, Copy)]
+enum Event {
+    /// The daemon crashes, and is started again.
+    Crash,
+    /// The daemon is stopped cleanly, and started again.
+    Stop,
+    /// The machine loses power for a while.
+    PowerCut,
+    /// The machine loses power, for so long that an administrator notices.
+    Outage,
+    /// The machine is shut down, with all that happens then, and is back after a while.
+    Shutdown,
+    /// The daemon loses the store for a time around the session timeout, so that some sessions expire.
+    CutOff,
+    /// The daemon loses its connection to the hypervisor for a while.
+    NoHypervisor,
+    /// A guest crashes, powers off, or is ended by the host.
+    GuestDown,
+    /// A hypervisor and its guests behave differently: slow, hanging, refusing, deaf, stubborn.
+    Mood,
+    /// The store behaves differently: slow, losing calls.
+    StoreMood,
+    /// The daemon's process is stopped for a time around the lease's term.
+    Stall,
+    /// The kernel handles addresses differently: slowly, failing.
+    KernelMood,
+    /// A cable is pulled for a while.
+    NoCable,
+    /// Like [`Event::Stop`] or [`Event::Crash`], and the daemon is restarted in the other version.
+    OtherVersion,
+    /// A newer daemon puts a foreign value into a VM's record for a while.
+    ForeignVm,
+    /// The same, in the claim on a VM.
+    ForeignClaim,
+    /// The same, in the record of a node.
+    ForeignNode,
+    /// The same, in the configuration.
+    ForeignConfig,
+    /// The same, in the record of the primary.
+    ForeignPrimary,
+    /// A newer daemon creates records of an unknown kind below a VM and a node.
+    Child,
+    /// Nothing.
+    Calm,
+}
+
+/// Events in clusters with VMs, every 0.75 s on average.
+const ANY: &Table<Event> = &[
+    ("a daemon crashes", 6, Event::Crash),
+    ("a daemon is stopped", 2, Event::Stop),
+    ("a machine loses its power", 2, Event::PowerCut),
+    ("a machine is shut down", 1, Event::Shutdown),
+    ("a daemon is cut off from the store", 8, Event::CutOff),
+    ("a daemon is cut off from its hypervisor", 4, Event::NoHypervisor),
+    ("a guest ends", 12, Event::GuestDown),
+    ("a hypervisor has another mood", 6, Event::Mood),
+    ("the store has another mood", 4, Event::StoreMood),
+    ("nothing", 55, Event::Calm),
+];
+
+/// Events that concern the primary role.
+const HANDOFFS: &Table<Event> = &[
+    ("a daemon crashes", 1, Event::Crash),
+    ("a daemon is stopped", 1, Event::Stop),
+    ("a machine loses its power", 1, Event::PowerCut),
+    ("a daemon is cut off from the store", 2, Event::CutOff),
+    ("the store has another mood", 1, Event::StoreMood),
+    ("a process is stopped for a while", 1, Event::Stall),
+    ("a kernel has another mood", 1, Event::KernelMood),
+    ("a cable is pulled", 1, Event::NoCable),
+    ("nothing", 3, Event::Calm),
+];
+
+/// Machines lose their power for long. (A machine that is shut down ends its guests first.)
+const FENCES: &Table<Event> = &[
+    ("a daemon crashes", 5, Event::Crash),
+    ("a daemon is stopped", 2, Event::Stop),
+    ("a machine loses its power", 3, Event::PowerCut),
+    ("a machine loses its power for long", 5, Event::Outage),
+    ("a daemon is cut off from the store", 8, Event::CutOff),
+    ("a daemon is cut off from its hypervisor", 2, Event::NoHypervisor),
+    ("a guest ends", 6, Event::GuestDown),
+    ("a hypervisor has another mood", 4, Event::Mood),
+    ("the store has another mood", 4, Event::StoreMood),
+    ("a process is stopped for a while", 1, Event::Stall),
+    ("nothing", 60, Event::Calm),
+];
+
+/// Nodes are upgraded and downgraded, with fewer other events.
+const VERSIONS: &Table<Event> = &[
+    ("a daemon crashes", 3, Event::Crash),
+    ("a daemon is stopped", 1, Event::Stop),
+    ("a machine loses its power", 2, Event::PowerCut),
+    ("a daemon is cut off from the store", 5, Event::CutOff),
+    ("a daemon is cut off from its hypervisor", 2, Event::NoHypervisor),
+    ("a guest ends", 8, Event::GuestDown),
+    ("a hypervisor has another mood", 3, Event::Mood),
+    ("the store has another mood", 2, Event::StoreMood),
+    ("a process is stopped for a while", 1, Event::Stall),
+    ("a node gets the other version", 7, Event::OtherVersion),
+    ("a VM's record is foreign", 10, Event::ForeignVm),
+    ("a claim is foreign", 6, Event::ForeignClaim),
+    ("a node's record is foreign", 4, Event::ForeignNode),
+    ("the configuration is foreign", 4, Event::ForeignConfig),
+    ("the primary's record is foreign", 2, Event::ForeignPrimary),
+    ("records of an unknown kind", 4, Event::Child),
+    ("nothing", 36, Event::Calm),
+];
+
+/// A repair, or the end of an event that has two parts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Repair {
+    /// A machine that goes down is off.
+    Off,
     /// Start the daemon (and switch the machine on, if it was off).
     Daemon,
-    /// Connect the daemon with the store again.
+    /// Reconnect the daemon to the store.
     Store,
-    /// Connect the daemon with the hypervisor again.
+    /// Reconnect the daemon to the hypervisor.
     Hypervisor,
-    /// Have the stopped process go on.
+    /// Continue the stopped process.
     Process,
-    /// Put the cable back.
+    /// Plug the cable in.
     Cable,
 }
 
-/// What is broken now, and when it is mended.
+/// Current faults, and when they are repaired.
 #[derive(Debug, Default)]
 pub(crate) struct Weather {
     repairs: Vec<(Instant, usize, Repair)>,
 }
 
 impl Weather {
-    /// An ordinary day to begin with: nothing takes no time.
+    /// Initial conditions: everything takes some time.
     pub(crate) fn begin(&self, world: &mut World) {
         world.cluster.set_weather(memory::Weather { latency_ms: 0..20, lost_per_mille: 5 });
         for machine in &world.machines {
-            let mood =
-                fake::Weather { latency_ms: 0..600, power_off_ms: 0..5000, transfer_ms: 0..8000, ..Default::default() };
+            let mood = fake::Weather {
+                latency_ms: 0..600,
+                power_off_ms: 0..5000,
+                transfer_ms: 0..8000,
+                torn_per_mille: 300,
+                ..Default::default()
+            };
             machine.hardware.set_weather(mood);
         }
     }
 
-    /// Mends what is due, and breaks something, or nothing.
+    /// Makes the repairs that are due, and draws an event.
     pub(crate) async fn change(&mut self, world: &mut World) {
         let now = Instant::now();
         for (_, index, repair) in self.repairs.extract_if(.., |(at, ..)| *at <= now).collect::<Vec<_>>() {
-            mend(world, index, repair);
+            repair_fault(world, index, repair);
         }
         let index = usize::try_from(world.dice.roll(world.machines.len() as u64)).unwrap_or(0);
         let later = |world: &mut World, range| now + world.dice.millis(&range);
-        let event = match world.shape {
-            // What VMs suffer from is of no interest; what the role does is.
-            Shape::Handoffs => {
-                [0, 6, 8, 10, 14, 40, 100, 103, 106, 99, 99, 99][usize::try_from(world.dice.roll(12)).unwrap_or(0)]
-            }
-            Shape::Small | Shape::Drills => world.dice.roll(100),
+        let table = match world.shape {
+            Shape::Small | Shape::Drills => ANY,
+            Shape::Handoffs => HANDOFFS,
+            Shape::Versions => VERSIONS,
+            Shape::Fences => FENCES,
         };
+        let Some((name, event)) = draw(&mut world.dice, table) else { return };
+        tracing::trace!(machine = index, "{name}");
         match event {
-            0..6 => {
+            Event::Crash => {
                 let at = later(world, 0..8000);
-                let judge = world.judge.clone();
-                if let Some(machine) = world.machines.get_mut(index) {
-                    machine.crash_daemon(&judge);
+                crash(world, index);
+                self.repairs.push((at, index, Repair::Daemon));
+            }
+            Event::Stop => {
+                let at = later(world, 0..8000);
+                stop(world, index).await;
+                self.repairs.push((at, index, Repair::Daemon));
+            }
+            Event::OtherVersion => {
+                let at = later(world, 0..8000);
+                if world.dice.per_mille(300) {
+                    crash(world, index)
+                } else {
+                    stop(world, index).await
+                }
+                if let Some(machine) = world.machines.get_mut(index)
+                    && machine.daemon.is_none()
+                {
+                    machine.is_newer = !machine.is_newer;
                 }
                 self.repairs.push((at, index, Repair::Daemon));
             }
-            6..8 => {
-                let at = later(world, 0..8000);
-                let judge = world.judge.clone();
-                if let Some(machine) = world.machines.get_mut(index) {
-                    machine.stop_daemon(&judge).await;
-                }
-                self.repairs.push((at, index, Repair::Daemon));
-            }
-            8..10 => {
-                let at = later(world, 1000..20_000);
+            Event::PowerCut | Event::Outage => {
+                let long = matches!(event, Event::Outage);
+                let at = later(world, if long { 20_000..120_000 } else { 1000..20_000 });
                 let judge = world.judge.clone();
                 if let Some(machine) = world.machines.get_mut(index) {
                     machine.power_off(&judge);
                 }
                 self.repairs.push((at, index, Repair::Daemon));
             }
-            10..18 => {
-                // Around the session's timeout: some of them end it, some do not.
+            Event::Shutdown => {
+                let off = later(world, 500..15_000);
+                let back = off + world.dice.millis(&(1000..20_000));
+                let judge = world.judge.clone();
+                if let Some(machine) = world.machines.get(index) {
+                    machine.shut_down(&judge, &mut world.dice);
+                    self.repairs.extend([(off, index, Repair::Off), (back, index, Repair::Daemon)]);
+                }
+            }
+            Event::CutOff => {
                 let at = later(world, 0..12_000);
                 if let Some(daemon) = world.machines.get(index).and_then(|m| m.daemon.as_ref()) {
                     world.judge.note(&format!("node {index}: cut off from the store"), |t| t.partitions += 1);
@@ -88,24 +227,28 @@ impl Weather {
                     self.repairs.push((at, index, Repair::Store));
                 }
             }
-            18..22 => {
+            Event::NoHypervisor => {
                 let at = later(world, 0..6000);
                 if let Some(daemon) = world.machines.get(index).and_then(|m| m.daemon.as_ref()) {
                     daemon.hypervisor.set_connected(false);
                     self.repairs.push((at, index, Repair::Hypervisor));
                 }
             }
-            22..34 => {
-                let reason = if world.dice.per_mille(500) { OffReason::Crashed } else { OffReason::Shutdown };
+            Event::GuestDown => {
+                let reasons = [OffReason::Crashed, OffReason::Crashed, OffReason::Shutdown, OffReason::Ended];
+                let reason = world.dice.pick(&reasons).copied().unwrap_or(OffReason::Crashed);
+                let judge = world.judge.clone();
                 if let Some(machine) = world.machines.get(index) {
                     let running = machine.hardware.running();
                     if let Some((uuid, _)) = world.dice.pick(&running) {
-                        machine.hardware.guest_goes_down(*uuid, reason);
+                        match reason {
+                            OffReason::Ended => machine.end_guest(&judge, *uuid, reason),
+                            _ => machine.hardware.guest_goes_down(*uuid, reason),
+                        }
                     }
                 }
             }
-            100..103 => {
-                // Around the lease's term.
+            Event::Stall => {
                 let at = later(world, 0..12_000);
                 if let Some(daemon) = world.machines.get(index).and_then(|m| m.daemon.as_ref()) {
                     world.judge.note(&format!("node {index}: its process is stopped"), |t| t.stalls += 1);
@@ -113,50 +256,68 @@ impl Weather {
                     self.repairs.push((at, index, Repair::Process));
                 }
             }
-            103..106 => {
+            Event::KernelMood => {
                 let mood =
-                    network::Weather { latency_ms: 0..world.dice.roll(600), fail_per_mille: world.dice.roll(200) };
+                    host_network::Weather { latency_ms: 0..world.dice.roll(600), fail_per_mille: world.dice.roll(200) };
                 if let Some(machine) = world.machines.get(index) {
                     machine.kernel.set_weather(mood);
                 }
             }
-            106..109 => {
+            Event::NoCable => {
                 let at = later(world, 0..20_000);
                 if let Some(machine) = world.machines.get(index) {
                     machine.kernel.set_carrier(false);
                     self.repairs.push((at, index, Repair::Cable));
                 }
             }
-            34..40 => self.hypervisors(world),
-            40..44 => {
+            Event::Mood => self.hypervisors(world),
+            Event::StoreMood => {
                 let latency_ms = 0..world.dice.roll(400);
                 let lost_per_mille = world.dice.roll(60);
                 world.cluster.set_weather(memory::Weather { latency_ms, lost_per_mille });
             }
-            _ => {}
+            Event::ForeignVm
+            | Event::ForeignClaim
+            | Event::ForeignNode
+            | Event::ForeignConfig
+            | Event::ForeignPrimary
+            | Event::Child => newer_does(world, index, event),
+            Event::Calm => {}
+        }
+        if let Some(newer) = world.newer() {
+            newer.pass();
         }
     }
 
-    /// Another mood of a machine's hypervisor and guests.
+    /// Changes the behaviour of a machine's hypervisor and guests.
     fn hypervisors(&self, world: &mut World) {
         let dice = &mut world.dice;
         let index = usize::try_from(dice.roll(world.machines.len() as u64)).unwrap_or(0);
         let mood = fake::Weather {
             latency_ms: 0..dice.roll(3000),
             hang_per_mille: dice.roll(150),
-            refuse_per_mille: dice.roll(50),
+            // Usually some starts are refused; sometimes no start is answered.
+            refuse_per_mille: dice.roll(200),
+            broken_per_mille: if dice.per_mille(150) { 1000 } else { 0 },
             deaf_per_mille: dice.roll(300),
             stubborn_per_mille: dice.roll(300),
+            hung_per_mille: dice.roll(600),
             power_off_ms: 0..dice.roll(20_000),
             transfer_ms: 0..dice.roll(40_000),
             astray_per_mille: dice.roll(300),
+            botched_per_mille: dice.roll(300),
+            unkillable_per_mille: dice.roll(300),
+            still_broken_per_mille: dice.roll(500),
+            unanswered_per_mille: dice.roll(300),
+            stuck_per_mille: dice.roll(300),
+            torn_per_mille: dice.roll(600),
         };
         if let Some(machine) = world.machines.get(index) {
             machine.hardware.set_weather(mood);
         }
     }
 
-    /// Mends everything.
+    /// Repairs everything.
     pub(crate) fn calm(&mut self, world: &mut World) {
         world.judge.note("calm", |_| ());
         world.cluster.set_weather(memory::Weather { latency_ms: 0..5, lost_per_mille: 0 });
@@ -169,16 +330,57 @@ impl Weather {
             });
         }
         for machine in &world.machines {
-            machine.kernel.set_weather(network::Weather { latency_ms: 0..20, ..Default::default() });
+            machine.kernel.set_weather(host_network::Weather { latency_ms: 0..20, ..Default::default() });
         }
         for (_, index, repair) in std::mem::take(&mut self.repairs) {
-            mend(world, index, repair);
+            repair_fault(world, index, repair);
+        }
+        if let Some(newer) = world.newer() {
+            newer.calm();
         }
         world.start_daemons();
     }
 }
 
-fn mend(world: &mut World, index: usize, repair: Repair) {
+fn crash(world: &mut World, index: usize) {
+    let judge = world.judge.clone();
+    if let Some(machine) = world.machines.get_mut(index) {
+        machine.crash_daemon(&judge);
+    }
+}
+
+async fn stop(world: &mut World, index: usize) {
+    let judge = world.judge.clone();
+    if let Some(machine) = world.machines.get_mut(index) {
+        machine.stop_daemon(&judge).await;
+    }
+}
+
+/// Applies an event of a newer daemon to the records.
+fn newer_does(world: &mut World, index: usize, event: Event) {
+    let uuid = world.any_vm();
+    let (Some(newer), Some(machine)) = (world.newer(), world.machines.get(index)) else { return };
+    match event {
+        Event::ForeignVm => newer.speak(&VmRecord::path(&uuid)),
+        Event::ForeignClaim => newer.speak(&Claim::path(&uuid)),
+        Event::ForeignNode => newer.speak(&NodeRecord::path(&machine.name)),
+        Event::ForeignConfig => newer.speak(&ClusterConfig::path(&Only)),
+        Event::ForeignPrimary => newer.speak(&Primary::path(&Only)),
+        _ => {
+            newer.bear(&VmRecord::path(&uuid));
+            newer.bear(&NodeRecord::path(&machine.name));
+        }
+    }
+}
+
+fn repair_fault(world: &mut World, index: usize, repair: Repair) {
+    if repair == Repair::Off {
+        let judge = world.judge.clone();
+        if let Some(machine) = world.machines.get_mut(index) {
+            machine.power_off(&judge);
+        }
+        return;
+    }
     let daemon = world.machines.get(index).and_then(|m| m.daemon.as_ref());
     match (repair, daemon) {
         (Repair::Daemon, _) => world.start_daemon(index),
@@ -190,11 +392,10 @@ fn mend(world: &mut World, index: usize, repair: Repair) {
                 machine.kernel.set_carrier(true);
             }
         }
-        // A later daemon has connections of its own.
-        (Repair::Store | Repair::Hypervisor | Repair::Process, None) => {}
+        // The next daemon opens its own connections.
+        (Repair::Store | Repair::Hypervisor | Repair::Process, None) | (Repair::Off, _) => {}
     }
 }
 
-/// How long a run without weather takes to settle is nobody's business here; this is only the longest patience of an
-/// order.
-pub(crate) const ORDER_PATIENCE: Duration = Duration::from_secs(60);
+/// Timeout of an order.
+pub(crate) const ORDER_TIMEOUT: Duration = Duration::from_secs(60);

@@ -5,23 +5,32 @@ use crate::{
     invariants::{Judge, Violation},
     orders::Administrator,
     stall::Switch,
+    versions::{Newer, Versioned},
     weather,
 };
-use drover_agent::{Agent, Drivers, HostFacts, NodeHandle, PrimaryOptions, WatchedNetwork};
+use drover_agent::{Agent, Drivers, HostFacts, NodeHandle, PrimaryOptions, WatchedLink};
 use drover_drivers::{
+    console::FakeLogs,
+    host_network::{HostNetwork, fake::FakeHostNetwork},
     hypervisor::{
         Hypervisor,
         fake::{FakeHypervisor, FakeMachine, FakeNetwork},
     },
-    network::{Network, fake::FakeKernel},
+    power::fake::FakePower,
     storage::fake::FakeDisks,
 };
-use drover_model::{Bytes, Dice, DomainType, FloatingAddress, NodeName, Role, WallTime};
+use drover_model::{Bytes, Dice, DomainType, FloatingAddress, NodeName, OffReason, Role, WallTime};
 use drover_store::{
     Store,
     memory::{MemoryCluster, MemoryStore},
 };
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 use tokio::{
     sync::watch,
     task::JoinHandle,
@@ -29,23 +38,26 @@ use tokio::{
 };
 use uuid::Uuid;
 
-/// What each machine offers.
+/// Memory of each machine.
 pub(crate) const MEMORY: Bytes = Bytes::mib(16384);
-/// After so long the server ends a silent session.
+/// Session timeout of the store.
 pub(crate) const SESSION_TIMEOUT: Duration = Duration::from_secs(4);
-/// In so much virtual time of calm everything must be as it should. A guest may use all of its patience for a shutdown,
-/// twice.
+/// Virtual time of calm in which everything must settle. A guest may use its whole shutdown timeout twice.
 const CALM: Duration = Duration::from_secs(900);
 
-/// A daemon that runs.
+/// Time of calm after which the cluster is idle, and how long it is then observed.
+const REST: Duration = Duration::from_secs(60);
+
+/// A running daemon.
 pub(crate) struct Daemon {
     task: JoinHandle<()>,
-    /// The loop of the primary's role, if the run is about that.
-    primary: Option<JoinHandle<()>>,
+    /// The task of the primary role, if the run has it.
+    primary: Option<JoinHandle<drover_store::Result<()>>>,
     pub(crate) switch: Switch,
     pub(crate) store: MemoryStore,
     pub(crate) hypervisor: Arc<FakeHypervisor>,
     pub(crate) handle: NodeHandle,
+    instance: Uuid,
 }
 
 impl Daemon {
@@ -54,7 +66,7 @@ impl Daemon {
     }
 }
 
-/// The address that the primary has.
+/// The floating address.
 fn floating_address() -> Option<FloatingAddress> {
     let address = "203.0.113.50/24".parse().ok()?;
     Some(FloatingAddress { address, interface: "eth1".to_owned(), network: "upstream".to_owned() })
@@ -64,88 +76,119 @@ fn floating_address() -> Option<FloatingAddress> {
 pub(crate) struct Machine {
     pub(crate) name: NodeName,
     pub(crate) hardware: FakeMachine,
-    pub(crate) kernel: FakeKernel,
+    pub(crate) kernel: FakeHostNetwork,
     pub(crate) daemon: Option<Daemon>,
-    /// Counts boots; the boot's id.
+    /// Whether it is being shut down.
+    pub(crate) going_down: Arc<AtomicBool>,
+    /// Whether it has power.
+    on: bool,
+    /// Number of boots, which is the boot ID.
     boots: u32,
-    /// Counts daemons.
+    /// Number of daemons started.
     daemons: u32,
+    /// Whether its daemons are of the newer version, where there are two.
+    pub(crate) is_newer: bool,
 }
 
-/// Everything.
+/// State shared by all daemons of a run.
+#[derive(Clone)]
+pub(crate) struct Common {
+    pub(crate) cluster: MemoryCluster,
+    pub(crate) judge: Judge,
+    shape: Shape,
+    lie: Lie,
+    /// The newer version, where there are two.
+    newer: Option<Newer>,
+}
+
+/// A simulated cluster.
 pub(crate) struct World {
     pub(crate) dice: Dice,
     pub(crate) cluster: MemoryCluster,
     pub(crate) machines: Vec<Machine>,
     pub(crate) judge: Judge,
     pub(crate) shape: Shape,
-    lie: Lie,
+    common: Common,
 }
 
 impl Machine {
     /// Starts the daemon, if it does not run.
-    pub(crate) fn start_daemon(&mut self, cluster: &MemoryCluster, judge: &Judge, lie: Lie, shape: Shape) {
+    pub(crate) fn start_daemon(&mut self, common: &Common) {
         if self.daemon.is_some() {
             return;
         }
+        self.on = true;
+        let Common { cluster, judge, shape, lie, newer } = common.clone();
         self.daemons += 1;
-        judge.note(&format!("{}: daemon {} starts", self.name, self.daemons), |_| ());
+        let version = if self.is_newer { ", of the newer version," } else { "" };
+        judge.note(&format!("{}: daemon {}{version} starts", self.name, self.daemons), |_| ());
         let store = cluster.session(SESSION_TIMEOUT);
-        let hypervisor = Arc::new(self.hardware.connect());
+        let hypervisor = Arc::new(lie.connection(self.hardware.connect()));
         let began = judge.start();
         let facts = HostFacts { cpus: 8, memory_total: MEMORY, memory_available: MEMORY, ..HostFacts::default() };
         let instance = Uuid::from_u64_pair(u64::from(self.daemons), self.name.as_str().bytes().map(u64::from).sum());
+        judge.daemon_starts(&self.name, instance);
         let options = drover_agent::Options {
             name: self.name.clone(),
             role: Role::Coordinator,
             api: format!("{}:7370", self.name),
             machine: self.name.to_string(),
-            boot: self.boots.to_string(),
+            boot: lie.boot(self.boots),
+            same_machine: false,
+            join_again: false,
             instance,
             migration: format!("fake://{}", self.name),
             shared: vec![],
             capacity: None,
             host: Arc::new(move || Ok(facts.clone())),
+            going_down: lie.going_down(self.going_down.clone()),
             domain_type: always(DomainType::Qemu),
             console_dir: "/nowhere/consoles".into(),
             log_file: "/nowhere/log".into(),
             primary: PrimaryOptions {
                 addresses: floating_address().into_iter().collect(),
-                networks: vec![WatchedNetwork {
+                networks: vec![WatchedLink {
                     name: "upstream".to_owned(),
                     interface: "eth1".to_owned(),
                     gateway: None,
                 }],
                 term: Some(SESSION_TIMEOUT),
             },
+            bmc: drover_agent::BmcOptions::default(),
             token: "drover_simulated".to_owned(),
             wall: Arc::new(move || WallTime(u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX))),
         };
-        let to_store: Arc<dyn Store> = Arc::new(store.clone());
+        let mut to_store: Arc<dyn Store> = Arc::new(store.clone());
+        if let Some(newer) = newer {
+            to_store = Arc::new(Versioned::new(to_store, newer, self.name.to_string(), self.is_newer));
+        }
         let to_hypervisor: Arc<dyn Hypervisor> = hypervisor.clone();
-        let network: Arc<dyn Network> = Arc::new(self.kernel.clone());
+        let network: Arc<dyn HostNetwork> = Arc::new(self.kernel.clone());
         let drivers = Drivers {
             hypervisor: lie.hypervisor(to_hypervisor),
-            disks: Arc::new(FakeDisks),
+            disks: Arc::new(FakeDisks::default()),
+            consoles: Arc::new(FakeLogs::default()),
             network: lie.network(network),
+            power: Arc::new(FakePower::default()),
         };
         let agent = Agent::new(options, lie.store(to_store), drivers);
         let handle = agent.handle();
         let switch = Switch::default();
-        let primary = (shape == Shape::Handoffs).then(|| tokio::spawn(switch.wrap(agent.primary(vec![]).run())));
-        let (name, judge) = (self.name.clone(), judge.clone());
+        let primary = shape.has_primary().then(|| tokio::spawn(switch.wrap(agent.primary(vec![]).run())));
+        let name = self.name.clone();
         let task = tokio::spawn(async move {
             if let Err(error) = agent.run().await {
                 judge.note(&format!("{name}: the daemon ends: {error}"), |_| ());
             }
         });
-        self.daemon = Some(Daemon { task, primary, switch, store, hypervisor, handle });
+        self.daemon = Some(Daemon { task, primary, switch, store, hypervisor, handle, instance });
     }
 
-    /// The daemon dies wherever it is.
+    /// The daemon crashes.
     pub(crate) fn crash_daemon(&mut self, judge: &Judge) {
         if let Some(daemon) = self.daemon.take() {
             judge.note(&format!("{}: daemon crashes", self.name), |t| t.crashes += 1);
+            judge.daemon_ends(&self.name);
             daemon.end_primary();
             daemon.hypervisor.crash();
             daemon.task.abort();
@@ -153,12 +196,13 @@ impl Machine {
         }
     }
 
-    /// The daemon is stopped in good order.
+    /// The daemon is stopped cleanly.
     pub(crate) async fn stop_daemon(&mut self, judge: &Judge) {
         if let Some(daemon) = self.daemon.take() {
             judge.note(&format!("{}: daemon is stopped", self.name), |_| ());
+            judge.daemon_ends(&self.name);
             daemon.handle.stop();
-            // As the real one: a store that does not answer keeps it for so long at most.
+            // Like the real daemon, which waits at most this long for the store.
             let mut task = daemon.task;
             let primary = daemon.primary;
             if timeout(Duration::from_secs(20), &mut task).await.is_err() {
@@ -170,19 +214,42 @@ impl Machine {
         }
     }
 
+    /// The host ends a guest, and the daemon is there to be told.
+    pub(crate) fn end_guest(&self, judge: &Judge, uuid: Uuid, reason: OffReason) {
+        let executes = judge.executes_on(&self.name, uuid);
+        self.hardware.guest_goes_down(uuid, reason);
+        // Nothing is left of one that was just coming: it goes on where it was.
+        let was_here = self.hardware.defined().contains(&uuid);
+        if executes && was_here && self.daemon.as_ref().is_some_and(|daemon| daemon.hypervisor.is_connected()) {
+            judge.host_ends(&self.name, uuid);
+        }
+    }
+
+    /// The machine is shut down: its guests are told to power off, or are ended. Its power goes later.
+    pub(crate) fn shut_down(&self, judge: &Judge, dice: &mut Dice) {
+        judge.note(&format!("{}: the machine goes down", self.name), |_| ());
+        self.going_down.store(true, Ordering::Relaxed);
+        for (uuid, _) in self.hardware.running() {
+            let reason = if dice.per_mille(500) { OffReason::Shutdown } else { OffReason::Ended };
+            self.end_guest(judge, uuid, reason);
+        }
+    }
+
     /// The power is cut.
     pub(crate) fn power_off(&mut self, judge: &Judge) {
         judge.note(&format!("{}: power is cut", self.name), |t| t.power_cuts += 1);
         self.crash_daemon(judge);
         self.hardware.power_off();
         self.kernel.power_off();
+        self.going_down.store(false, Ordering::Relaxed);
+        self.on = false;
         self.boots += 1;
     }
 }
 
 fn always<T: Send + Sync + 'static>(value: T) -> watch::Receiver<Option<T>> {
     let (sender, receiver) = watch::channel(Some(value));
-    // Open for as long as the run lasts: a closed channel would be another thing to tell.
+    // Keeps the channel open: a closed one would mean something else.
     tokio::spawn(async move { sender.closed().await });
     receiver
 }
@@ -196,27 +263,74 @@ impl World {
         let machines = (1..=options.shape.nodes()).filter_map(|i| {
             let name = NodeName::new(&format!("hv{i}")).ok()?;
             let hardware = network.plug(&format!("fake://{name}"), &FakeMachine::new(dice.any()));
-            let kernel = FakeKernel::new(dice.any());
+            let kernel = FakeHostNetwork::new(dice.any());
             let (observer, node) = (judge.clone(), name.clone());
             kernel.observe(Box::new(move |_, came| observer.address(&node, came)));
             let (observer, node) = (judge.clone(), name.clone());
             hardware.observe(Box::new(move |uuid, mark, started| observer.domain(&node, uuid, mark, started)));
-            Some(Machine { name, hardware, kernel, daemon: None, boots: 1, daemons: 0 })
+            let (observer, node) = (judge.clone(), name.clone());
+            hardware.observe_erased(Box::new(move |uuid| observer.erased(&node, uuid)));
+            let (observer, node) = (judge.clone(), name.clone());
+            hardware.observe_torn(Box::new(move |uuid, mark| observer.torn(&node, uuid, mark)));
+            Some(Machine {
+                name,
+                hardware,
+                kernel,
+                daemon: None,
+                going_down: Arc::default(),
+                on: false,
+                boots: 1,
+                daemons: 0,
+                is_newer: false,
+            })
         });
-        let machines = machines.collect();
-        World { dice, cluster, machines, judge, shape: options.shape, lie: options.lie }
+        let mut machines: Vec<Machine> = machines.collect();
+        let newer = (options.shape == Shape::Versions).then(|| {
+            // One of each version, the others at random.
+            for (index, machine) in machines.iter_mut().enumerate() {
+                machine.is_newer = index == 1 || index > 1 && dice.per_mille(500);
+            }
+            Newer::new(dice.any(), cluster.clone(), judge.clone())
+        });
+        let (shape, lie) = (options.shape, options.lie);
+        let common = Common { cluster: cluster.clone(), judge: judge.clone(), shape, lie, newer };
+        World { dice, cluster, machines, judge, shape, common }
     }
 
-    /// Starts whatever daemon does not run.
+    /// A random VM, which may not exist.
+    pub(crate) fn any_vm(&mut self) -> Uuid {
+        Uuid::from_u128(u128::from(1 + self.dice.roll(self.shape.vms().max(1))))
+    }
+
+    /// Whether an administrator who looks at a machine finds it off.
+    pub(crate) fn seems_off(&self, machine: &Machine) -> bool {
+        !machine.on || self.common.lie == Lie::BlindConfirmation && machine.daemon.is_none()
+    }
+
+    /// The newer version, if there are two.
+    pub(crate) fn newer(&self) -> Option<&Newer> {
+        self.common.newer.as_ref()
+    }
+
+    /// Checks how the daemons of today's version read the configuration.
+    fn maintenance_holds(&self) {
+        for machine in self.machines.iter().filter(|machine| !machine.is_newer) {
+            if let Some(daemon) = &machine.daemon {
+                self.judge.maintenance_holds(&machine.name, daemon.instance, &daemon.handle.view());
+            }
+        }
+    }
+
+    /// Starts all daemons that do not run.
     pub(crate) fn start_daemons(&mut self) {
         for machine in &mut self.machines {
-            machine.start_daemon(&self.cluster, &self.judge, self.lie, self.shape);
+            machine.start_daemon(&self.common);
         }
     }
 
     pub(crate) fn start_daemon(&mut self, index: usize) {
         if let Some(machine) = self.machines.get_mut(index) {
-            machine.start_daemon(&self.cluster, &self.judge, self.lie, self.shape);
+            machine.start_daemon(&self.common);
         }
     }
 }
@@ -241,7 +355,9 @@ pub(crate) async fn play(options: Options) -> Result<Tally, Violation> {
         weather.change(&mut world).await;
         administrator.act(&mut world);
         world.judge.claims_hold();
+        world.judge.pace_holds(administrator.vms());
         world.judge.addresses_hold();
+        world.maintenance_holds();
         world.judge.verdict()?;
     }
     weather.calm(&mut world);
@@ -249,6 +365,7 @@ pub(crate) async fn play(options: Options) -> Result<Tally, Violation> {
     let deadline = Instant::now() + CALM;
     loop {
         world.judge.claims_hold();
+        world.maintenance_holds();
         world.judge.verdict()?;
         let mut unfinished = world.judge.unfinished(administrator.vms());
         unfinished.extend(world.judge.unfinished_nodes(world.machines.iter().map(|m| &m.name)));
@@ -262,6 +379,11 @@ pub(crate) async fn play(options: Options) -> Result<Tally, Violation> {
         }
         sleep(Duration::from_secs(1)).await;
     }
+    sleep(REST).await;
+    let before = world.cluster.calls();
+    sleep(REST).await;
+    let calls = world.cluster.calls() - before;
+    world.judge.note("a minute of rest is over", |t| t.calls_at_rest += calls);
     for machine in &mut world.machines {
         machine.crash_daemon(&Judge::new(world.cluster.clone(), world.shape));
     }

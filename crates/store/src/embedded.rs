@@ -1,8 +1,7 @@
-//! The store of a cluster of one node: a tree in memory, every change of it on disk before it is answered.
+//! The store of a cluster of one node: a tree in memory, with every change on disk before it is acknowledged.
 //!
-//! The records are kept in one redb database (`store.redb`), one row for each; an atomic change is one durable
-//! transaction. Reads come from the tree. A second process that opens the same folder is refused by the database's
-//! lock.
+//! Records are rows of one redb database (`store.redb`); each store transaction is one durable database transaction.
+//! Reads are served from the tree. The database's lock keeps a second process from opening the same folder.
 
 use crate::{
     CreateMode, Op, Record, Result, Session, SessionState, Store, StoreError, Version, Watch,
@@ -21,19 +20,19 @@ use std::{
 };
 use tokio::sync::watch;
 
-/// A row: version, revision, owning session (0: none), sequential children made so far, data.
+/// Row: version, revision, owning session (0 if none), next sequence number, data.
 type Row = (i64, i64, u64, u64, &'static [u8]);
 
-/// Path of a record → its node.
+/// Table of records by path.
 const RECORDS: TableDefinition<'_, &str, Row> = TableDefinition::new("records");
 
-/// How much of the database is kept in memory beside the tree, in bytes: little, for reads come from the tree.
-const CACHE: usize = 1 << 20;
+/// Size of the database's cache in bytes; small, because reads are served from the tree.
+const CACHE_SIZE: usize = 1 << 20;
 
-/// The database's file in its folder.
+/// Name of the database file.
 const FILE: &str = "store.redb";
 
-/// One session on the embedded store. [`EmbeddedStore::another_session`] gives more of them in the same process.
+/// A session on the embedded store. [`EmbeddedStore::another_session`] opens more in the same process.
 pub struct EmbeddedStore {
     shared: Arc<Shared>,
     id: SessionId,
@@ -44,28 +43,28 @@ struct Shared {
     file: PathBuf,
     database: Database,
     local: Mutex<Local>,
-    /// Held over a whole change, so that the order on disk is the order in the tree.
+    /// Held during a whole change, so that changes have the same order on disk and in the tree.
     writing: Mutex<()>,
 }
 
 impl EmbeddedStore {
-    /// Opens the store in a folder, which is made if it is missing. Ephemeral records of earlier processes are gone.
+    /// Opens the store in a folder, which is created if necessary. Deletes ephemeral records of earlier processes.
     ///
     /// # Errors
-    /// [`StoreError::Broken`], with the file's name, when another process has it open, or when it cannot be read.
+    /// [`StoreError::Broken`], with the file's name, if another process has it open or it cannot be read.
     pub fn open(folder: &Path) -> Result<EmbeddedStore> {
         let file = folder.join(FILE);
         let broken = |what: &str, why: String| StoreError::Broken(format!("{what} {}: {why}", file.display()));
-        std::fs::create_dir_all(folder).map_err(|e| broken("cannot make the folder of", e.to_string()))?;
-        let database = Database::builder().set_cache_size(CACHE).create(&file).map_err(|error| match error {
+        std::fs::create_dir_all(folder).map_err(|e| broken("cannot create the folder of", e.to_string()))?;
+        let database = Database::builder().set_cache_size(CACHE_SIZE).create(&file).map_err(|error| match error {
             redb::DatabaseError::DatabaseAlreadyOpen => {
                 broken("cannot open", "another process has it open; is a droverd running already?".to_owned())
             }
             error => broken("cannot open", error.to_string()),
         })?;
         let tree = load(&database).map_err(|why| broken("cannot read", why))?;
-        if !tree.is_whole() {
-            return Err(broken("cannot use", "records lack their parents".to_owned()));
+        if !tree.is_complete() {
+            return Err(broken("cannot use", "records without parents; the file is corrupt".to_owned()));
         }
         let shared = Arc::new(Shared { file, database, local: Mutex::new(Local::new(tree)), writing: Mutex::new(()) });
         let stale = lock(&shared.local).tree.ephemerals(None);
@@ -76,7 +75,7 @@ impl EmbeddedStore {
         Ok(Self::session_on(shared))
     }
 
-    /// Another session on the same store.
+    /// Opens another session on the same store.
     #[must_use]
     pub fn another_session(&self) -> EmbeddedStore {
         Self::session_on(self.shared.clone())
@@ -88,7 +87,7 @@ impl EmbeddedStore {
         EmbeddedStore { shared, id, state }
     }
 
-    fn open_now(&self) -> Result<()> {
+    fn ensure_open(&self) -> Result<()> {
         match self.state.borrow().state {
             SessionState::Closed => Err(StoreError::Closed),
             _ => Ok(()),
@@ -96,11 +95,11 @@ impl EmbeddedStore {
     }
 
     async fn change(&self, ops: Vec<Op>) -> Result<std::result::Result<Vec<RecordPath>, (usize, StoreError)>> {
-        self.open_now()?;
+        self.ensure_open()?;
         let (shared, id, what) = (self.shared.clone(), self.id, local::describe(&ops));
-        let work = tokio::task::spawn_blocking(move || shared.change(ops, id));
-        match work.await {
-            Ok(outcome) => outcome.map(|done| done.map(|applied| applied.paths)),
+        let task = tokio::task::spawn_blocking(move || shared.change(ops, id));
+        match task.await {
+            Ok(outcome) => outcome.map(|result| result.map(|applied| applied.paths)),
             Err(error) => Err(StoreError::Unknown { what, why: error.to_string() }),
         }
     }
@@ -120,13 +119,13 @@ fn load(database: &Database) -> std::result::Result<Tree, String> {
         let path = RecordPath::new(path.value()).map_err(|e| text(&e))?;
         let (version, revision, owner, sequence, data) = node.value();
         let owner = (owner != 0).then_some(owner);
-        tree.restore(path, Node { data: Arc::new(data.to_vec()), version, revision, owner, sequence });
+        tree.restore(path, Node { data: Arc::new(data.to_vec()), version, revision, below: revision, owner, sequence });
     }
     Ok(tree)
 }
 
 impl Shared {
-    /// Changes a copy-on-failure tree, puts the change on disk, and only then lets anybody see it.
+    /// Applies a transaction to a clone of the tree, commits it to disk, and only then makes it visible.
     fn change(
         &self,
         ops: Vec<Op>,
@@ -138,26 +137,25 @@ impl Shared {
             Ok(applied) => applied,
             Err(refused) => return Ok(Err(refused)),
         };
-        self.save(&next, &applied.touched).map_err(|why| {
-            // A commit that failed may be on disk or not; the tree in memory goes on without it, so nobody may be told
-            // either way.
+        self.save(&next, &applied.changed).map_err(|why| {
+            // A failed commit may be on disk or not, while the tree in memory continues without it.
             StoreError::Unknown { what: format!("write {}", self.file.display()), why }
         })?;
         let mut local = lock(&self.local);
         local.tree = next;
-        local.wake(&applied.touched, |_| false);
+        local.wake(&applied.changed, |_| false);
         Ok(Ok(applied))
     }
 
-    fn save(&self, tree: &Tree, touched: &BTreeSet<RecordPath>) -> std::result::Result<(), String> {
+    fn save(&self, tree: &Tree, changed: &BTreeSet<RecordPath>) -> std::result::Result<(), String> {
         let text = |e: &dyn std::fmt::Display| e.to_string();
         let write = self.database.begin_write().map_err(|e| text(&e))?;
         {
             let mut table = write.open_table(RECORDS).map_err(|e| text(&e))?;
-            for path in touched {
+            for path in changed {
                 match tree.node(path) {
                     Some(node) => {
-                        let Node { data, version, revision, owner, sequence } = node;
+                        let Node { data, version, revision, owner, sequence, below: _ } = node;
                         let row = (*version, *revision, owner.unwrap_or(0), *sequence, data.as_slice());
                         table.insert(path.as_str(), row).map_err(|e| text(&e))?;
                     }
@@ -174,18 +172,18 @@ impl Shared {
 #[async_trait]
 impl Store for EmbeddedStore {
     async fn get(&self, path: &RecordPath) -> Result<Option<Record>> {
-        self.open_now()?;
+        self.ensure_open()?;
         Ok(lock(&self.shared.local).tree.get(path))
     }
 
     async fn children(&self, path: &RecordPath) -> Result<Vec<String>> {
-        self.open_now()?;
+        self.ensure_open()?;
         lock(&self.shared.local).tree.children(path)
     }
 
     async fn create(&self, path: &RecordPath, data: Vec<u8>, mode: CreateMode) -> Result<RecordPath> {
         let paths = local::single(self.change(vec![Op::Create(path.clone(), data, mode)]).await?)?;
-        paths.into_iter().next().ok_or_else(|| StoreError::Broken("a creation without a path".to_owned()))
+        paths.into_iter().next().ok_or_else(|| StoreError::Broken("a created record has no path".to_owned()))
     }
 
     async fn set(&self, path: &RecordPath, data: Vec<u8>, expected: Version) -> Result<Version> {
@@ -205,11 +203,11 @@ impl Store for EmbeddedStore {
     }
 
     async fn sync(&self) -> Result<()> {
-        self.open_now()
+        self.ensure_open()
     }
 
     async fn watch(&self, path: &RecordPath) -> Result<Watch> {
-        self.open_now()?;
+        self.ensure_open()?;
         let (waker, watch) = Watch::new();
         lock(&self.shared.local).add_watch(self.id, path, waker);
         Ok(watch)
@@ -220,11 +218,11 @@ impl Store for EmbeddedStore {
     }
 
     async fn close(&self) {
-        let gone = lock(&self.shared.local).tree.ephemerals(Some(self.id));
-        if !gone.is_empty() {
-            let ops = gone.into_iter().map(|path| Op::Delete(path, None)).collect();
+        let ephemerals = lock(&self.shared.local).tree.ephemerals(Some(self.id));
+        if !ephemerals.is_empty() {
+            let ops = ephemerals.into_iter().map(|path| Op::Delete(path, None)).collect();
             if let Err(error) = self.change(ops).await {
-                tracing::warn!(%error, "this session's records stay until the next start");
+                tracing::warn!(%error, "cannot delete ephemeral records; they stay until the next start");
             }
         }
         lock(&self.shared.local).drop_watches(self.id);

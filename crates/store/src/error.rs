@@ -1,68 +1,77 @@
-//! What can go wrong in a store call, split by what the caller then knows.
+//! Errors of store calls, by what the caller knows of the outcome.
 
-use drover_model::RecordPath;
+use drover_model::{RecordPath, Unreadable};
 
-/// Why a store call did not do what was asked.
+/// Why a store call failed.
 ///
-/// Everything but [`StoreError::Unknown`] is definite: nothing was changed.
+/// All but [`StoreError::Unknown`] are definite: nothing was changed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
-    /// There is no such record.
+    /// The record does not exist.
     #[error("there is no record {0}")]
     NotFound(RecordPath),
-    /// There already is such a record.
+    /// The record exists already.
     #[error("record {0} exists already")]
     Exists(RecordPath),
-    /// The record was changed since it was read.
-    #[error("record {0} was changed by somebody else meanwhile")]
+    /// The record's version is not the expected one: it was changed concurrently.
+    #[error("record {0} was changed concurrently")]
     Conflict(RecordPath),
     /// The record has children and cannot be deleted.
-    #[error("record {0} has records below it")]
+    #[error("record {0} has children")]
     NotEmpty(RecordPath),
-    /// The parent is missing, or is ephemeral, and cannot have children.
-    #[error("the parent of record {0} does not exist, or may not have children")]
+    /// The parent does not exist, or is ephemeral and cannot have children.
+    #[error("the parent of record {0} does not exist or is ephemeral")]
     NoParent(RecordPath),
-    /// A step of a `multi` was refused, so none was done. `index` counts from 0.
-    #[error("step {index} of an atomic change was refused: {cause}")]
+    /// An operation of a transaction was refused, so none took effect.
+    #[error("operation {index} of a transaction was refused: {cause}")]
     Refused {
-        /// Which of the operations.
+        /// Index of the operation, from 0.
         index: usize,
         /// Why: one of the definite errors above.
         cause: Box<StoreError>,
     },
-    /// The data is larger than the store takes.
-    #[error("{what} is too large for the store: {size} bytes, {limit} are accepted")]
+    /// The data exceeds the store's limit.
+    #[error("{what} is too large for the store: {size} bytes; the limit is {limit} bytes")]
     TooLarge {
-        /// What was to be written.
+        /// Path of the record; of the first one in a transaction.
         what: String,
-        /// Its size in bytes.
+        /// Size in bytes; the sum in a transaction.
         size: usize,
-        /// The limit in bytes.
+        /// Limit in bytes.
         limit: usize,
     },
-    /// The session is over; a new one is needed. The call did nothing.
-    #[error("the session with the store has ended")]
+    /// The session was closed; a new handle is needed.
+    #[error("the session with the store is closed")]
     Closed,
-    /// The store's files or answers make no sense.
-    #[error("the store is damaged or of another kind: {0}")]
+    /// The record is there, and this version of Drover cannot read it: nothing may be decided on it, nor may it be
+    /// written.
+    #[error("record {path} is {why}")]
+    Unreadable {
+        /// The record.
+        path: RecordPath,
+        /// Why not.
+        why: Box<Unreadable>,
+    },
+    /// The store's files or answers are invalid, or it cannot be opened.
+    #[error("the store cannot be used: {0}")]
     Broken(String),
-    /// No definite answer: the change may or may not have happened. Look it up before deciding anything.
-    #[error("no definite answer from the store to {what}: {why}")]
+    /// The change may or may not have taken effect. Look it up before deciding anything.
+    #[error("store call with unknown outcome: {what}: {why}")]
     Unknown {
         /// The call and its path.
         what: String,
-        /// What was seen instead of an answer.
+        /// What happened instead of an answer.
         why: String,
     },
 }
 
 impl StoreError {
-    /// Whether the caller knows that nothing was changed.
+    /// Whether it is certain that nothing was changed.
     pub fn is_definite(&self) -> bool {
         !matches!(self, StoreError::Unknown { .. })
     }
 
-    /// Whether somebody else was quicker: reading again and deciding again may help.
+    /// Whether a concurrent change is the cause: a retry from the read on may succeed.
     pub fn is_conflict(&self) -> bool {
         match self {
             StoreError::Conflict(_) | StoreError::Exists(_) | StoreError::NotFound(_) | StoreError::NotEmpty(_) => true,

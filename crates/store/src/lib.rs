@@ -1,24 +1,25 @@
 //! Records, compare-and-set, watches, sessions and locks, over ZooKeeper, an embedded database or memory.
 //!
-//! Everything that daemons agree on goes through the [`Store`] trait. Its three back ends behave alike, and
-//! `conformance` is the one suite that proves it:
+//! All state that the daemons share goes through the [`Store`] trait. Its three back ends behave alike, which the test
+//! suite `conformance` checks:
 //!
-//! | back end | for | durable | shared |
+//! | back end | for | durable | shared by |
 //! |---|---|---|---|
-//! | [`zookeeper`] | a cluster | yes | by every node |
-//! | [`embedded`] | a cluster of one node | yes | no |
-//! | `memory` | simulation and fast tests | no | by every handle in the process |
+//! | [`zookeeper`] | a cluster | yes | all nodes |
+//! | [`embedded`] | a cluster of one node | yes | one process |
+//! | `memory` | simulation and fast tests | no | one process |
 //!
-//! `conformance` and `memory` are there with the feature `testing` only.
+//! `conformance` and `memory` need the feature `testing`.
 //!
-//! What the trait promises, in short (each method says more):
+//! Guarantees of the trait in short (see each method):
 //!
-//! * The records are a tree, as in ZooKeeper: a record has data *and* children; its parent must exist.
-//! * Every change of a record's data raises its [`Version`]; writes name the version that they replace.
-//! * [`Store::multi`] changes several records together or none of them.
-//! * A watch wakes; it carries no news. After a wake-up one reads what one needs.
-//! * An answer is *definite* (it happened, it did not and why) or it is [`StoreError::Unknown`], and then it must be
-//!   looked up. Nothing is retried behind the caller's back.
+//! * Records form a tree, as in ZooKeeper: a record has data *and* children, and its parent must exist.
+//! * Every change of a record's data increments its [`Version`]. Writes are compare-and-set: they name the version that
+//!   they replace.
+//! * [`Store::multi`] is a transaction: all of its operations take effect, or none.
+//! * A watch notifies that something may have changed; it does not carry the data. The subscriber reads it.
+//! * The outcome of a call is either *definite* (done, or not done and why) or [`StoreError::Unknown`], and then the
+//!   caller must look it up. The store never retries a write by itself.
 
 #[cfg(any(test, feature = "testing"))]
 pub mod conformance;
@@ -47,57 +48,56 @@ use tokio::sync::watch;
 /// The result of every store call.
 pub type Result<T> = std::result::Result<T, StoreError>;
 
-/// One session with the shared, versioned tree of records.
+/// A session with the shared, versioned tree of records.
 ///
-/// A handle is one session: ephemeral records live as long as it does. Handles are cheap to share (`Arc<dyn Store>`).
-/// Every method may be cancelled by dropping its future; a write that was cancelled may or may not have happened.
+/// A handle is one session: its ephemeral records are deleted when it ends. It can be shared as `Arc<dyn Store>`. Every
+/// method may be cancelled by dropping its future; a cancelled write may or may not take effect.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
-    /// Reads one record; `None` when there is none. May lag behind the latest write of *another* session (as a
-    /// ZooKeeper follower may), never behind a write or a read of this one.
+    /// Reads one record; `None` if it does not exist. May lag behind the latest write of *another* session (as a
+    /// ZooKeeper follower may), but never behind a write or a read of this session.
     async fn get(&self, path: &RecordPath) -> Result<Option<Record>>;
 
-    /// The names of the records directly below `path`, sorted. Fails with [`StoreError::NotFound`] if `path` has no
-    /// record.
+    /// Names of the direct children of a record, sorted. Fails with [`StoreError::NotFound`] if the record does not
+    /// exist.
     async fn children(&self, path: &RecordPath) -> Result<Vec<String>>;
 
-    /// Reads many records, each with the names below it where they are asked for (`true`). What vanishes meanwhile is
-    /// given as not there; the answers are not of one moment. A read whose answer gets lost is tried again by itself:
-    /// it must not cost all the others.
+    /// Reads many records, with the names of their children where the flag is `true`. Not a snapshot: records may
+    /// change between the reads, and one that is deleted meanwhile counts as absent; but the names are at least as new
+    /// as the record's [`Record::below`]. A read without an answer is retried alone, so that it does not fail all the
+    /// others.
     async fn read_many(&self, wanted: &[(RecordPath, bool)]) -> Result<Vec<Found>> {
         many::one_by_one(self, wanted).await
     }
 
-    /// Creates a record and returns its path: for the sequential modes, `path` with ten digits appended that rise
+    /// Creates a record and returns its path. The sequential modes append a ten-digit number to `path`, which increases
     /// with every such creation below the same parent.
     async fn create(&self, path: &RecordPath, data: Vec<u8>, mode: CreateMode) -> Result<RecordPath>;
 
-    /// Replaces a record's data if it still has `expected` as its version. Returns the new version.
+    /// Replaces a record's data if its version is `expected` (compare-and-set). Returns the new version.
     async fn set(&self, path: &RecordPath, data: Vec<u8>, expected: Version) -> Result<Version>;
 
-    /// Deletes a record without children; with `expected`, only if it still has that version.
+    /// Deletes a record that has no children; with `expected`, only if it has that version.
     async fn delete(&self, path: &RecordPath, expected: Option<Version>) -> Result<()>;
 
-    /// All of `ops` in order, as one atomic step, or none of them. A refusal is [`StoreError::Refused`], which says
-    /// which operation was refused and why. At most 1 MB of data in all.
+    /// Executes `ops` in order as one transaction. If one fails, none takes effect, and the error is
+    /// [`StoreError::Refused`] with its index and cause. At most 1 MB of data in total.
     async fn multi(&self, ops: Vec<Op>) -> Result<()>;
 
-    /// Makes every earlier write of other sessions visible to this session's next read.
+    /// Makes earlier writes of other sessions visible to this session's next read.
     async fn sync(&self) -> Result<()>;
 
-    /// Wake-ups for every change at `path` or below, for as long as the [`Watch`] lives: across reconnects (each of
-    /// which gives [`Wakeup::Everything`]) and across sessions.
+    /// Subscribes to changes of `path` and everything below it. The [`Watch`] lasts until it is dropped, across
+    /// reconnects (each of which delivers [`Wakeup::Everything`]) and session expiry.
     async fn watch(&self, path: &RecordPath) -> Result<Watch>;
 
-    /// The state of this session, as far as this side knows.
+    /// State of this session as known on this side.
     fn session(&self) -> watch::Receiver<Session>;
 
-    /// Ends the session now, so that its ephemeral records vanish at once. Later calls fail with
-    /// [`StoreError::Closed`].
+    /// Ends the session and deletes its ephemeral records. Later calls fail with [`StoreError::Closed`].
     async fn close(&self);
 
-    /// Moves a record and everything below it to a new place, in one atomic step; every record's data stays, versions
-    /// start anew. Fails with [`StoreError::Conflict`] if the subtree changed meanwhile, [`StoreError::Exists`] if `to`
-    /// exists.
+    /// Moves a record and everything below it in one transaction. Data is kept, versions start again at 0. Fails with
+    /// [`StoreError::Conflict`] if the subtree is changed concurrently, and with [`StoreError::Exists`] if `to` exists.
     async fn rename(&self, from: &RecordPath, to: &RecordPath) -> Result<()>;
 }

@@ -1,4 +1,4 @@
-//! What the back ends without a network share: a tree, and those who watch it.
+//! Common part of the embedded and the in-memory back end: a tree with its watches.
 
 use crate::{
     Op, Result, StoreError, Wakeup,
@@ -30,16 +30,20 @@ impl Local {
         self.watches.push((session, path.clone(), waker));
     }
 
-    /// Wakes those who watch something of what was touched, except the sessions that cannot hear it.
-    pub(crate) fn wake(&mut self, touched: &BTreeSet<RecordPath>, deaf: impl Fn(SessionId) -> bool) {
+    /// Notifies the watches of changed records, except those of disconnected sessions. Removes dropped watches.
+    pub(crate) fn wake(&mut self, changed: &BTreeSet<RecordPath>, is_disconnected: impl Fn(SessionId) -> bool) {
         self.watches.retain(|(session, root, waker)| {
-            let seen: BTreeSet<RecordPath> = touched.iter().filter(|p| p.is_within(root)).cloned().collect();
-            if seen.is_empty() || deaf(*session) { waker.is_heard() } else { waker.wake(Wakeup::Paths(seen)) }
+            let watched: BTreeSet<RecordPath> = changed.iter().filter(|p| p.is_within(root)).cloned().collect();
+            if watched.is_empty() || is_disconnected(*session) {
+                waker.is_watched()
+            } else {
+                waker.wake(Wakeup::Paths(watched))
+            }
         });
     }
 
+    /// Notifies all watches of a session that anything may have changed, and moves them to its next session.
     #[cfg(any(test, feature = "testing"))]
-    /// Tells a session's watches that anything may have changed, and gives them to its next session.
     pub(crate) fn wake_all(&mut self, session: SessionId, next: SessionId) {
         for (owner, _, waker) in &mut self.watches {
             if *owner == session {
@@ -49,18 +53,18 @@ impl Local {
         }
     }
 
-    /// Ends a session's watches.
+    /// Ends the watches of a session.
     pub(crate) fn drop_watches(&mut self, session: SessionId) {
         self.watches.retain(|(owner, _, _)| *owner != session);
     }
 }
 
-/// A single operation's error without the number of the step.
+/// The error of a single operation, without its index.
 pub(crate) fn single<T>(result: std::result::Result<T, (usize, StoreError)>) -> Result<T> {
     result.map_err(|(_, error)| error)
 }
 
-/// An atomic change's error, with the number of the refused step.
+/// The error of a transaction, with the index of the refused operation.
 pub(crate) fn several(result: std::result::Result<Applied, (usize, StoreError)>) -> Result<Applied> {
     result.map_err(|(index, cause)| match cause {
         cause @ StoreError::TooLarge { .. } => cause,
@@ -68,7 +72,7 @@ pub(crate) fn several(result: std::result::Result<Applied, (usize, StoreError)>)
     })
 }
 
-/// What a call is called in messages.
+/// Description of a call for error messages.
 pub(crate) fn describe(ops: &[Op]) -> String {
     match ops {
         [] => "change nothing".to_owned(),

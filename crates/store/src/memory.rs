@@ -1,9 +1,8 @@
-//! The store in memory: many sessions on one tree in one process, with the faults of a real one on demand.
+//! In-memory store for simulation: many sessions on one tree in one process, with fault injection.
 //!
-//! Made for simulation: everything runs on tokio's (virtual) clock, and all chance comes from one seed. What can go
-//! wrong is what can go wrong with ZooKeeper: calls take time, an answer is lost before or after the call was done, a
-//! session is cut off, the server expires it while its owner cannot know, and on reconnection watches say only that
-//! anything may have changed.
+//! It runs on tokio's (virtual) clock, and all its randomness comes from one seed. The faults are those of ZooKeeper:
+//! latency, requests and answers that are lost, disconnects, sessions that expire on the server before their owner can
+//! know, and watches that report after a reconnect only that anything may have changed.
 
 use crate::{
     CreateMode, Op, Record, Result, Session, SessionState, Store, StoreError, Version, Watch,
@@ -25,19 +24,19 @@ use tokio::{
     time::{Instant, sleep, sleep_until, timeout},
 };
 
-/// How long a call waits for a connection before it is given up as unknown.
+/// Timeout for a call without a connection or an answer; its outcome is then unknown.
 const CALL_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How calls go wrong. The default: at once, and never.
+/// Latency and faults of calls. Default: no latency, no faults.
 #[derive(Debug, Clone, Default)]
 pub struct Weather {
-    /// How long a call takes, each way, in milliseconds.
+    /// Latency of a call in each direction, in milliseconds.
     pub latency_ms: Range<u64>,
-    /// Of 1000 calls, how many get no answer (half of them were done all the same).
+    /// How many of 1000 calls get no answer; half of these take effect all the same.
     pub lost_per_mille: u64,
 }
 
-/// The shared side: what a ZooKeeper ensemble would be.
+/// The server's side, in place of a ZooKeeper ensemble.
 #[derive(Clone)]
 pub struct MemoryCluster {
     shared: Arc<Shared>,
@@ -45,21 +44,31 @@ pub struct MemoryCluster {
 
 struct Shared {
     inner: Mutex<Inner>,
-    /// Rung when the next expiry may have moved.
+    /// Notified when the time of the next session expiry may have changed.
     expiry: Notify,
 }
 
 struct Inner {
     local: Local,
-    links: BTreeMap<SessionId, Link>,
+    sessions: BTreeMap<SessionId, ServerSession>,
     weather: Weather,
     dice: Dice,
+    /// How many calls were made.
+    calls: u64,
+    observer: Option<Observer>,
 }
 
+/// Called with each record that changes, and its new state (`None`: it was deleted), while the store is locked: it must
+/// not call the store.
+pub type Observer = Box<dyn Fn(&RecordPath, Option<&Record>) + Send>;
+
+/// The session of changes that are made outside of all sessions ([`MemoryCluster::apply`]).
+const NOBODY: SessionId = 0;
+
 /// The server's side of a session.
-struct Link {
-    /// Since when the server has not heard of it.
-    silent_since: Option<Instant>,
+struct ServerSession {
+    /// When the client was disconnected; `None` while it is connected.
+    disconnected_since: Option<Instant>,
     timeout: Duration,
 }
 
@@ -68,13 +77,13 @@ impl Inner {
         self.dice.millis(&self.weather.latency_ms)
     }
 
-    /// Ends a session on the server: its ephemeral records go, and whoever watches them hears of it.
+    /// Ends a session on the server: deletes its ephemeral records and notifies their watches.
     fn expire(&mut self, session: SessionId) {
-        if self.links.remove(&session).is_none() {
+        if self.sessions.remove(&session).is_none() {
             return;
         }
-        let gone = self.local.tree.ephemerals(Some(session));
-        let ops = gone.into_iter().map(|path| Op::Delete(path, None)).collect();
+        let ephemerals = self.local.tree.ephemerals(Some(session));
+        let ops = ephemerals.into_iter().map(|path| Op::Delete(path, None)).collect();
         let _ = self.change(ops, session);
     }
 
@@ -84,8 +93,11 @@ impl Inner {
         session: SessionId,
     ) -> std::result::Result<Vec<RecordPath>, (usize, StoreError)> {
         let applied = self.local.tree.apply(ops, session)?;
-        let links = &self.links;
-        self.local.wake(&applied.touched, |s| links.get(&s).is_none_or(|link| link.silent_since.is_some()));
+        let sessions = &self.sessions;
+        self.local.wake(&applied.changed, |id| sessions.get(&id).is_none_or(|s| s.disconnected_since.is_some()));
+        if let Some(observer) = &self.observer {
+            applied.changed.iter().for_each(|path| observer(path, self.local.tree.get(path).as_ref()));
+        }
         Ok(applied.paths)
     }
 }
@@ -97,27 +109,29 @@ impl Default for MemoryCluster {
 }
 
 impl MemoryCluster {
-    /// An empty one, whose chance comes from `seed`.
+    /// An empty store whose randomness comes from `seed`.
     pub fn new(seed: u64) -> MemoryCluster {
         let inner = Inner {
             local: Local::new(Tree::new()),
-            links: BTreeMap::new(),
+            sessions: BTreeMap::new(),
             weather: Weather::default(),
             dice: Dice::new(seed),
+            calls: 0,
+            observer: None,
         };
         MemoryCluster { shared: Arc::new(Shared { inner: Mutex::new(inner), expiry: Notify::new() }) }
     }
 
-    /// How calls go wrong from now on.
+    /// Sets latency and faults of subsequent calls.
     pub fn set_weather(&self, weather: Weather) {
         lock(&self.shared.inner).weather = weather;
     }
 
-    /// A new session, which the server ends when it hears nothing of it for `session_timeout`.
+    /// Opens a session, which expires after it was disconnected for `session_timeout`.
     pub fn session(&self, session_timeout: Duration) -> MemoryStore {
         let mut inner = lock(&self.shared.inner);
         let id = inner.local.new_session();
-        inner.links.insert(id, Link { silent_since: None, timeout: session_timeout });
+        inner.sessions.insert(id, ServerSession { disconnected_since: None, timeout: session_timeout });
         let (state, _) = watch::channel(Session { generation: 1, state: SessionState::Connected });
         let client = Client { id, closed: false };
         MemoryStore {
@@ -128,16 +142,16 @@ impl MemoryCluster {
         }
     }
 
-    /// Ends sessions that were silent for too long, until dropped. Without it, no session ever expires.
+    /// Expires disconnected sessions, until it is dropped. Sessions do not expire unless it runs.
     pub async fn run(&self) {
         loop {
             let next = {
                 let mut inner = lock(&self.shared.inner);
                 let now = Instant::now();
                 let deadlines: Vec<(SessionId, Instant)> = inner
-                    .links
+                    .sessions
                     .iter()
-                    .filter_map(|(id, link)| Some((*id, link.silent_since? + link.timeout)))
+                    .filter_map(|(id, session)| Some((*id, session.disconnected_since? + session.timeout)))
                     .collect();
                 for (id, at) in &deadlines {
                     if *at <= now {
@@ -159,12 +173,31 @@ impl MemoryCluster {
         }
     }
 
-    /// One record's data, as the server has it at this moment.
-    pub fn peek(&self, path: &RecordPath) -> Option<Vec<u8>> {
-        lock(&self.shared.inner).local.tree.node(path).map(|n| n.data.to_vec())
+    /// Number of calls that all sessions have made so far.
+    pub fn calls(&self) -> u64 {
+        lock(&self.shared.inner).calls
     }
 
-    /// Every record, for a test that nothing (or what) changed.
+    /// Calls `observer` at every change from now on.
+    pub fn observe(&self, observer: Observer) {
+        lock(&self.shared.inner).observer = Some(observer);
+    }
+
+    /// A record's current state on the server, without latency or faults. For checks in tests.
+    pub fn peek(&self, path: &RecordPath) -> Option<Record> {
+        lock(&self.shared.inner).local.tree.get(path)
+    }
+
+    /// Applies a transaction at once, without latency or faults.
+    ///
+    /// # Errors
+    /// As [`Store::multi`].
+    pub fn apply(&self, ops: Vec<Op>) -> Result<()> {
+        let changed = lock(&self.shared.inner).change(ops, NOBODY);
+        changed.map(|_| ()).or_else(|refused| local::several(Err(refused)).map(|_| ()))
+    }
+
+    /// All records with their data, by path. For checks in tests.
     pub fn dump(&self) -> BTreeMap<String, Vec<u8>> {
         let inner = lock(&self.shared.inner);
         let mut out = BTreeMap::new();
@@ -184,7 +217,7 @@ struct Client {
     closed: bool,
 }
 
-/// One session. Clones are the same session.
+/// A session on a [`MemoryCluster`]. Clones are the same session.
 #[derive(Clone)]
 pub struct MemoryStore {
     shared: Arc<Shared>,
@@ -194,11 +227,11 @@ pub struct MemoryStore {
 }
 
 impl MemoryStore {
-    /// Cuts this session's connection. The server will expire it unless it is healed in time.
+    /// Disconnects this session. It expires on the server unless [`MemoryStore::heal`] comes within its timeout.
     pub fn cut(&self) {
         let id = lock(&self.client).id;
-        if let Some(link) = lock(&self.shared.inner).links.get_mut(&id) {
-            link.silent_since.get_or_insert(Instant::now());
+        if let Some(session) = lock(&self.shared.inner).sessions.get_mut(&id) {
+            session.disconnected_since.get_or_insert(Instant::now());
         }
         self.state.send_if_modified(|session| {
             let was = session.state;
@@ -210,23 +243,24 @@ impl MemoryStore {
         self.shared.expiry.notify_one();
     }
 
-    /// Restores the connection: the same session, if the server still has it, or a new one.
+    /// Reconnects: to the same session if it has not expired, else with a new one.
     pub fn heal(&self) {
         let mut client = lock(&self.client);
         if client.closed {
             return;
         }
         let mut inner = lock(&self.shared.inner);
-        let alive = match inner.links.get_mut(&client.id) {
-            Some(link) => {
-                link.silent_since = None;
+        let alive = match inner.sessions.get_mut(&client.id) {
+            Some(session) => {
+                session.disconnected_since = None;
                 true
             }
             None => false,
         };
         let next = if alive { client.id } else { inner.local.new_session() };
         if !alive {
-            inner.links.insert(next, Link { silent_since: None, timeout: self.session_timeout });
+            let session = ServerSession { disconnected_since: None, timeout: self.session_timeout };
+            inner.sessions.insert(next, session);
         }
         inner.local.wake_all(client.id, next);
         client.id = next;
@@ -238,7 +272,7 @@ impl MemoryStore {
         self.shared.expiry.notify_one();
     }
 
-    /// Leaves the session behind as a crashed process does: nothing is said to the server, which will expire it.
+    /// Abandons the session as a crashed process does: without a message to the server, where it will expire.
     pub fn abandon(&self) {
         self.cut();
         let mut client = lock(&self.client);
@@ -247,17 +281,17 @@ impl MemoryStore {
         self.state.send_modify(|session| session.state = SessionState::Closed);
     }
 
-    /// Waits for a connection and does the call on it, with the weather's faults.
+    /// Waits for a connection and executes the call, with latency and faults.
     async fn call<T>(&self, what: &str, act: impl FnOnce(&mut Inner, SessionId) -> Result<T>) -> Result<T> {
         let unknown = |why: &str| Err(StoreError::Unknown { what: what.to_owned(), why: why.to_owned() });
         let (before, after, dice, early) = {
             let mut inner = lock(&self.shared.inner);
+            inner.calls += 1;
             (inner.latency(), inner.latency(), inner.dice.roll(2000), inner.dice.roll(2) == 0)
         };
         let lost = dice < 2 * lock(&self.shared.inner).weather.lost_per_mille;
-        let done_all_the_same = dice % 2 == 0;
-        // A call whose future is dropped may or may not have been done: half of them are done first and take their time
-        // afterwards.
+        let takes_effect = dice % 2 == 0;
+        // A cancelled call may or may not take effect: half of the calls are executed first and wait afterwards.
         if !early {
             pause(before).await;
         }
@@ -266,7 +300,7 @@ impl MemoryStore {
             Err(_) | Ok(Err(_)) => return unknown("no connection"),
             Ok(Ok(_)) => {}
         }
-        if lost && !done_all_the_same {
+        if lost && !takes_effect {
             pause(CALL_TIMEOUT).await;
             return unknown("the request was lost");
         }
@@ -284,7 +318,7 @@ impl MemoryStore {
         pause(if early { before + after } else { after }).await;
         match self.state.borrow().state {
             SessionState::Connected => answer,
-            _ => unknown("the connection was lost before the answer came"),
+            _ => unknown("the connection was lost before the answer arrived"),
         }
     }
 
@@ -312,7 +346,7 @@ impl Store for MemoryStore {
 
     async fn create(&self, path: &RecordPath, data: Vec<u8>, mode: CreateMode) -> Result<RecordPath> {
         let paths = local::single(self.change(vec![Op::Create(path.clone(), data, mode)]).await?)?;
-        paths.into_iter().next().ok_or_else(|| StoreError::Broken("a creation without a path".to_owned()))
+        paths.into_iter().next().ok_or_else(|| StoreError::Broken("a created record has no path".to_owned()))
     }
 
     async fn set(&self, path: &RecordPath, data: Vec<u8>, expected: Version) -> Result<Version> {

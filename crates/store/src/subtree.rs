@@ -1,9 +1,9 @@
-//! Moves a record and everything below it in one atomic step, by the operations that every back end has.
+//! [`Store::rename`] for all back ends, as one transaction of creations and deletions.
 
 use crate::{CreateMode, Op, Record, Result, Store, StoreError};
 use drover_model::RecordPath;
 
-/// Reads the whole subtree, then changes it all in one `multi` that checks every record's version.
+/// Reads the whole subtree, then moves it in one transaction that checks every record's version.
 pub(crate) async fn rename(store: &dyn Store, from: &RecordPath, to: &RecordPath) -> Result<()> {
     if to.is_within(from) {
         return if to == from { Ok(()) } else { Err(StoreError::NoParent(to.clone())) };
@@ -15,7 +15,7 @@ pub(crate) async fn rename(store: &dyn Store, from: &RecordPath, to: &RecordPath
         let Some(target) = path.rebase(from, to) else { continue };
         ops.push(Op::Create(target, record.data.clone(), CreateMode::Persistent));
     }
-    // Children before parents. A record that somebody adds meanwhile keeps its parent from being deleted.
+    // Children before parents. The deletion of a parent fails if a child was added concurrently.
     ops.extend(records.iter().rev().map(|(path, record)| Op::Delete(path.clone(), Some(record.version))));
     store.multi(ops).await.map_err(|error| match error {
         StoreError::Refused { cause, .. } => match *cause {
@@ -28,7 +28,7 @@ pub(crate) async fn rename(store: &dyn Store, from: &RecordPath, to: &RecordPath
     })
 }
 
-/// The record and all below it, parents before children.
+/// The record and all records below it, parents before children.
 async fn read(store: &dyn Store, root: &RecordPath) -> Result<Vec<(RecordPath, Record)>> {
     let mut out = Vec::new();
     let mut todo = vec![root.clone()];

@@ -1,33 +1,35 @@
-//! The tree of records as a pure value: ZooKeeper's rules for creating, replacing and deleting, without its network.
+//! The tree of records as a pure data structure, with ZooKeeper's rules for creating, replacing and deleting.
 //!
-//! The in-memory and the embedded back end are both this tree; what differs is who shares it and where it is kept.
+//! The in-memory and the embedded back end both use it; they differ in who shares it and where it is stored.
 
 use crate::{CreateMode, Op, Record, Result, StoreError, Version};
 use drover_model::RecordPath;
 use imbl::{OrdMap, OrdSet};
 use std::{collections::BTreeSet, sync::Arc};
 
-/// Names a session within one tree. Never used again.
+/// Identifies a session within one tree. Never reused.
 pub(crate) type SessionId = u64;
 
-/// The most data that one record, or one atomic change, may carry: ZooKeeper's `jute.maxbuffer` (1 MiB) less room for
-/// paths and headers.
+/// Maximum data of one record or one transaction, in bytes: ZooKeeper's `jute.maxbuffer` (1 MiB) less room for paths
+/// and headers.
 pub(crate) const DATA_MAX: usize = 1_000_000;
 
-/// One record with its place in the tree.
+/// A record in the tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Node {
-    /// Shared, so that a copy of the whole tree is cheap.
+    /// Shared, so that cloning the tree is cheap.
     pub(crate) data: Arc<Vec<u8>>,
     pub(crate) version: i64,
     pub(crate) revision: i64,
-    /// The session that an ephemeral record lives with.
+    /// See [`Record::below`]. Not kept on disk: it is compared only within one process.
+    pub(crate) below: i64,
+    /// The session that owns an ephemeral record.
     pub(crate) owner: Option<SessionId>,
-    /// How many sequential children were made below it.
+    /// The sequence number of its next sequential child.
     pub(crate) sequence: u64,
 }
 
-/// All records. A copy shares everything with the original, so that a change can be made on a copy and thrown away.
+/// All records. A clone shares its nodes with the original: a change can be made on a clone and discarded.
 #[derive(Debug, Clone)]
 pub(crate) struct Tree {
     nodes: OrdMap<RecordPath, Node>,
@@ -35,30 +37,30 @@ pub(crate) struct Tree {
     revision: i64,
 }
 
-/// What an atomic change did.
+/// The effect of a transaction.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Applied {
-    /// The record that each operation was about, with the number appended that a sequential one got.
+    /// The record of each operation; for a sequential one, with its number.
     pub(crate) paths: Vec<RecordPath>,
-    /// Every record that is different now (parents of sequential ones, whose counter rose, included).
-    pub(crate) touched: BTreeSet<RecordPath>,
+    /// All changed records, including the parents of sequential ones, whose counter was incremented.
+    pub(crate) changed: BTreeSet<RecordPath>,
 }
 
 impl Tree {
-    /// With nothing but the root.
+    /// A tree with only the root.
     pub(crate) fn new() -> Tree {
-        let root = Node { data: Arc::default(), version: 0, revision: 0, owner: None, sequence: 0 };
+        let root = Node { data: Arc::default(), version: 0, revision: 0, below: 0, owner: None, sequence: 0 };
         Tree { nodes: OrdMap::unit(RecordPath::root(), root), children: OrdMap::new(), revision: 0 }
     }
 
-    /// Puts back a record that was kept. Records may come in any order.
+    /// Inserts a record that was read from disk. The order of records does not matter.
     pub(crate) fn restore(&mut self, path: RecordPath, node: Node) {
         self.revision = self.revision.max(node.revision);
-        self.put(path, node);
+        self.insert(path, node);
     }
 
-    /// Whether every record has its parent.
-    pub(crate) fn is_whole(&self) -> bool {
+    /// Whether every record's parent exists.
+    pub(crate) fn is_complete(&self) -> bool {
         self.nodes.keys().all(|path| path.parent().is_none_or(|parent| self.nodes.contains_key(&parent)))
     }
 
@@ -68,7 +70,12 @@ impl Tree {
 
     pub(crate) fn get(&self, path: &RecordPath) -> Option<Record> {
         let node = self.nodes.get(path)?;
-        Some(Record { data: node.data.to_vec(), version: Version(node.version), revision: node.revision })
+        Some(Record {
+            data: node.data.to_vec(),
+            version: Version(node.version),
+            revision: node.revision,
+            below: node.below,
+        })
     }
 
     pub(crate) fn children(&self, path: &RecordPath) -> Result<Vec<String>> {
@@ -78,13 +85,13 @@ impl Tree {
         Ok(self.children.get(path).map(|c| c.iter().map(|name| name.to_string()).collect()).unwrap_or_default())
     }
 
-    /// Every record that a session's end takes with it.
+    /// The ephemeral records of a session; of all sessions if `None`.
     pub(crate) fn ephemerals(&self, session: Option<SessionId>) -> Vec<RecordPath> {
-        let of = |node: &Node| node.owner.is_some() && (session.is_none() || node.owner == session);
-        self.nodes.iter().filter(|(_, node)| of(node)).map(|(path, _)| path.clone()).collect()
+        let owned = |node: &Node| node.owner.is_some() && (session.is_none() || node.owner == session);
+        self.nodes.iter().filter(|(_, node)| owned(node)).map(|(path, _)| path.clone()).collect()
     }
 
-    /// All of the operations, or none: then the index of the refused one and why.
+    /// Applies a transaction. If an operation fails, none takes effect, and the error has its index.
     pub(crate) fn apply(
         &mut self,
         ops: Vec<Op>,
@@ -95,34 +102,22 @@ impl Tree {
             let what = ops.first().map(|op| op.path().to_string()).unwrap_or_default();
             return Err((0, StoreError::TooLarge { what, size, limit: DATA_MAX }));
         }
-        let mut undo: Vec<(RecordPath, Option<Node>)> = Vec::new();
+        let before = self.clone();
         let mut applied = Applied::default();
         let revision = self.revision + 1;
         for (index, op) in ops.into_iter().enumerate() {
-            if let Err(error) = self.one(op, session, revision, &mut undo, &mut applied) {
-                for (path, node) in undo.into_iter().rev() {
-                    match node {
-                        Some(node) => self.put(path, node),
-                        None => self.take(&path),
-                    }
-                }
+            if let Err(error) = self.apply_one(op, session, revision, &mut applied) {
+                *self = before;
                 return Err((index, error));
             }
         }
-        if !undo.is_empty() {
+        if !applied.changed.is_empty() {
             self.revision = revision;
         }
         Ok(applied)
     }
 
-    fn one(
-        &mut self,
-        op: Op,
-        session: SessionId,
-        revision: i64,
-        undo: &mut Vec<(RecordPath, Option<Node>)>,
-        applied: &mut Applied,
-    ) -> Result<()> {
+    fn apply_one(&mut self, op: Op, session: SessionId, revision: i64, applied: &mut Applied) -> Result<()> {
         let mut path = op.path().clone();
         match op {
             Op::Check(_, version) => {
@@ -132,40 +127,41 @@ impl Tree {
             }
             Op::Create(_, data, mode) => {
                 let parent = path.parent().ok_or_else(|| StoreError::Exists(path.clone()))?;
-                let above = self.nodes.get(&parent).filter(|n| n.owner.is_none());
-                let mut above = above.ok_or_else(|| StoreError::NoParent(path.clone()))?.clone();
+                let parent_node = self.nodes.get(&parent).filter(|n| n.owner.is_none());
+                let mut parent_node = parent_node.ok_or_else(|| StoreError::NoParent(path.clone()))?.clone();
                 if matches!(mode, CreateMode::PersistentSequential | CreateMode::EphemeralSequential) {
-                    let name = format!("{}{:010}", path.name(), above.sequence);
+                    let name = format!("{}{:010}", path.name(), parent_node.sequence);
                     path = parent.join(&name).map_err(|e| StoreError::Broken(e.to_string()))?;
-                    undo.push((parent.clone(), Some(above.clone())));
-                    above.sequence += 1;
-                    self.put(parent.clone(), above);
-                    applied.touched.insert(parent);
+                    parent_node.sequence += 1;
+                    applied.changed.insert(parent.clone());
                 }
                 if self.nodes.contains_key(&path) {
                     return Err(StoreError::Exists(path));
                 }
+                parent_node.below = revision;
+                self.nodes.insert(parent, parent_node);
                 let ephemeral = matches!(mode, CreateMode::Ephemeral | CreateMode::EphemeralSequential);
-                undo.push((path.clone(), None));
                 let owner = ephemeral.then_some(session);
-                self.put(path.clone(), Node { data: Arc::new(data), version: 0, revision, owner, sequence: 0 });
+                let data = Arc::new(data);
+                self.insert(path.clone(), Node { data, version: 0, revision, below: revision, owner, sequence: 0 });
             }
             Op::Set(_, data, version) => {
                 let old = self.expect(&path, Some(version))?.clone();
-                let new = Node { data: Arc::new(data), version: old.version + 1, revision, ..old.clone() };
-                undo.push((path.clone(), Some(old)));
-                self.put(path.clone(), new);
+                let new = Node { data: Arc::new(data), version: old.version + 1, revision, ..old };
+                self.insert(path.clone(), new);
             }
             Op::Delete(_, version) => {
-                let old = self.expect(&path, version)?.clone();
+                self.expect(&path, version)?;
                 if self.children.get(&path).is_some_and(|c| !c.is_empty()) || path.parent().is_none() {
                     return Err(StoreError::NotEmpty(path));
                 }
-                undo.push((path.clone(), Some(old)));
-                self.take(&path);
+                self.remove(&path);
+                if let Some(parent_node) = path.parent().and_then(|parent| self.nodes.get_mut(&parent)) {
+                    parent_node.below = revision;
+                }
             }
         }
-        applied.touched.insert(path.clone());
+        applied.changed.insert(path.clone());
         applied.paths.push(path);
         Ok(())
     }
@@ -178,14 +174,14 @@ impl Tree {
         }
     }
 
-    fn put(&mut self, path: RecordPath, node: Node) {
+    fn insert(&mut self, path: RecordPath, node: Node) {
         if let Some(parent) = path.parent() {
             self.children.entry(parent).or_default().insert(path.name().into());
         }
         self.nodes.insert(path, node);
     }
 
-    fn take(&mut self, path: &RecordPath) {
+    fn remove(&mut self, path: &RecordPath) {
         self.nodes.remove(path);
         if let Some(parent) = path.parent()
             && let Some(siblings) = self.children.get_mut(&parent)

@@ -1,4 +1,4 @@
-//! The words of the store's trait: versions, records, operations, wake-ups, sessions.
+//! Types of the [`Store`](crate::Store) trait: records, operations, watches, sessions.
 
 use drover_model::{RecordPath, Version};
 use std::{
@@ -7,46 +7,49 @@ use std::{
 };
 use tokio::sync::watch;
 
-/// A record as it was read.
+/// A record with its data.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
-    /// What is stored: one JSON document.
+    /// A JSON document.
     pub data: Vec<u8>,
-    /// To be named by the write that replaces it.
+    /// The expected version for the write that replaces it.
     pub version: Version,
-    /// The store's global counter at the last change of the data (ZooKeeper: `mzxid`): orders reads of one record,
-    /// also across a deletion and a new creation.
+    /// The store's global change counter at the last change of the data (ZooKeeper: `mzxid`). Orders reads of one
+    /// record, even if it was deleted and created again in between.
     pub revision: i64,
+    /// The store's counter when a record directly below it was last made or deleted, or when it was made itself, if
+    /// there never was one (ZooKeeper: `pzxid`). As long as it is the same, so are the names below it.
+    pub below: i64,
 }
 
-/// How long a new record lives, and how it is named.
+/// Lifetime and naming of a new record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CreateMode {
-    /// Until deleted.
+    /// Exists until it is deleted.
     Persistent,
-    /// Until deleted or until the session that made it ends. Has no children.
+    /// Exists until it is deleted or the session that created it ends. Cannot have children.
     Ephemeral,
-    /// Persistent, with a rising number appended to its name.
+    /// Persistent, with an increasing number appended to its name.
     PersistentSequential,
-    /// Ephemeral, with a rising number appended to its name.
+    /// Ephemeral, with an increasing number appended to its name.
     EphemeralSequential,
 }
 
-/// One step of [`crate::Store::multi`].
+/// One operation of [`crate::Store::multi`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Op {
-    /// The record must have this version.
+    /// Fails unless the record has this version.
     Check(RecordPath, Version),
-    /// Create a record (not sequential).
+    /// Creates a record (not sequential).
     Create(RecordPath, Vec<u8>, CreateMode),
-    /// Replace data of this version.
+    /// Replaces the data if the record has this version.
     Set(RecordPath, Vec<u8>, Version),
-    /// Delete; with a version, only that one.
+    /// Deletes the record; with a version, only if it has that one.
     Delete(RecordPath, Option<Version>),
 }
 
 impl Op {
-    /// The record that this step is about.
+    /// The record that the operation applies to.
     pub fn path(&self) -> &RecordPath {
         match self {
             Op::Check(p, _) | Op::Create(p, _, _) | Op::Set(p, _, _) | Op::Delete(p, _) => p,
@@ -54,17 +57,17 @@ impl Op {
     }
 }
 
-/// Why a [`Watch`] woke.
+/// A notification of a [`Watch`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Wakeup {
-    /// These records may have been created, changed or deleted. Several changes may be folded into one wake-up.
+    /// These records may have been created, changed or deleted. Several changes may be merged into one notification.
     Paths(BTreeSet<RecordPath>),
-    /// Anything may have changed (the first wake-up of every watch; a reconnect; too many changes to list).
+    /// Anything may have changed: the first notification of every watch, after a reconnect, or instead of a long list.
     Everything,
 }
 
 impl Wakeup {
-    /// Folds a later wake-up into this one.
+    /// Merges a later notification into this one.
     pub fn merge(&mut self, later: Wakeup) {
         match (&mut *self, later) {
             (Wakeup::Paths(have), Wakeup::Paths(more)) => have.extend(more),
@@ -74,81 +77,81 @@ impl Wakeup {
     }
 }
 
-/// A stream of wake-ups. Dropping it ends the watch.
+/// A subscription to changes. Dropping it ends it.
 #[derive(Debug)]
 pub struct Watch {
-    bell: watch::Receiver<()>,
-    pile: Arc<Mutex<Option<Wakeup>>>,
+    notify: watch::Receiver<()>,
+    pending: Arc<Mutex<Option<Wakeup>>>,
 }
 
 /// The sending half of a [`Watch`], held by a back end.
 #[derive(Debug, Clone)]
 pub(crate) struct Waker {
-    bell: watch::Sender<()>,
-    pile: Arc<Mutex<Option<Wakeup>>>,
+    notify: watch::Sender<()>,
+    pending: Arc<Mutex<Option<Wakeup>>>,
 }
 
 impl Watch {
-    /// A new watch, which will wake with [`Wakeup::Everything`] first, and its sending half.
+    /// A new watch, whose first notification will be [`Wakeup::Everything`], and its sending half.
     pub(crate) fn new() -> (Waker, Watch) {
-        let pile = Arc::new(Mutex::new(Some(Wakeup::Everything)));
-        let (sender, bell) = watch::channel(());
-        (Waker { bell: sender, pile: pile.clone() }, Watch { bell, pile })
+        let pending = Arc::new(Mutex::new(Some(Wakeup::Everything)));
+        let (sender, receiver) = watch::channel(());
+        (Waker { notify: sender, pending: pending.clone() }, Watch { notify: receiver, pending })
     }
 
-    /// Waits for the next wake-up: everything that came since the last call, folded into one. `None` when the store
-    /// handle is closed. Safe to cancel: nothing is lost.
+    /// Waits for the next notification: all that arrived since the last call, merged into one. `None` when the store
+    /// handle is closed. Cancel safe.
     pub async fn next(&mut self) -> Option<Wakeup> {
         loop {
-            // Marked as seen before the pile is looked at, so that what is piled up in between rings again.
-            self.bell.borrow_and_update();
-            if let Some(wakeup) = lock(&self.pile).take() {
+            // Marked as seen before `pending` is read, so that what is added in between notifies again.
+            self.notify.borrow_and_update();
+            if let Some(wakeup) = lock(&self.pending).take() {
                 return Some(wakeup);
             }
-            self.bell.changed().await.ok()?;
+            self.notify.changed().await.ok()?;
         }
     }
 }
 
 impl Waker {
-    /// Wakes the watch; returns whether anybody still listens.
+    /// Notifies the watch; returns whether it still exists.
     pub(crate) fn wake(&self, wakeup: Wakeup) -> bool {
-        match &mut *lock(&self.pile) {
-            Some(have) => have.merge(wakeup),
+        match &mut *lock(&self.pending) {
+            Some(pending) => pending.merge(wakeup),
             none => *none = Some(wakeup),
         }
-        self.bell.send_replace(());
-        self.is_heard()
+        self.notify.send_replace(());
+        self.is_watched()
     }
 
-    /// Whether anybody still listens.
-    pub(crate) fn is_heard(&self) -> bool {
-        self.bell.receiver_count() > 0
+    /// Whether the watch still exists.
+    pub(crate) fn is_watched(&self) -> bool {
+        self.notify.receiver_count() > 0
     }
 }
 
-/// Locks a mutex whose content stays right even if a holder panicked: it is only ever replaced whole.
+/// Locks a mutex and ignores poisoning: what these mutexes guard is valid even if a holder panicked.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What this side knows of its session with the store.
+/// State of a session as known on the client's side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Session {
-    /// Rises with every new session of this handle; 1 is the first. Ephemeral records of earlier sessions are gone or
-    /// going.
+    /// Number of this handle's session, from 1; incremented by every new session after an expiry. Ephemeral records of
+    /// earlier sessions are deleted, or about to be.
     pub generation: u64,
-    /// Whether it can be used now.
+    /// Whether it is connected.
     pub state: SessionState,
 }
 
-/// Whether a session can be used now.
+/// Whether a session is connected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SessionState {
-    /// Calls are answered.
+    /// The store answers calls.
     Connected,
-    /// No answer just now. The session, and its ephemeral records, may be alive or not.
+    /// The store cannot be reached. The session, and its ephemeral records, may have expired or not.
     Disconnected,
-    /// Closed by us for good.
+    /// Closed by this side, for good.
     Closed,
 }

@@ -1,15 +1,16 @@
 //! The store of a cluster: ZooKeeper, through the `zookeeper-client` crate.
 //!
-//! The session lives on a thread of its own, so that nothing slow in the daemon can delay its heartbeats. That thread
-//! also keeps *one* recursive watch on the whole tree and hands its events out to our watches. What the crate and
+//! The session runs on a thread of its own, so that nothing slow in the daemon can delay its heartbeats. That thread
+//! also keeps *one* recursive watch on the whole tree, and distributes its events to our watches. What the crate and
 //! ZooKeeper leave to us:
 //!
 //! * Persistent watches are lost on a reconnect (version 0.11.2 of the crate), and ZooKeeper does not replay what
-//!   happened meanwhile in any case: after each reconnect the watch is added again and every watch of ours is told that
-//!   anything may have changed.
-//! * The session's end is noticed late (7/5 of the timeout); a new session is made at once then, under the next
+//!   happened meanwhile in any case (`DataTree.setWatches` of 3.8.0 compares `mzxid` and `pzxid` for watches that fire
+//!   once, and only puts persistent ones back): after each reconnect the watch is added again, and each of our watches
+//!   is notified that anything may have changed.
+//! * Session expiry is noticed late (7/5 of the timeout); then a new session is opened at once, with the next
 //!   generation.
-//! * Whatever is not an answer of the server's is [`StoreError::Unknown`]: the request may have been done.
+//! * Anything but an answer of the server is [`StoreError::Unknown`]: the request may have been executed.
 
 use crate::{
     CreateMode, Found, Op, Record, Result, Session, SessionState, Store, StoreError, Version, Wakeup, Watch, local,
@@ -31,14 +32,14 @@ use tokio::{
 };
 use zookeeper_client as zk;
 
-/// A member of the ensemble has an eighth of the session's timeout to take a connection, but so long at least. One that
-/// has no power answers nothing, and the next is tried only then.
+/// Minimum connection timeout for one member of the ensemble; otherwise it is an eighth of the session timeout. A
+/// member without power does not answer, and only after the timeout is the next one tried.
 const CONNECT_LEAST: Duration = Duration::from_millis(500);
-/// The first pause between attempts to make a session; doubles up to [`CONNECT_PAUSE_MAX`].
+/// The first pause between attempts to open a session; doubles up to [`CONNECT_PAUSE_MAX`].
 const CONNECT_PAUSE: Duration = Duration::from_millis(100);
 /// The longest pause between attempts.
 const CONNECT_PAUSE_MAX: Duration = Duration::from_secs(2);
-/// How long the server's answer to our goodbye is waited for.
+/// Timeout for the server's answer when a session is closed.
 const CLOSE_WAIT: Duration = Duration::from_secs(1);
 
 /// How to reach the ensemble.
@@ -46,13 +47,13 @@ const CLOSE_WAIT: Duration = Duration::from_secs(1);
 pub struct Options {
     /// The members: `address:port`.
     pub servers: Vec<String>,
-    /// After so long without a word of us the ensemble ends our session. It bounds it to 2 to 20 of its ticks.
+    /// The session timeout. The ensemble limits it to 2 to 20 of its ticks.
     pub session_timeout: Duration,
-    /// The record under which everything of ours is; made if it is missing.
+    /// The record under which all of ours are; created if it is missing.
     pub root: RecordPath,
 }
 
-/// A session with a ZooKeeper ensemble, made anew when it ends.
+/// A session with a ZooKeeper ensemble; reopened when it expires.
 pub struct ZooKeeperStore {
     shared: Arc<Shared>,
 }
@@ -63,16 +64,16 @@ struct Shared {
     session: watch::Sender<Session>,
     watches: Mutex<Vec<(RecordPath, Waker)>>,
     closing: watch::Sender<bool>,
-    /// True when the session's thread has ended.
+    /// Whether the session's thread has ended.
     ended: watch::Sender<bool>,
 }
 
 impl ZooKeeperStore {
-    /// Starts the session's thread and returns at once: the ensemble may come later. Until then calls wait, and fail as
-    /// unknown at their deadline.
+    /// Starts the session's thread and returns at once: the ensemble may become available later. Until then calls wait,
+    /// and fail as unknown at their deadline.
     ///
     /// # Errors
-    /// When no server is named, or the thread cannot be started.
+    /// When no server is given, or the thread cannot be started.
     pub fn start(options: Options) -> Result<ZooKeeperStore> {
         if options.servers.is_empty() {
             return Err(StoreError::Broken("no ZooKeeper server is configured".to_owned()));
@@ -87,7 +88,7 @@ impl ZooKeeperStore {
         });
         let thread = shared.clone();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|e| StoreError::Broken(format!("cannot make a runtime for ZooKeeper: {e}")))?;
+        let runtime = runtime.map_err(|e| StoreError::Broken(format!("cannot create a runtime for ZooKeeper: {e}")))?;
         std::thread::Builder::new()
             .name("zookeeper".to_owned())
             .spawn(move || {
@@ -98,7 +99,7 @@ impl ZooKeeperStore {
         Ok(ZooKeeperStore { shared })
     }
 
-    /// Does a call on the present session, waiting for one if there is none just now.
+    /// Makes a call in the current session; waits for one if there is none.
     async fn call<T, F: Future<Output = Result<T>>>(&self, what: &str, act: impl FnOnce(zk::Client) -> F) -> Result<T> {
         let unknown = |why: &str| StoreError::Unknown { what: what.to_owned(), why: why.to_owned() };
         let work = async {
@@ -124,7 +125,7 @@ impl Drop for ZooKeeperStore {
 }
 
 impl Shared {
-    /// Makes sessions, one after the other, until told to close.
+    /// Opens sessions, one after the other, until closed.
     async fn keep_session(&self) {
         let mut closing = self.closing.subscribe();
         let mut pause = CONNECT_PAUSE;
@@ -142,7 +143,7 @@ impl Shared {
                     }
                 }
                 Err(error) => {
-                    tracing::warn!(%error, servers = ?self.options.servers, "cannot make a session with ZooKeeper yet");
+                    tracing::warn!(%error, servers = ?self.options.servers, "cannot open a session with ZooKeeper yet");
                     tokio::select! {
                         biased;
                         _ = closing.wait_for(|c| *c) => break,
@@ -175,7 +176,7 @@ impl Shared {
         Ok((client, watcher))
     }
 
-    /// Serves one session to its end. Returns whether we are to close.
+    /// Serves one session until it ends. Returns whether we are closing.
     async fn use_session(
         &self,
         client: zk::Client,
@@ -194,10 +195,10 @@ impl Shared {
                 _ = closing.wait_for(|c| *c) => {
                     self.client.send_replace(None);
                     self.session.send_modify(|s| s.state = SessionState::Closed);
-                    // The server hears our goodbye when the last handle is gone; this thread must live until then.
+                    // The session is closed when the last handle is dropped; this thread must live until then.
                     drop((client, watcher));
                     let goodbye = async { while !states.changed().await.is_terminated() {} };
-                    // A silent server lets it expire.
+                    // If the server does not answer, the session expires.
                     timeout(CLOSE_WAIT, goodbye).await.ok();
                     return true;
                 }
@@ -212,8 +213,9 @@ impl Shared {
                         }
                         connected = true;
                         tracing::info!("connected to ZooKeeper again, in the same session");
-                        self.session.send_modify(|s| s.state = SessionState::Connected);
+                        // In this order, so that nobody takes an old state for current.
                         self.wake_all();
+                        self.session.send_modify(|s| s.state = SessionState::Connected);
                     }
                     state if state.is_terminated() => {
                         tracing::warn!(%state, "the session with ZooKeeper has ended");
@@ -230,8 +232,8 @@ impl Shared {
                 },
                 event = watcher.changed(), if connected => {
                     if event.path.is_empty() {
-                        // The session's state, which the other branch hears too; until it does, there is nothing to
-                        // hear here.
+                        // A change of the session's state, which the other branch receives too; until it does, there
+                        // are no events here.
                         connected = false;
                     } else {
                         self.wake(&event.path);
@@ -247,7 +249,7 @@ impl Shared {
             if path.is_within(root) {
                 waker.wake(Wakeup::Paths(BTreeSet::from([path.clone()])))
             } else {
-                waker.is_heard()
+                waker.is_watched()
             }
         });
     }
@@ -267,12 +269,16 @@ fn mode(mode: CreateMode) -> zk::CreateOptions<'static> {
     mode.with_acls(zk::Acls::anyone_all())
 }
 
-/// A version as ZooKeeper counts it. One that it cannot have is one that no record has.
+fn record(data: Vec<u8>, stat: &zk::Stat) -> Record {
+    Record { data, version: Version(stat.version.into()), revision: stat.mzxid, below: stat.pzxid }
+}
+
+/// ZooKeeper's type of a version. One out of its range matches no record.
 fn version(version: Version) -> i32 {
     i32::try_from(version.0).unwrap_or(i32::MAX)
 }
 
-/// The server's answer, or what we know without one.
+/// The error for a server's answer, or for a missing one.
 fn refusal(what: &str, op: &Op, error: zk::Error) -> StoreError {
     let path = op.path().clone();
     match error {
@@ -308,7 +314,7 @@ impl Store for ZooKeeperStore {
     async fn get(&self, path: &RecordPath) -> Result<Option<Record>> {
         let what = format!("read {path}");
         self.call(&what, async |client| match client.get_data(path.as_str()).await {
-            Ok((data, stat)) => Ok(Some(Record { data, version: Version(stat.version.into()), revision: stat.mzxid })),
+            Ok((data, stat)) => Ok(Some(record(data, &stat))),
             Err(zk::Error::NoNode) => Ok(None),
             Err(error) => Err(refusal(&what, &Op::Check(path.clone(), Version(0)), error)),
         })
@@ -327,7 +333,7 @@ impl Store for ZooKeeperStore {
         .await
     }
 
-    /// One request for all of them (ZooKeeper 3.6 and later: `multiRead`, in which each read has its own answer).
+    /// One request for all (ZooKeeper 3.6 and later: `multiRead`, in which each read has its own result).
     async fn read_many(&self, wanted: &[(RecordPath, bool)]) -> Result<Vec<Found>> {
         let Some((first, _)) = wanted.first() else { return Ok(Vec::new()) };
         let what = format!("read {first} and {} more", wanted.len() - 1);
@@ -344,14 +350,12 @@ impl Store for ZooKeeperStore {
                 reader.commit().await.map_err(refused)
             })
         };
-        let mut answers = many::again(one_request).await?.into_iter();
+        let mut answers = many::retry(one_request).await?.into_iter();
         let short = || StoreError::Broken(format!("ZooKeeper's answer to {what} is short"));
         let mut found = Vec::with_capacity(wanted.len());
         for (_, below) in wanted {
             let record = match answers.next().ok_or_else(short)? {
-                zk::MultiReadResult::Data { data, stat } => {
-                    Some(Record { data, version: Version(stat.version.into()), revision: stat.mzxid })
-                }
+                zk::MultiReadResult::Data { data, stat } => Some(record(data, &stat)),
                 zk::MultiReadResult::Error { err: zk::Error::NoNode } => None,
                 zk::MultiReadResult::Error { err } => return Err(refused(err)),
                 _ => return Err(short()),
@@ -463,7 +467,7 @@ impl Store for ZooKeeperStore {
     async fn close(&self) {
         self.shared.closing.send_replace(true);
         let mut ended = self.shared.ended.subscribe();
-        // It fails when the sender is gone, which ends as this does.
+        // An error means that the sender is gone, which has the same result.
         ended.wait_for(|ended| *ended).await.ok();
     }
 

@@ -1,5 +1,5 @@
-//! The embedded back end when its process is killed in the middle of writes: nothing that was acknowledged is lost,
-//! nothing is half done.
+//! The embedded back end whose process is killed during writes: no acknowledged write is lost, and transactions are
+//! atomic.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests end by panicking")]
 
 use drover_model::RecordPath;
@@ -10,9 +10,9 @@ use std::{
     process::{Command, Stdio},
 };
 
-/// Names the folder of the process that writes and is killed.
+/// Environment variable with the folder for the child process that writes and is killed.
 const FOLDER: &str = "DROVER_TEST_CRASH_FOLDER";
-/// How many writes are acknowledged before the process is killed.
+/// Number of acknowledged writes before the process is killed.
 const WRITES: i64 = 40;
 
 fn path(text: &str) -> RecordPath {
@@ -20,10 +20,10 @@ fn path(text: &str) -> RecordPath {
 }
 
 fn main() {
-    // Test runners ask which tests there are.
+    // Test runners list the tests first.
     if env::args().any(|argument| argument == "--list") {
         if !env::args().any(|argument| argument == "--ignored") {
-            println!("nothing_acknowledged_is_lost_by_a_kill: test");
+            println!("no_acknowledged_write_is_lost_by_a_kill: test");
         }
         return;
     }
@@ -31,9 +31,9 @@ fn main() {
         Ok(folder) => write_for_ever(&folder),
         Err(_) => {
             for round in 0..5 {
-                killed_in_the_middle(round);
+                kill_during_writes(round);
             }
-            println!("test nothing_acknowledged_is_lost_by_a_kill ... ok");
+            println!("test no_acknowledged_write_is_lost_by_a_kill ... ok");
         }
     }
 }
@@ -42,7 +42,7 @@ fn block_on<T>(work: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
 }
 
-/// Writes two records together, again and again, and says so after each answer.
+/// Writes two records in one transaction, again and again, and prints each acknowledged version.
 fn write_for_ever(folder: &str) {
     block_on(async {
         let store = EmbeddedStore::open(folder.as_ref()).unwrap();
@@ -63,7 +63,7 @@ fn write_for_ever(folder: &str) {
     });
 }
 
-fn killed_in_the_middle(round: i64) {
+fn kill_during_writes(round: i64) {
     let folder = tempfile::tempdir().unwrap();
     let mut child =
         Command::new(env::current_exe().unwrap()).env(FOLDER, folder.path()).stdout(Stdio::piped()).spawn().unwrap();
@@ -72,7 +72,7 @@ fn killed_in_the_middle(round: i64) {
     for line in lines.map_while(Result::ok) {
         acknowledged = line.parse().unwrap();
         if acknowledged == WRITES + round {
-            // What it writes meanwhile may have been done or not; what it still says was acknowledged too.
+            // Lines that still come were acknowledged, too; a later write may have taken effect or not.
             child.kill().unwrap();
         }
     }
@@ -81,7 +81,7 @@ fn killed_in_the_middle(round: i64) {
     block_on(async {
         let store = EmbeddedStore::open(folder.path()).unwrap();
         let (a, b) = (store.get(&path("/a")).await.unwrap().unwrap(), store.get(&path("/b")).await.unwrap().unwrap());
-        assert!(a.version.0 >= acknowledged, "{} was acknowledged, {} is there", acknowledged, a.version.0);
+        assert!(a.version.0 >= acknowledged, "version {acknowledged} was acknowledged, {} is stored", a.version.0);
         assert_eq!((a.version, &a.data), (b.version, &b.data), "both or none");
         assert_eq!(a.data, a.version.0.to_string().into_bytes());
     });

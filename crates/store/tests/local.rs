@@ -1,9 +1,9 @@
-//! The conformance suite on the back ends that need no server.
+//! The back ends that need no server: conformance suite, restart, session expiry.
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 use drover_model::RecordPath;
 use drover_store::{
-    CreateMode, Store, StoreError, Version, conformance, embedded::EmbeddedStore, memory::MemoryCluster,
+    CreateMode, Store, StoreError, Version, conformance, embedded::EmbeddedStore, lock, memory::MemoryCluster,
     memory::Weather,
 };
 use std::{sync::Arc, time::Duration};
@@ -20,7 +20,7 @@ async fn memory_conforms() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn memory_conforms_when_calls_take_time() {
+async fn memory_conforms_with_latency() {
     let cluster = MemoryCluster::new(7);
     cluster.set_weather(Weather { latency_ms: 1..20, lost_per_mille: 0 });
     let session = || async { Arc::new(cluster.session(Duration::from_secs(4))) as Arc<dyn Store> };
@@ -36,7 +36,7 @@ async fn embedded_conforms() {
 }
 
 #[tokio::test]
-async fn embedded_keeps_everything_but_ephemerals() {
+async fn embedded_store_keeps_all_but_ephemeral_records_over_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     {
         let store = EmbeddedStore::open(folder.path()).unwrap();
@@ -52,19 +52,20 @@ async fn embedded_keeps_everything_but_ephemerals() {
     assert_eq!((a.data.as_slice(), a.version), (&b"2"[..], Version(1)));
     assert_eq!(store.children(&path("/a")).await.unwrap(), ["s-0000000000"]);
     let next = store.create(&path("/a/s-"), vec![], CreateMode::PersistentSequential).await.unwrap();
-    assert_eq!(next, path("/a/s-0000000001"), "numbers are not given twice, not even over a restart");
+    assert_eq!(next, path("/a/s-0000000001"), "numbers are not reused, even after a restart");
 }
 
 #[test]
-fn a_damaged_file_is_an_error_that_names_it() {
+fn error_for_a_corrupt_file_names_it() {
     let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("store.redb"), b"this is no database, but it is long enough to look at").unwrap();
+    std::fs::write(folder.path().join("store.redb"), b"this is not a database, but it is long enough to look at")
+        .unwrap();
     let error = EmbeddedStore::open(folder.path()).map(|_| ()).unwrap_err();
     assert!(matches!(&error, StoreError::Broken(why) if why.contains("store.redb")), "{error}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_cut_session_expires_on_the_server_and_is_replaced_on_return() {
+async fn a_disconnected_session_expires_and_is_replaced_on_reconnect() {
     let cluster = MemoryCluster::default();
     let server = cluster.clone();
     tokio::spawn(async move { server.run().await });
@@ -75,7 +76,7 @@ async fn a_cut_session_expires_on_the_server_and_is_replaced_on_return() {
 
     one.cut();
     assert!(matches!(one.get(&path("/e")).await, Err(StoreError::Unknown { .. })));
-    tokio::time::timeout(Duration::from_secs(5), watch.next()).await.expect("the expiry wakes its watchers");
+    tokio::time::timeout(Duration::from_secs(5), watch.next()).await.expect("watches are notified of the expiry");
     assert_eq!(two.get(&path("/e")).await.unwrap(), None);
     one.heal();
     assert_eq!(one.session().borrow().generation, 2);
@@ -85,6 +86,47 @@ async fn a_cut_session_expires_on_the_server_and_is_replaced_on_return() {
     tokio::time::advance(Duration::from_secs(3)).await;
     one.heal();
     tokio::time::advance(Duration::from_secs(9)).await;
-    assert_eq!(one.session().borrow().generation, 2, "healed in time, it is the same session");
+    assert_eq!(one.session().borrow().generation, 2, "reconnected in time, it is the same session");
     assert!(two.get(&path("/e")).await.unwrap().is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_waiter_that_gave_up_leaves_nothing_although_nothing_answered_then() {
+    let cluster = MemoryCluster::new(3);
+    let store = || Arc::new(cluster.session(Duration::from_secs(4))) as Arc<dyn Store>;
+    let (one, two) = (store(), store());
+    one.create(&path("/lock"), vec![], CreateMode::Persistent).await.unwrap();
+    let after = |s| tokio::time::Instant::now() + Duration::from_secs(s);
+    let held = lock::acquire(&one, &path("/lock"), "one", after(9)).await.unwrap();
+    let waiting = tokio::spawn({
+        let two = two.clone();
+        async move { lock::acquire(&two, &path("/lock"), "two", after(5)).await.map(|_| ()) }
+    });
+    while one.children(&path("/lock")).await.unwrap().len() < 2 {
+        tokio::task::yield_now().await;
+    }
+    // From before its deadline until long after.
+    cluster.set_weather(Weather { lost_per_mille: 1000, ..Weather::default() });
+    assert!(waiting.await.unwrap().is_err());
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    cluster.set_weather(Weather::default());
+    held.release().await.unwrap();
+    let next = lock::acquire(&one, &path("/lock"), "one", after(60)).await;
+    assert!(next.is_ok(), "the waiter that gave up blocks the lock");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lock_whose_release_is_dropped_is_released_all_the_same() {
+    let cluster = MemoryCluster::new(3);
+    let session = cluster.session(Duration::from_secs(4));
+    let one = Arc::new(session.clone()) as Arc<dyn Store>;
+    one.create(&path("/lock"), vec![], CreateMode::Persistent).await.unwrap();
+    let after = |s| tokio::time::Instant::now() + Duration::from_secs(s);
+    let held = lock::acquire(&one, &path("/lock"), "one", after(9)).await.unwrap();
+    session.cut();
+    let release = held.release();
+    assert!(tokio::time::timeout(Duration::from_secs(1), release).await.is_err());
+    session.heal();
+    let next = lock::acquire(&one, &path("/lock"), "one", after(60)).await;
+    assert!(next.is_ok(), "the lock that was being released is held for ever");
 }

@@ -1,40 +1,38 @@
-//! Requests about what holds for the whole cluster.
+//! Requests about the cluster's configuration.
 
 use super::{
     CommandError, Commands, Result,
     update::{Outcome, Write},
 };
 use crate::records;
-use drover_model::{ClusterConfig, ClusterView, Only, Selector, Stall, WallTime};
+use drover_model::{
+    ClusterConfig, ClusterView, Only, Selector, Stall, WallTime,
+    cluster::{DEADLINE_MAX_S, LIMIT_MAX, MAINTENANCE_MAX_S},
+};
 use std::time::Duration;
 
-/// The most VMs that may move at once, to or from a node or in all.
-pub const LIMIT_MAX: u32 = 100;
-/// The longest time that a live migration may be given, in seconds: a day.
-pub const DEADLINE_MAX_S: u32 = 86_400;
+/// Maximum length of maintenance with an end.
+const MAINTENANCE_MAX: Duration = Duration::from_secs(MAINTENANCE_MAX_S);
 
-/// The longest that maintenance may be ordered for: a year.
-const MAINTENANCE_MAX: Duration = Duration::from_secs(366 * 86_400);
-
-/// Whether maintenance is to be on.
+/// The wanted maintenance mode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Maintenance {
-    /// It is over.
+    /// Off.
     Off,
-    /// It is on until that time, or until somebody ends it.
+    /// On until that time, or until somebody ends it.
     On(Option<WallTime>),
 }
 
-/// A change of the configuration: what is `None` stays as it is.
+/// A change of the configuration; `None` leaves a value unchanged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ConfigChange {
     /// See [`ClusterConfig::selector`].
     pub selector: Option<Selector>,
-    /// See [`drover_model::Limits::per_source`].
+    /// See [`drover_model::MoveLimits::per_source`].
     pub moves_per_source: Option<u32>,
-    /// See [`drover_model::Limits::per_target`].
+    /// See [`drover_model::MoveLimits::per_target`].
     pub moves_per_target: Option<u32>,
-    /// See [`drover_model::Limits::cluster`].
+    /// See [`drover_model::MoveLimits::cluster`].
     pub moves: Option<u32>,
     /// See [`ClusterConfig::stall`].
     pub stall: Option<Stall>,
@@ -81,7 +79,7 @@ impl ConfigChange {
 }
 
 impl Commands {
-    /// Changes what holds for the whole cluster.
+    /// Changes the cluster's configuration.
     pub async fn set_config(&self, change: &ConfigChange) -> Result<ClusterConfig> {
         self.update("the cluster's configuration", || async move {
             let Some(old) = records::read::<ClusterConfig>(&*self.ctx.store, &Only).await? else {
@@ -94,9 +92,9 @@ impl Commands {
                 return Ok(Outcome::Unchanged(new));
             }
             let ops = vec![records::set_op(&Only, &old, &new)?];
-            let (wanted, said) = (new.clone(), format!("changed: {change:?}"));
+            let (wanted, log) = (new.clone(), format!("changed: {change:?}"));
             let shows = move |view: &ClusterView| view.config == wanted;
-            Ok(Outcome::Write(Write { ops, answer: new, said, shows: Box::new(shows), taken: None }))
+            Ok(Outcome::Write(Write { ops, answer: new, log, shows: Box::new(shows), taken: None }))
         })
         .await
     }

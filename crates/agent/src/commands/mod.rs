@@ -1,46 +1,50 @@
-//! The requests of administrators: read, ask plan whether it is allowed, compare-and-set.
+//! Requests of administrators: read, ask plan whether it is allowed, compare-and-set.
 //!
-//! Each request reads the records afresh, so that it never decides on a stale view; where somebody else was quicker it
-//! decides again on what that one wrote, except where the request names the version that it is meant for: then the
-//! answer is a conflict.
+//! Each request reads the records first, so it never decides on a stale view. After a conflicting change it decides
+//! again, unless the request names the version that it is meant for: then the answer is a conflict.
 
+mod check;
 mod config;
+mod fault;
+mod fence;
 mod moves;
 mod node;
 mod token;
 mod update;
 mod vm;
 
-pub use config::{ConfigChange, DEADLINE_MAX_S, LIMIT_MAX, Maintenance};
+pub use config::{ConfigChange, Maintenance};
 
 use crate::{context::Context, records};
-use drover_model::{BadName, Claim, ClusterView, MetaChange, NodeName, Stored, Version, VmRecord, domain::BadXml};
-use drover_plan::admit::Refusal;
+use drover_model::{
+    BadName, Claim, ClusterView, Departed, MetaChange, NodeName, Only, RecordKind, Stored, Version, VmRecord, VmStatus,
+    domain::BadXml,
+};
+use drover_plan::admit::{Guest, Refusal};
 use drover_store::StoreError;
 use std::sync::Arc;
 use uuid::Uuid;
 
-/// Why a request was not done. Nothing was changed, except where [`CommandError::Unavailable`] says that this is not
-/// known.
+/// Why a request failed. Nothing was changed, except where [`CommandError::Unavailable`] says that this is unknown.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CommandError {
-    /// What was given cannot be accepted.
+    /// A parameter is not valid.
     #[error("{message}")]
     Invalid {
         /// The parameter.
         field: &'static str,
-        /// What it was, cut to a printable length.
+        /// The given value, cut to a printable length.
         given: String,
-        /// The whole story: what was given, why not, what is accepted.
+        /// The whole message: what was given, why it is not valid, what is accepted.
         message: String,
     },
-    /// There is no such thing.
+    /// The object does not exist.
     #[error("{0}")]
     NotFound(String),
-    /// Not now, or not in this state.
+    /// Not allowed now, or in this state.
     #[error("{0}")]
     Refused(String),
-    /// Somebody else changed it meanwhile, or has the name.
+    /// It was changed meanwhile, or the name is taken.
     #[error("{0}")]
     Conflict(String),
     /// The store gave no definite answer.
@@ -52,10 +56,24 @@ impl From<StoreError> for CommandError {
     fn from(error: StoreError) -> CommandError {
         match error {
             StoreError::Unknown { .. } => CommandError::Unavailable(format!(
-                "the cluster's store gave no definite answer ({error}); look whether it was done before trying again"
+                "the cluster's store gave no definite answer ({error}); check whether it was done before you try again"
             )),
             StoreError::Closed => CommandError::Unavailable("this node's daemon is stopping".to_owned()),
             StoreError::TooLarge { .. } => CommandError::Refused(error.to_string()),
+            StoreError::Unreadable { path, why } if path == Departed::path(&Only) && why.newer.is_none() => {
+                CommandError::Unavailable(format!(
+                    "record {path} is {why}. It has what must be known of deleted VMs before another is defined, changed or \
+                     deleted, so none is until it can be read. If it is damaged, delete it from the store while no VM is \
+                     being removed with its disks, and restart a node's daemon, which makes it anew"
+                ))
+            }
+            StoreError::Unreadable { path, why } => match why.newer {
+                Some((found, known)) => CommandError::Refused(format!(
+                    "record {path} was written by a newer version of Drover (layout {found}; this node's daemon, {}, knows {known}); send the request to a node that runs it, or upgrade this one",
+                    env!("CARGO_PKG_VERSION")
+                )),
+                None => CommandError::Unavailable(format!("record {path} is {why}; see 'drover status'")),
+            },
             error => CommandError::Unavailable(format!("the cluster's store: {error}")),
         }
     }
@@ -90,10 +108,25 @@ type Result<T> = std::result::Result<T, CommandError>;
 pub struct Define {
     /// The libvirt domain XML.
     pub xml: String,
-    /// Its node; `None`: one is chosen.
+    /// Its node; `None`: Drover chooses one.
     pub node: Option<NodeName>,
-    /// What is said of it beside its definition.
+    /// Take over its guest, which runs already.
+    pub adopt: bool,
+    /// Its metadata.
     pub meta: MetaChange,
+    /// Do not ask a hypervisor whether it accepts the definition.
+    pub no_check: bool,
+    /// Also if another VM has the same MAC address, VNC port or disk.
+    pub force: bool,
+}
+
+/// A VM after it was defined.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Defined {
+    /// The VM.
+    pub now: Change,
+    /// Why no hypervisor has checked the definition, although one should.
+    pub unchecked: Option<String>,
 }
 
 /// A new definition of a VM.
@@ -101,15 +134,19 @@ pub struct Define {
 pub struct Modify {
     /// The libvirt domain XML.
     pub xml: String,
-    /// The version of the VM's record that was read before; `None`: whatever it is now.
+    /// The version of the VM's record that the change is based on; `None`: any.
     pub expected: Option<Version>,
-    /// Restart a running VM, so that it takes the definition up at once.
+    /// Restart a running VM, so that it uses the definition at once.
     pub restart: bool,
-    /// Only say what would change.
+    /// Only return what would change.
     pub dry_run: bool,
+    /// Do not ask a hypervisor whether it accepts the definition.
+    pub no_check: bool,
+    /// Also if another VM has the same MAC address, VNC port or disk.
+    pub force: bool,
 }
 
-/// A VM as a request left it.
+/// A VM after a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
     /// Its record.
@@ -118,25 +155,34 @@ pub struct Change {
     pub version: Version,
 }
 
-/// What a new definition changed.
+/// The effect of a new definition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Modified {
     /// The definition before.
     pub before: String,
     /// The VM now.
     pub now: Change,
+    /// Why no hypervisor has checked the definition, although one should.
+    pub unchecked: Option<String>,
 }
 
-/// The requests. Cheap to clone.
+/// Executes requests. Cheap to clone.
 #[derive(Clone)]
 pub struct Commands {
     ctx: Arc<Context>,
 }
 
-/// The records that decisions about a VM are made on.
+/// The records that decisions about a VM depend on.
 struct Vm {
     record: Stored<VmRecord>,
     claim: Stored<Claim>,
+    report: Option<Stored<VmStatus>>,
+}
+
+impl Vm {
+    fn guest(&self) -> Guest {
+        Guest::of(&self.claim.value, self.report.as_ref().map(|report| &report.value))
+    }
 }
 
 impl Commands {
@@ -155,9 +201,18 @@ impl Commands {
 
     async fn read(&self, uuid: &Uuid) -> Result<Vm> {
         let store = &*self.ctx.store;
-        let (record, claim) = tokio::join!(records::read::<VmRecord>(store, uuid), records::read::<Claim>(store, uuid));
+        let (record, claim, report) = tokio::join!(
+            records::read::<VmRecord>(store, uuid),
+            records::read::<Claim>(store, uuid),
+            records::read_report::<VmStatus>(store, uuid)
+        );
         let gone = || CommandError::NotFound(format!("there is no VM with UUID {uuid}"));
-        Ok(Vm { record: record?.ok_or_else(gone)?, claim: claim?.ok_or_else(gone)? })
+        let report = match report {
+            // Nothing waits for a report that only a newer daemon can read.
+            Err(StoreError::Unreadable { .. }) => None,
+            report => report?,
+        };
+        Ok(Vm { record: record?.ok_or_else(gone)?, claim: claim?.ok_or_else(gone)?, report })
     }
 }
 
@@ -171,4 +226,26 @@ fn known_node(view: &ClusterView, node: NodeName) -> Result<NodeName> {
         given: node.to_string(),
         message: format!("node: there is no node {node}; accepted are {}", known.join(", ")),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use drover_model::VmRecord;
+
+    #[test]
+    fn records_of_a_newer_version_are_refused_with_advice() {
+        let path = VmRecord::path(&Uuid::from_u128(1));
+        let refusal = |data: &[u8]| {
+            let why = Stored::<VmRecord>::decode(data, Version(3)).map(|_| ()).unwrap_err();
+            CommandError::from(StoreError::Unreadable { path: path.clone(), why: Box::new(why) })
+        };
+        let newer = refusal(br#"{"schema":7,"state":{"is":"hibernate"}}"#);
+        let wanted = format!(
+            "record {path} was written by a newer version of Drover (layout 7; this node's daemon, {}, knows 1); send the request to a node that runs it, or upgrade this one",
+            env!("CARGO_PKG_VERSION")
+        );
+        assert_eq!(newer, CommandError::Refused(wanted));
+        assert!(matches!(refusal(b"{"), CommandError::Unavailable(_)));
+    }
 }

@@ -1,4 +1,4 @@
-//! Requests that move VMs, and those about their metadata.
+//! Requests that move VMs or change their metadata.
 
 use super::{Change, CommandError, Commands, Result, update::Outcome, vm};
 use crate::records;
@@ -28,7 +28,7 @@ impl From<moves::Refusal> for CommandError {
     }
 }
 
-/// Metadata after a change, checked against the cluster too.
+/// Applies a change to metadata, and checks the result against the cluster.
 pub(super) fn checked(view: &ClusterView, change: &MetaChange, meta: &VmMeta) -> Result<VmMeta> {
     let next = change.apply(meta)?;
     let unknown = change.node_limit.iter().flatten().find(|node| !view.nodes.contains_key(*node));
@@ -45,7 +45,7 @@ pub(super) fn checked(view: &ClusterView, change: &MetaChange, meta: &VmMeta) ->
     }
 }
 
-/// A node that a new VM's own limit allows.
+/// Checks that a new VM's own limit allows the node.
 pub(super) fn allowed(node: NodeName, meta: &VmMeta) -> Result<NodeName> {
     if meta.allows(&node) {
         return Ok(node);
@@ -59,12 +59,12 @@ pub(super) fn allowed(node: NodeName, meta: &VmMeta) -> Result<NodeName> {
 }
 
 impl Commands {
-    /// Brings a VM to another node: for a while, for good, or home.
+    /// Moves a VM to another node: for a while, for good, or home.
     pub async fn relocate(&self, uuid: Uuid, request: &moves::Request) -> Result<Change> {
-        self.change_vm(uuid, |view, vm| Ok(moves::relocate(view, vm, request)?)).await
+        self.change_vm(uuid, |view, vm| Ok(moves::relocate(view, vm, request, self.ctx.wall())?)).await
     }
 
-    /// Changes what is said of a VM beside its definition.
+    /// Changes a VM's metadata.
     pub async fn set_meta(&self, uuid: Uuid, change: &MetaChange) -> Result<Change> {
         self.change_vm(uuid, |view, vm| {
             let record = vm.record.value.clone();
@@ -75,14 +75,13 @@ impl Commands {
         .await
     }
 
-    /// Where a VM would go if it were moved now, and why.
+    /// The node that a VM would be placed on if it were moved now, and why.
     pub fn explain(&self, vm: &VmView) -> Placement {
         let view = self.ctx.views.latest();
         place::choose(&view, &Ledger::of(&view), &Wanted::moved(vm))
     }
 
-    /// Decides on a VM's records as they are now, within the cluster as the view has it, and writes what its record
-    /// becomes.
+    /// Decides on a VM's current records and the view of the cluster, and replaces its record with the result.
     async fn change_vm(
         &self,
         uuid: Uuid,
@@ -105,18 +104,18 @@ impl Commands {
             };
             let new = decide(&view, &now)?;
             let given_away = new.node != read.record.value.node;
-            let said = format!(
+            let log = format!(
                 "changed, in state {} on {} (was {} on {})",
                 new.state,
                 vm::or_none(&new.node),
                 read.record.value.state,
                 vm::or_none(&read.record.value.node)
             );
-            let mut outcome = vm::replaced(&read.record, new, said)?;
+            let mut outcome = vm::replaced(&read.record, new, log)?;
             if let Outcome::Write(write) = &mut outcome
                 && given_away
             {
-                // Nobody may have taken the claim meanwhile.
+                // The claim must not have been taken meanwhile.
                 write.ops.push(records::check_op::<Claim>(&uuid, read.claim.version));
             }
             Ok(outcome)

@@ -5,9 +5,12 @@ use super::{
     update::{Outcome, Write},
 };
 use crate::{belongings, records};
-use drover_model::{ClusterView, DomainState, NodeName, NodeRecord, Only, Primary, Version};
+use drover_model::{
+    Claim, ClusterView, NodeName, NodeRecord, NodeState, Only, Primary, RecordKind, RecordPath, Version, VmRecord,
+};
 use drover_plan::{drain, node, primary};
 use drover_store::StoreError;
+use uuid::Uuid;
 
 impl From<drain::Refusal> for CommandError {
     fn from(refusal: drain::Refusal) -> CommandError {
@@ -22,8 +25,8 @@ impl From<primary::admit::Refusal> for CommandError {
 }
 
 impl Commands {
-    /// Has a node emptied, or made ready. Replaces whatever of the two is under way at once.
-    pub async fn set_domain_state(&self, name: NodeName, ready: bool, force: bool) -> Result<DomainState> {
+    /// Drains a node, or makes it ready again. Replaces a request of this kind that is under way.
+    pub async fn set_domain_state(&self, name: NodeName, ready: bool, force: bool) -> Result<NodeState> {
         let name = &name;
         self.update(&format!("node {name}"), || async move {
             let old = records::read::<NodeRecord>(&*self.ctx.store, name).await?;
@@ -36,16 +39,16 @@ impl Commands {
             }
             let new = NodeRecord { domain_state: next, ..old.value.clone() };
             let ops = vec![records::set_op(name, &old, &new)?];
-            let said = format!("its wanted state is {next} (was {})", old.value.domain_state);
+            let log = format!("its wanted state is {next} (was {})", old.value.domain_state);
             let (name, version) = (name.clone(), old.version.next());
             let newer =
                 move |view: &ClusterView| view.nodes.get(&name).is_none_or(|node| node.record.version >= version);
-            Ok(Outcome::Write(Write { ops, answer: next, said, shows: Box::new(newer), taken: None }))
+            Ok(Outcome::Write(Write { ops, answer: next, log, shows: Box::new(newer), taken: None }))
         })
         .await
     }
 
-    /// Has a node become the primary, or hand that role over. Returns whether that changes anything.
+    /// Makes a node the primary, or has it hand the role over. Returns whether that changes anything.
     pub async fn set_coordinator_state(&self, name: &NodeName, primary: bool) -> Result<bool> {
         self.update("the role of the primary", || async move {
             let old = records::read::<Primary>(&*self.ctx.store, &Only).await?;
@@ -59,27 +62,37 @@ impl Commands {
             };
             let Some(next) = next else { return Ok(Outcome::Unchanged(false)) };
             let ops = vec![records::set_op(&Only, &old, &next)?];
-            let said = format!("node {name} is to be {}", if primary { "the primary" } else { "a secondary" });
+            let log = format!("node {name} is to be {}", if primary { "the primary" } else { "a secondary" });
             let version = old.version.next();
             let newer = move |view: &ClusterView| view.primary.as_ref().is_some_and(|shown| shown.version >= version);
-            Ok(Outcome::Write(Write { ops, answer: true, said, shows: Box::new(newer), taken: None }))
+            Ok(Outcome::Write(Write { ops, answer: true, log, shows: Box::new(newer), taken: None }))
         })
         .await
     }
 
-    /// What a flush of a node would do now.
+    /// What draining a node would do now.
     pub fn plan_flush(&self, name: &NodeName) -> Result<drain::Plan> {
         let view = self.view()?;
         known(&view, name)?;
         Ok(drain::evacuate(&view, name))
     }
 
-    /// Removes a node that is gone for good, so that its name is free.
-    pub async fn remove_node(&self, name: NodeName) -> Result<()> {
+    /// What making a node ready would do now.
+    pub fn plan_ready(&self, name: &NodeName) -> Result<drain::Plan> {
         let view = self.view()?;
-        let record = known(&view, &name)?;
+        known(&view, name)?;
+        Ok(drain::bring_home(&view, name))
+    }
+
+    /// Removes a node permanently, which frees its name.
+    pub async fn remove_node(&self, name: NodeName) -> Result<()> {
+        let version = known(&*self.view()?, &name)?;
+        let view = self.view_of_now().await?;
         node::remove(&view, &name).map_err(|refusal| CommandError::Refused(refusal.to_string()))?;
-        let ops = belongings::of_node(&*self.ctx.store, &name, record).await?;
+        let gone = || CommandError::Conflict(format!("node {name} has just changed; check its state"));
+        let record = records::read::<NodeRecord>(&*self.ctx.store, &name).await?;
+        let record = record.filter(|record| record.version == version).ok_or_else(gone)?;
+        let ops = belongings::of_node(&*self.ctx.store, &name, &record, self.ctx.wall()).await?;
         match self.ctx.store.multi(ops).await {
             Ok(()) => {
                 tracing::info!(node = %name, "removed a node");
@@ -87,15 +100,46 @@ impl Commands {
                 Ok(())
             }
             Err(StoreError::Refused { .. }) => {
-                Err(CommandError::Conflict(format!("node {name} has just changed or come back; look at it again")))
+                Err(CommandError::Conflict(format!("node {name} has just changed or come back; check its state")))
             }
             Err(error) => Err(error.into()),
         }
     }
 }
 
+/// Number of VMs that are decoded at once.
+const YIELD_AFTER: usize = 64;
+
+impl Commands {
+    /// The view, with every VM that was defined or changed before this moment as it is in the store: a view may be
+    /// behind. (VMs that were deleted since may still be in it.)
+    async fn view_of_now(&self) -> Result<ClusterView> {
+        let store = &*self.ctx.store;
+        store.sync().await?;
+        let names = match VmRecord::path(&Uuid::nil()).parent() {
+            Some(folder) => store.children(&folder).await?,
+            None => Vec::new(),
+        };
+        let uuids = names.iter().filter_map(|name| name.parse().ok());
+        let paths: Vec<(RecordPath, bool)> =
+            uuids.flat_map(|uuid| [(VmRecord::path(&uuid), false), (Claim::path(&uuid), false)]).collect();
+        let found = store.read_many(&paths).await?;
+        let mut view = ClusterView::clone(&*self.view()?);
+        for (n, ((path, _), (record, _))) in paths.iter().zip(&found).enumerate() {
+            // Decoding 10,000 takes a while: others go on meanwhile.
+            if n % YIELD_AFTER == 0 {
+                tokio::task::yield_now().await;
+            }
+            if let Some(record) = record {
+                view.apply(path, Some((&record.data, record.version)));
+            }
+        }
+        Ok(view)
+    }
+}
+
 /// The version of a node's record.
-fn known(view: &ClusterView, name: &NodeName) -> Result<Version> {
+pub(super) fn known(view: &ClusterView, name: &NodeName) -> Result<Version> {
     view.nodes.get(name).map(|node| node.record.version).ok_or_else(|| {
         let known: Vec<String> = view.nodes.keys().map(ToString::to_string).collect();
         CommandError::NotFound(format!("there is no node {name}; there are {}", known.join(", ")))

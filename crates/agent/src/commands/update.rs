@@ -1,5 +1,4 @@
-//! The one way in which a request changes records: read them, decide, compare-and-set, wait until this node's view
-//! shows it, log it.
+//! How a request changes records: read them, decide, compare-and-set, log it, wait until this node's view shows it.
 
 use super::{CommandError, Commands, Result};
 use drover_model::ClusterView;
@@ -7,40 +6,39 @@ use drover_store::{Op, StoreError};
 use std::{future::Future, sync::Arc, time::Duration};
 use tokio::time::timeout;
 
-/// How often a request is decided anew because somebody else was quicker. More means that something is badly wrong.
-const TRIES: usize = 10;
+/// Maximum number of attempts after conflicts. More means that something is badly wrong.
+pub(super) const TRIES: usize = 30;
 
-/// How long an answer waits for the view to show what it tells.
+/// Timeout for the view to show a change before it is answered.
 const SHOW: Duration = Duration::from_secs(2);
 
 /// Whether a view shows what was written.
 pub(super) type Shows = Box<dyn Fn(&ClusterView) -> bool + Send + Sync>;
 
-/// What a request comes to.
+/// The decision on a request.
 pub(super) enum Outcome<A> {
-    /// It is so already.
+    /// Nothing to change.
     Unchanged(A),
-    /// Records are to be changed.
+    /// Change records.
     Write(Write<A>),
 }
 
 /// A change of records.
 pub(super) struct Write<A> {
-    /// All of them or none.
+    /// The transaction.
     pub(super) ops: Vec<Op>,
-    /// The answer when it is done.
+    /// The answer on success.
     pub(super) answer: A,
     /// What was done, for the log.
-    pub(super) said: String,
-    /// When the view shows it.
+    pub(super) log: String,
+    /// Whether a view shows it.
     pub(super) shows: Shows,
-    /// Whose step it is that somebody else has what is asked for, and what is answered then: it is not decided again.
+    /// The operation whose refusal means that a name is taken, and the answer then; not retried.
     pub(super) taken: Option<(usize, CommandError)>,
 }
 
 impl Commands {
-    /// Carries a request out. `attempt` reads and decides, and is called again when somebody else was quicker; `what`
-    /// is being changed.
+    /// Executes a request. `attempt` reads and decides; it is called again after a conflict. `what` is being changed.
     pub(super) async fn update<A, F: Future<Output = Result<Outcome<A>>>>(
         &self,
         what: &str,
@@ -53,7 +51,7 @@ impl Commands {
             };
             match self.ctx.store.multi(write.ops).await {
                 Ok(()) => {
-                    tracing::info!("{what}: {}", write.said);
+                    tracing::info!("{what}: {}", write.log);
                     self.shown(|view| (write.shows)(view)).await;
                     return Ok(write.answer);
                 }
@@ -67,8 +65,8 @@ impl Commands {
         Err(CommandError::Conflict(format!("{what} is being changed by others all the time; try again")))
     }
 
-    /// Waits until this node's view shows what was just written, so that whoever asks this node next sees it. Not for
-    /// long: it is written in any case.
+    /// Waits until this node's view shows a change that was just written, so that the next request to this node sees
+    /// it. With a timeout, because the change is written in any case.
     pub(super) async fn shown(&self, shows: impl Fn(&ClusterView) -> bool) {
         let mut views = self.ctx.views.subscribe();
         let shows = |view: &Arc<ClusterView>| shows(view);

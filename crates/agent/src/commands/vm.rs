@@ -1,19 +1,20 @@
-//! Requests about VMs: their definitions, their wanted states, their names, their end.
+//! Requests about VMs: define, change, start and stop, rename, delete.
 
 use super::{
-    Change, CommandError, Commands, Define, Modified, Modify, Result, Vm, known_node, moves,
-    update::{Outcome, Shows, Write},
+    Change, CommandError, Commands, Define, Defined, Modified, Modify, Result, Vm, known_node, moves,
+    update::{Outcome, Shows, TRIES, Write},
 };
-use crate::{belongings, records};
+use crate::{belongings, departed, records};
 use drover_model::{
-    Claim, ClusterView, Definition, NameEntry, NodeName, Stored, Version, VmMeta, VmName, VmRecord, VmStatus,
-    domain::devices::Devices,
-    vm::{Epoch, VM_SCHEMA},
+    Claim, ClusterView, Definition, NameEntry, NodeName, Placed, PlacedBy, Stored, Version, VmMeta, VmName, VmRecord,
+    VmState, VmStatus, domain::devices::Devices, placed::Reasons, vm::Epoch,
 };
 use drover_plan::{
     admit::{self, Command, Deletion},
     capacity::Ledger,
-    place::{self, Wanted},
+    clash::{self, Clash},
+    existing,
+    place::{self, Rejection, Wanted},
 };
 use drover_store::{Op, StoreError};
 use uuid::Uuid;
@@ -23,20 +24,20 @@ pub(super) fn or_none(node: &Option<NodeName>) -> &str {
     node.as_ref().map_or("none", NodeName::as_str)
 }
 
-/// When the view shows a VM's record of that version or a later one, or that it is gone since.
+/// Whether the view shows this version of a VM's record or a later one.
 fn shows(uuid: Uuid, version: Version) -> Shows {
     Box::new(move |view: &ClusterView| view.vms.get(&uuid).is_some_and(|vm| vm.record.version >= version))
 }
 
-/// A VM's record is replaced, if that changes anything.
-pub(super) fn replaced(old: &Stored<VmRecord>, new: VmRecord, said: String) -> Result<Outcome<Change>> {
+/// Replaces a VM's record, if that changes anything.
+pub(super) fn replaced(old: &Stored<VmRecord>, new: VmRecord, log: String) -> Result<Outcome<Change>> {
     if new == old.value {
         return Ok(Outcome::Unchanged(Change { record: new, version: old.version }));
     }
     let (uuid, version) = (new.uuid, old.version.next());
     let ops = vec![records::set_op(&uuid, old, &new)?];
     let answer = Change { record: new, version };
-    Ok(Outcome::Write(Write { ops, answer, said, shows: shows(uuid, version), taken: None }))
+    Ok(Outcome::Write(Write { ops, answer, log, shows: shows(uuid, version), taken: None }))
 }
 
 /// Refuses a request that was made for another version of the record.
@@ -50,27 +51,53 @@ fn expect(expected: Option<Version>, old: &Stored<VmRecord>) -> Result<()> {
     }
 }
 
+/// The error for a requested node that lacks what a new VM's definition names.
+fn lacking(view: &ClusterView, definition: &Definition, node: &NodeName, lack: &Rejection) -> CommandError {
+    let devices = Devices::read(&definition.xml);
+    let fit = view.nodes.keys().filter(|other| place::has_for_new(view, other, &devices).is_ok());
+    let fit: Vec<&str> = fit.map(NodeName::as_str).collect();
+    let others = match fit[..] {
+        [] => "no node has all that its definition names".to_owned(),
+        _ => format!("these have all that its definition names: {}", fit.join(", ")),
+    };
+    let name = &definition.name;
+    CommandError::Refused(format!("VM {name} cannot be defined on node {node}: {lack}. Add it there first; {others}"))
+}
+
+fn clashes(name: &VmName, done: &str, clash: &Clash) -> CommandError {
+    CommandError::Refused(format!(
+        "VM {name} cannot be {done}: {clash}. Change one of them, or use force (--force); only one of them can run at a time then"
+    ))
+}
+
 fn name_taken(name: &VmName) -> CommandError {
     CommandError::Conflict(format!("a VM named {name} exists already; choose another name"))
 }
 
 impl Commands {
-    /// What a VM is called in messages, as far as this node knows.
+    /// A VM's name for messages, as far as this node knows it.
     pub(super) fn vm_name(&self, uuid: &Uuid) -> String {
         let view = self.ctx.views.latest();
         view.vms.get(uuid).map_or_else(|| format!("VM {uuid}"), |vm| format!("VM {}", vm.record.value.name))
     }
 
     /// Defines a VM, and chooses its node if none is named.
-    pub async fn define(&self, request: Define) -> Result<Change> {
+    pub async fn define(&self, request: Define) -> Result<Defined> {
         let definition = Definition::parse(&request.xml, Uuid::new_v4())?;
+        admit::new_name(&definition.name)?;
         let view = self.view()?;
         let meta = moves::checked(&view, &request.meta, &VmMeta::default())?;
-        let node = match request.node {
-            // It may be defined where it cannot be started.
-            Some(node) => Some(moves::allowed(known_node(&view, node)?, &meta)?),
+        let devices = Devices::read(&definition.xml);
+        let here = existing::check_new(&view, &definition, request.node.as_ref(), request.adopt);
+        let adopted = here.map_err(|refusal| CommandError::Refused(refusal.to_string()))?;
+        let (node, reasons) = match request.node.or(adopted.as_ref().map(|(node, _)| node.clone())) {
+            // A VM may be defined where it cannot be started now, but not where something that it needs is missing.
+            Some(node) => {
+                let node = moves::allowed(known_node(&view, node)?, &meta)?;
+                place::has_for_new(&view, &node, &devices).map_err(|lack| lacking(&view, &definition, &node, &lack))?;
+                (node, Reasons::default())
+            }
             None => {
-                let devices = Devices::read(&definition.xml);
                 let wanted = Wanted::new(definition.demand, &meta, &devices);
                 let placement = place::choose(&view, &Ledger::of(&view), &wanted);
                 let Some(node) = placement.node().cloned() else {
@@ -80,90 +107,139 @@ impl Commands {
                         definition.name
                     )));
                 };
-                Some(node)
+                (node, placement.kept())
             }
         };
-        let profile = request.meta.profile.unwrap_or_default();
-        let record = VmRecord { meta, profile, ..admit::define(&definition, node) };
-        let (uuid, name) = (record.uuid, record.name.clone());
-        match self.ctx.store.multi(self.new_vm(&record)?).await {
-            Ok(()) => {
-                tracing::info!(%uuid, node = or_none(&record.node), "VM {name}: defined");
-                self.shown(shows(uuid, Version::NEW)).await;
-                Ok(Change { record, version: Version::NEW })
-            }
-            Err(StoreError::Refused { index: 0, .. }) => Err(name_taken(&name)),
-            Err(StoreError::Refused { .. }) => Err(CommandError::Conflict(format!(
-                "a VM with UUID {uuid} exists already; give this one a UUID of its own, or leave <uuid> out"
-            ))),
-            Err(error) => Err(error.into()),
+        let clash = clash::of_definition(&view, (&definition.uuid, Some(&node)), &devices, &Devices::default());
+        if let Some(clash) = clash.filter(|_| !request.force) {
+            return Err(clashes(&definition.name, "defined", &clash));
         }
+        let unchecked = if request.no_check { None } else { self.checked(&view, &definition, Some(&node)).await? };
+        let (by, at, to, how) = (PlacedBy::Define, self.ctx.wall(), node.clone(), None);
+        let placed = Some(Box::new(Placed { by, at, to, how, reasons }));
+        let profile = request.meta.profile.unwrap_or_default();
+        if adopted.is_none() {
+            existing::check_name(&view, &definition, &node)
+                .map_err(|refusal| CommandError::Refused(refusal.to_string()))?;
+        }
+        let mut record = VmRecord { meta, profile, placed, ..admit::define(&definition, Some(node)) };
+        if adopted.is_some() {
+            record.state = VmState::Start;
+        }
+        let (uuid, name) = (record.uuid, record.name.clone());
+        for _ in 0..TRIES {
+            let departed = departed::Now::read(&*self.ctx.store).await?;
+            let mut ops = self.new_vm(&record, departed.value().claim(), adopted.as_ref())?;
+            let (made, last) = (ops.len(), departed.admit(&record)?);
+            ops.push(last);
+            match self.ctx.store.multi(ops).await {
+                Ok(()) => {
+                    tracing::info!(%uuid, node = or_none(&record.node), "VM {name}: defined");
+                    self.shown(shows(uuid, Version::NEW)).await;
+                    return Ok(Defined { now: Change { record, version: Version::NEW }, unchecked });
+                }
+                Err(StoreError::Refused { index: 0, .. }) => return Err(name_taken(&name)),
+                // VMs were deleted meanwhile.
+                Err(StoreError::Refused { index, .. }) if index == made => {}
+                Err(StoreError::Refused { .. }) => {
+                    return Err(CommandError::Conflict(format!(
+                        "a VM with UUID {uuid} exists already; give this one a UUID of its own, or leave <uuid> out"
+                    )));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(CommandError::Conflict(format!(
+            "VM {name} was not defined: others are being deleted all the time; try again"
+        )))
     }
 
-    /// The four records of a new VM; the name comes first, so that a refusal tells what is taken.
-    fn new_vm(&self, record: &VmRecord) -> std::result::Result<Vec<Op>, StoreError> {
-        let status = VmStatus {
-            schema: VM_SCHEMA,
-            node: record.node.clone().unwrap_or_else(|| self.ctx.me().clone()),
-            epoch: Epoch(0),
-            run: None,
-            unknown: false,
-            doing: String::new(),
-            generation: None,
-            crashes: 0,
-            since: self.ctx.wall(),
-            console: false,
-            vnc: None,
-            progress: None,
-            move_failure: None,
+    /// The four records of a new VM with this claim, or with one that adopts its guest; the name comes first, so that the
+    /// index of a refusal tells what is taken.
+    fn new_vm(
+        &self,
+        record: &VmRecord,
+        fresh: Claim,
+        adopted: Option<&(NodeName, Epoch)>,
+    ) -> std::result::Result<Vec<Op>, StoreError> {
+        let node = record.node.clone().unwrap_or_else(|| self.ctx.me().clone());
+        let status = VmStatus::new(node, fresh.epoch, self.ctx.wall());
+        let claim = match adopted {
+            Some((node, mark)) => self.ctx.identified(fresh.adopting(*mark, node), node),
+            None => fresh,
         };
         Ok(vec![
             records::create_op(&record.name, &NameEntry(record.uuid))?,
             records::create_op(&record.uuid, record)?,
-            records::create_op(&record.uuid, &Claim::never())?,
+            records::create_op(&record.uuid, &claim)?,
             records::create_op(&record.uuid, &status)?,
         ])
     }
 
-    /// Changes what is wanted of a VM.
+    /// Changes a VM's wanted state.
     pub async fn set_state(&self, uuid: Uuid, command: Command) -> Result<Change> {
         self.update(&self.vm_name(&uuid), || async move {
-            let old = self.read(&uuid).await?.record;
-            let new = admit::command(&old.value, command)?;
-            let said = format!("its wanted state is {} (was {})", new.state, old.value.state);
-            replaced(&old, new, said)
+            let vm = self.read(&uuid).await?;
+            let new = admit::command(&vm.record.value, &vm.guest(), command)?;
+            let old = vm.record;
+            if let Some(Clash { what, with }) = clash::of_order(&*self.view()?, &old.value, &new.state) {
+                let name = &old.value.name;
+                return Err(CommandError::Refused(format!(
+                    "VM {name} cannot be started: VM {with}, which runs or is to run, has {what} too. Stop that one first, or change one of them"
+                )));
+            }
+            let log = format!("its wanted state is {} (was {})", new.state, old.value.state);
+            replaced(&old, new, log)
         })
         .await
     }
 
-    /// Gives a VM a new definition.
+    /// Changes a VM's definition.
     pub async fn modify(&self, uuid: Uuid, request: Modify) -> Result<Modified> {
         let definition = &Definition::parse(&request.xml, uuid)?;
         let request = &request;
         self.update(&self.vm_name(&uuid), || async move {
-            let old = self.read(&uuid).await?.record;
-            expect(request.expected, &old)?;
-            let new = admit::modify(&old.value, definition, request.restart)?;
+            let vm = self.read(&uuid).await?;
+            expect(request.expected, &vm.record)?;
+            let new = admit::modify(&vm.record.value, &vm.guest(), definition, request.restart)?;
+            let old = vm.record;
             let before = old.value.xml.clone();
-            if request.dry_run {
-                return Ok(Outcome::Unchanged(Modified { before, now: Change { record: new, version: old.version } }));
+            let on = (&old.value.uuid, old.value.node.as_ref());
+            let (was, is) = (Devices::read(&old.value.xml), Devices::read(&new.xml));
+            let clash = clash::of_definition(&*self.view()?, on, &is, &was);
+            if let Some(clash) = clash.filter(|_| !request.force) {
+                return Err(clashes(&old.value.name, "changed so", &clash));
             }
-            let said = format!("has definition {} (restart: {})", new.generation.0, request.restart);
-            Ok(match replaced(&old, new, said)? {
-                Outcome::Unchanged(now) => Outcome::Unchanged(Modified { before, now }),
-                Outcome::Write(Write { ops, answer: now, said, shows, taken }) => {
-                    Outcome::Write(Write { ops, answer: Modified { before, now }, said, shows, taken })
+            let unchecked = if request.no_check || new.xml == before {
+                None
+            } else {
+                self.checked(&*self.view()?, definition, new.node.as_ref()).await?
+            };
+            if request.dry_run {
+                let now = Change { record: new, version: old.version };
+                return Ok(Outcome::Unchanged(Modified { before, now, unchecked }));
+            }
+            let log = format!("has definition {} (restart: {})", new.generation.0, request.restart);
+            let names = (new.xml != before).then(|| new.clone());
+            Ok(match replaced(&old, new, log)? {
+                Outcome::Unchanged(now) => Outcome::Unchanged(Modified { before, now, unchecked }),
+                Outcome::Write(Write { mut ops, answer: now, log, shows, taken }) => {
+                    if let Some(new) = names {
+                        ops.push(departed::Now::read(&*self.ctx.store).await?.admit(&new)?);
+                    }
+                    let answer = Modified { before, now, unchecked };
+                    Outcome::Write(Write { ops, answer, log, shows, taken })
                 }
             })
         })
         .await
     }
 
-    /// Gives a VM that is off a new name.
+    /// Renames a VM that is off.
     pub async fn rename(&self, uuid: Uuid, name: VmName, expected: Option<Version>) -> Result<Change> {
         let name = &name;
         self.update(&self.vm_name(&uuid), || async move {
-            let Vm { record: old, claim } = self.read(&uuid).await?;
+            let Vm { record: old, claim, .. } = self.read(&uuid).await?;
             expect(expected, &old)?;
             if old.value.name == *name {
                 return Ok(Outcome::Unchanged(Change { record: old.value, version: old.version }));
@@ -177,32 +253,35 @@ impl Commands {
                 records::set_op(&uuid, &old, &record)?,
             ];
             let version = old.version.next();
-            let said = format!("is named {name} (was {})", old.value.name);
+            let log = format!("is named {name} (was {})", old.value.name);
             let answer = Change { record, version };
             let taken = Some((0, name_taken(name)));
-            Ok(Outcome::Write(Write { ops, answer, said, shows: shows(uuid, version), taken }))
+            Ok(Outcome::Write(Write { ops, answer, log, shows: shows(uuid, version), taken }))
         })
         .await
     }
 
-    /// Deletes a VM, with the disks that are Drover's own or without. `None`: it is gone. Otherwise its node does it
-    /// now.
+    /// Deletes a VM, with or without the disks that Drover manages. `None`: it is gone. Otherwise its node is deleting
+    /// it.
     pub async fn delete(&self, uuid: Uuid, disks: bool) -> Result<Option<Change>> {
         self.update(&self.vm_name(&uuid), || async move {
-            let Vm { record, claim } = self.read(&uuid).await?;
+            let Vm { record, claim, .. } = self.read(&uuid).await?;
             match admit::delete(&record.value, &claim.value, disks)? {
                 Deletion::ByNode(new) => {
                     Ok(match replaced(&record, new, format!("is being deleted (disks: {disks})"))? {
                         Outcome::Unchanged(change) => Outcome::Unchanged(Some(change)),
-                        Outcome::Write(Write { ops, answer, said, shows, taken }) => {
-                            Outcome::Write(Write { ops, answer: Some(answer), said, shows, taken })
+                        Outcome::Write(Write { mut ops, answer, log, shows, taken }) => {
+                            if disks {
+                                ops.push(departed::Now::read(&*self.ctx.store).await?.order(uuid)?);
+                            }
+                            Outcome::Write(Write { ops, answer: Some(answer), log, shows, taken })
                         }
                     })
                 }
                 Deletion::Now => {
                     let ops = belongings::of_vm(&*self.ctx.store, &record, &claim).await?;
                     let shows: Shows = Box::new(move |view: &ClusterView| !view.vms.contains_key(&uuid));
-                    Ok(Outcome::Write(Write { ops, answer: None, said: "deleted".to_owned(), shows, taken: None }))
+                    Ok(Outcome::Write(Write { ops, answer: None, log: "deleted".to_owned(), shows, taken: None }))
                 }
             }
         })

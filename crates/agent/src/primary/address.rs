@@ -2,22 +2,22 @@
 
 use super::service::{Grant, Handover, PrimaryService};
 use async_trait::async_trait;
-use drover_drivers::network::{Network, NetworkError};
+use drover_drivers::host_network::{HostNetwork, HostNetworkError};
 use drover_model::FloatingAddress;
 use std::{sync::Arc, time::Duration};
 
-/// How long it is listened for somebody who has an address already, before it is taken. RFC 5227 would have it take six
-/// seconds; but an address whose holder has died is waited for by everybody.
+/// How long to probe for another user of an address before it is taken. RFC 5227 would take six seconds, but everybody
+/// waits for an address whose holder has died.
 const PROBE: Duration = Duration::from_millis(300);
 
 /// An address on an interface of this node.
 pub(super) struct Address {
-    network: Arc<dyn Network>,
+    network: Arc<dyn HostNetwork>,
     address: FloatingAddress,
 }
 
 impl Address {
-    pub(super) fn new(network: Arc<dyn Network>, address: FloatingAddress) -> Address {
+    pub(super) fn new(network: Arc<dyn HostNetwork>, address: FloatingAddress) -> Address {
         Address { network, address }
     }
 }
@@ -38,9 +38,9 @@ impl PrimaryService for Address {
 
     async fn start(&self, grant: &Grant) -> Result<(), String> {
         let (network, address) = (&self.network, &self.address);
-        let text = |e: NetworkError| e.to_string();
+        let text = |e: HostNetworkError| e.to_string();
         let there = network.holds(address).await.map_err(text)?;
-        // One that nobody of the cluster should have: is there a stranger?
+        // No node of the cluster should have it: does a stranger?
         if !grant.contested
             && !there
             && let Some(other) = network.probe(address, PROBE).await.map_err(text)?
@@ -50,8 +50,8 @@ impl PrimaryService for Address {
             ));
         }
         match network.hold(address, grant.until).await {
-            // It could not be prolonged, for an answer of the store came late, say; but it is there as long as it was
-            // to be before.
+            // It could not be extended (because an answer of the store came late, say), but it stays until its earlier
+            // deadline.
             Err(_) if there => Ok(()),
             other => other.map_err(text),
         }
@@ -59,7 +59,7 @@ impl PrimaryService for Address {
 
     async fn announce(&self) {
         if let Err(error) = self.network.announce(&self.address).await {
-            tracing::warn!(%error, "an address was not announced");
+            tracing::warn!(%error, "cannot announce an address");
         }
     }
 

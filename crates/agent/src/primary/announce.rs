@@ -1,18 +1,18 @@
-//! When addresses are announced: a burst at once, then again at growing distances, for those who were not listening.
+//! Schedule of announcements: a burst at once, then at growing intervals for those who missed it.
 
 use super::{at, service::Services};
 use drover_model::{Phase, vm::Epoch};
 use std::{future::Future, pin::Pin, time::Duration};
 use tokio::time::Instant;
 
-/// After so many milliseconds each. The burst is for frames that get lost, the later ones for switches that learn anew
-/// after a change of the cabling.
+/// Times of the announcements in milliseconds. The burst is for lost frames, the later ones for switches that learn
+/// anew after a change of the cabling.
 const SCHEDULE_MS: &[u64] = &[0, 20, 60, 150, 400, 1_000, 3_000, 10_000, 30_000];
 
-/// Under which grant, and in which phase, an announcement is made.
+/// The grant and phase that an announcement is made under.
 type Cause = (Epoch, Option<Phase>);
 
-/// Announces as long as it is wanted.
+/// Repeats announcements as long as they are wanted.
 #[derive(Default)]
 pub(super) struct Announcer {
     cause: Option<Cause>,
@@ -22,15 +22,15 @@ pub(super) struct Announcer {
 }
 
 impl Announcer {
-    /// For this cause, or no more. Another cause begins anew.
+    /// Announces for this cause, or stops. A new cause restarts the schedule.
     pub(super) fn want(&mut self, cause: Option<Cause>) {
         if cause != self.cause {
             (self.cause, self.since, self.done, self.round) = (cause, cause.map(|_| Instant::now()), 0, None);
         }
     }
 
-    /// Begins anew: something came up that was not there before.
-    pub(super) fn again(&mut self) {
+    /// Restarts the schedule: something started that did not run before.
+    pub(super) fn restart(&mut self) {
         (self.since, self.done) = (self.cause.map(|_| Instant::now()), 0);
     }
 
@@ -38,7 +38,7 @@ impl Announcer {
         Some(self.since? + Duration::from_millis(*SCHEDULE_MS.get(self.done)?))
     }
 
-    /// Completes when the next announcement was made.
+    /// Completes after the next announcement.
     pub(super) async fn next(&mut self, services: &Services) {
         if self.round.is_none() {
             at(self.due()).await;

@@ -1,35 +1,35 @@
-//! Whether the networks work here on which this node would have floating addresses: is there a cable, and does the
-//! gateway answer?
+//! Monitors the networks of the floating addresses on this node: is there a carrier, and does the gateway answer?
 //!
-//! What is found goes into the node's report. A primary with a network that does not work hands its role to a
-//! coordinator whose networks do, and among those that could claim the role, the one with the fewest problems does
-//! first (`plan::primary::election`).
+//! Problems go into the node's report. A primary with a network that does not work hands its role to a coordinator
+//! whose networks do; among the nodes that could claim the role, the one with the fewest problems does first
+//! (`plan::primary::election`).
 
 use crate::context::Context;
-use drover_drivers::network::Network;
+use drover_drivers::host_network::HostNetwork;
 use drover_model::Mono;
 use futures_util::future::join_all;
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
-/// How often it is looked. A neighbour that falls silent gives no event.
+/// Poll interval: a neighbour that falls silent causes no event.
 const EVERY: Duration = Duration::from_millis(500);
-/// How long a gateway has for its answer.
+/// Timeout for a gateway's answer.
 const ANSWER: Duration = Duration::from_millis(400);
-/// So many looks in a row without an answer make a gateway unreachable, and as many with one make it reachable again.
+/// After this many probes in a row without an answer a gateway is unreachable, and after as many with one it is
+/// reachable again.
 const IN_A_ROW: u32 = 4;
 
 /// A network on which this node would have a floating address.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct WatchedNetwork {
-    /// What administrators call it: `upstream`.
+pub struct WatchedLink {
+    /// Its name in the configuration: `upstream`.
     pub name: String,
-    /// The interface to it.
+    /// The interface on it.
     pub interface: String,
-    /// Who must answer on it; `None`: only the cable is looked at.
+    /// The address that must answer; `None`: only the carrier is checked.
     pub gateway: Option<IpAddr>,
 }
 
-/// What is known of one.
+/// State of a gateway.
 #[derive(Default)]
 struct State {
     in_a_row: u32,
@@ -38,7 +38,7 @@ struct State {
 }
 
 impl State {
-    /// Takes in whether the gateway answered; returns whether it counts as silent.
+    /// Records the result of a probe; returns whether the gateway counts as unreachable.
     fn take(&mut self, answers: bool) -> bool {
         self.in_a_row = if answers == self.answers { self.in_a_row.saturating_add(1) } else { 1 };
         self.answers = answers;
@@ -65,7 +65,7 @@ pub(super) async fn watch(ctx: Arc<Context>) {
         ctx.network_problems.send_if_modified(|old| {
             let changed = *old != problems;
             if changed {
-                tracing::info!(?problems, "what ails the networks of the floating addresses");
+                tracing::info!(?problems, "the problems of the floating addresses' networks changed");
                 *old = problems;
             }
             changed
@@ -78,7 +78,7 @@ pub(super) async fn watch(ctx: Arc<Context>) {
     }
 }
 
-async fn look(driver: &dyn Network, network: &WatchedNetwork, state: &mut State) -> Option<String> {
+async fn look(driver: &dyn HostNetwork, network: &WatchedLink, state: &mut State) -> Option<String> {
     let (name, interface) = (&network.name, &network.interface);
     match driver.link(interface).await {
         Ok(Some(link)) if link.up && link.carrier => {}
@@ -91,7 +91,7 @@ async fn look(driver: &dyn Network, network: &WatchedNetwork, state: &mut State)
     let answers = match driver.reaches(interface, gateway, ANSWER).await {
         Ok(answers) => answers,
         Err(error) => {
-            tracing::debug!(%error, "a gateway was not asked");
+            tracing::debug!(%error, "cannot probe a gateway");
             false
         }
     };
@@ -103,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_lost_answer_is_no_silence_and_one_answer_no_recovery() {
+    fn single_probe_results_do_not_change_the_state() {
         let mut state = State::default();
         let seen: Vec<bool> = [
             true, false, false, false, true, false, false, false, false, true, true, true, false, true, true, true,

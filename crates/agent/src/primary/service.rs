@@ -1,5 +1,5 @@
-//! What moves with the primary role: services, each with a start, a stop and a check; and what is done with a node's
-//! services as a whole.
+//! Services that move with the primary role, each with a start, a stop and a check; and operations on all services of a
+//! node.
 
 use async_trait::async_trait;
 use drover_model::vm::Epoch;
@@ -8,112 +8,111 @@ use futures_util::future::join_all;
 use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, timeout};
 
-/// How long one step of one service may take. What takes longer is not known, and is tried again.
+/// Timeout for one step of one service. After it the outcome is unknown, and the step is retried.
 const STEP: Duration = Duration::from_secs(5);
 
-/// Under what a service is up.
+/// The grant under which a service runs.
 #[derive(Debug, Clone, Copy)]
 pub struct Grant {
-    /// Of which grant of the role.
+    /// The epoch of the grant.
     pub epoch: Epoch,
-    /// By then at the latest it must be gone, unless it is started again with a later moment. `None`: nobody else can
+    /// The service must be gone by then, unless it is started again with a later deadline. `None`: no other node can
     /// ever have the role.
     pub until: Option<Instant>,
-    /// Another node of the cluster may have it up at this moment, and may have it.
+    /// Another node of the cluster may legitimately run it at this moment.
     pub contested: bool,
 }
 
-/// How a service passes from one node to the other.
+/// How a service is handed over from one node to another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Handover {
-    /// It is up on the new node before the old one stops it: no moment without it.
+    /// It starts on the new node before it stops on the old one: no interruption.
     Overlapping,
-    /// It is stopped on the old node before the new one starts it: never two of it. What it does must need one of the
-    /// floating addresses, so that nobody hears of it any more when the kernel takes these from a node whose process is
-    /// stopped.
+    /// It stops on the old node before it starts on the new one: never two instances. What it does must need one of the
+    /// floating addresses, so that nobody can reach it once the kernel removes these from a node whose process is
+    /// suspended.
     Exclusive,
 }
 
-/// Something that the primary has up, and no other node. All calls may be made again and again; they make it so, or
-/// leave it so.
+/// Something that runs on the primary and on no other node. All calls are idempotent.
 #[async_trait]
 pub trait PrimaryService: Send + Sync {
-    /// For people and logs.
+    /// Name for messages and logs.
     fn name(&self) -> String;
 
-    /// How it passes on.
+    /// How it is handed over.
     fn handover(&self) -> Handover;
 
-    /// Whether a node without it cannot be the primary. A handoff to a node where it does not start is taken back;
-    /// otherwise that is only reported.
+    /// Whether a node that cannot run it cannot be the primary. A handoff to a node where an essential service does not
+    /// start is reverted; for other services the failure is only reported.
     fn is_essential(&self) -> bool;
 
-    /// Brings it up, or has it stay up.
+    /// Starts it, or extends its deadline.
     async fn start(&self, grant: &Grant) -> Result<(), String>;
 
-    /// The role is about to pass on: it finishes what is under way, and begins nothing that the passing would break
-    /// off. It stays up. A start takes this back.
+    /// Prepares for a handover: finishes work under way, and begins nothing that the handover would interrupt. It keeps
+    /// running. A start cancels this.
     async fn quiesce(&self) {}
 
-    /// Tells the network that it is here.
+    /// Announces it to the network.
     async fn announce(&self) {}
 
-    /// Takes it down.
+    /// Stops it.
     async fn stop(&self) -> Result<(), String>;
 
-    /// Whether it is up, by looking.
+    /// Checks whether it runs.
     async fn check(&self) -> Result<bool, String>;
 }
 
-/// All services of a node, in the order of their start.
+/// All services of a node, in start order.
 #[derive(Clone)]
 pub(super) struct Services {
     all: Arc<Vec<Arc<dyn PrimaryService>>>,
 }
 
-/// Whether what comes up is announced as a part of that: what is up without anybody knowing is of no use.
+/// Whether services are announced as a part of their start: one that nobody can find is of no use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Announce {
     Always,
-    /// If something came up that was not there before.
+    /// If something started that did not run before.
     WhatIsNew,
     Never,
 }
 
-/// One thing that is done with a node's services; never two at a time.
+/// An operation on a node's services. They do not overlap.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Job {
-    /// Overlapping ones come up, or stay.
+    /// Starts or extends the overlapping ones.
     Share(Grant, Announce),
-    /// Those that were made to prepare for the role's passing on stay as they are.
+    /// Extends the overlapping ones without ending their quiescence.
     Prolong(Grant),
-    /// All of them do.
+    /// Starts or extends all.
     Raise(Grant, Announce),
-    /// Exclusive ones are stopped, the others prepare for the role's passing on.
+    /// Stops the exclusive ones, and quiesces the others.
     Yield,
-    /// All are stopped.
+    /// Stops all.
     Lower,
 }
 
 impl Job {
-    /// Whether it brings something up.
+    /// Whether it starts services.
     pub(super) fn is_up(&self) -> bool {
         matches!(self, Job::Share(..) | Job::Prolong(_) | Job::Raise(..))
     }
 }
 
-/// What came of a job.
+/// The outcome of a job.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Outcome {
-    /// What is known of the overlapping ones now, if anything new is.
+    /// The level of the overlapping services, if it is known anew.
     pub(super) shared: Option<Level>,
-    /// The same of the exclusive ones.
+    /// The same for the exclusive ones.
     pub(super) exclusive: Option<Level>,
-    /// What did not come up, by name, and why.
+    /// Failed services by name, and why.
     pub(super) problems: Vec<(String, String)>,
-    /// Why an essential one did not.
+    /// Why an essential one failed.
     pub(super) trouble: Option<String>,
-    /// Something came up that was not there before.
+    /// Something started that did not run before.
     pub(super) appeared: bool,
 }
 
@@ -126,14 +125,14 @@ impl Services {
         self.all.iter().filter(move |service| service.handover() == how)
     }
 
-    /// Tells the network of all that are to be announced.
+    /// Announces all services.
     pub(super) async fn announce(self) {
         for service in self.all.iter() {
             service.announce().await;
         }
     }
 
-    /// Does a job. Dropped in the middle, it leaves everything unknown.
+    /// Does a job. If dropped, the state of the services is unknown.
     pub(super) async fn work(self, job: Job) -> Outcome {
         let mut outcome = Outcome::default();
         match job {
@@ -150,7 +149,7 @@ impl Services {
             Job::Yield => {
                 outcome.exclusive = Some(self.lower(Handover::Exclusive, &mut outcome).await);
                 for service in self.of(Handover::Overlapping) {
-                    // Whoever is not quiet by now has had its time.
+                    // A service that is not quiescent by now has had its time.
                     timeout(STEP, service.quiesce()).await.ok();
                 }
             }
@@ -170,7 +169,7 @@ impl Services {
     }
 
     async fn raise(&self, how: Handover, grant: &Grant, outcome: &mut Outcome) {
-        // What the others may stand on first, all of it at once.
+        // Essential ones first, because the others may depend on them; each group concurrently.
         let (essential, others): (Vec<_>, Vec<_>) = self.of(how).partition(|service| service.is_essential());
         let level = self.raise_all(vec![essential, others], grant, outcome).await;
         match how {
@@ -179,7 +178,7 @@ impl Services {
         }
     }
 
-    /// One part after the other, each at once; returns how far that came.
+    /// Starts one group after the other, each concurrently; returns the level that was reached.
     async fn raise_all(
         &self,
         parts: Vec<Vec<&Arc<dyn PrimaryService>>>,
@@ -224,28 +223,28 @@ fn late<T>(_: T) -> String {
     format!("it took longer than {} s", STEP.as_secs())
 }
 
-/// What a start has done.
+/// The effect of a start.
 enum Raised {
     New,
     Already,
 }
 
-/// Starts a service, and sees that it is up.
+/// Starts a service, and checks that it runs.
 async fn raise(service: &dyn PrimaryService, grant: &Grant) -> Result<Raised, String> {
     let before = timeout(STEP, service.check()).await.map_err(late)??;
     timeout(STEP, service.start(grant)).await.map_err(late)??;
     match timeout(STEP, service.check()).await.map_err(late)?? {
         true if before => Ok(Raised::Already),
         true => Ok(Raised::New),
-        false => Err("it was started and is not there".to_owned()),
+        false => Err("it was started but does not run".to_owned()),
     }
 }
 
-/// Stops a service, and sees that it is gone.
+/// Stops a service, and checks that it is gone.
 async fn lower(service: &dyn PrimaryService) -> Result<(), String> {
     timeout(STEP, service.stop()).await.map_err(late)??;
     match timeout(STEP, service.check()).await.map_err(late)?? {
         false => Ok(()),
-        true => Err("it was stopped and is still there".to_owned()),
+        true => Err("it was stopped but still runs".to_owned()),
     }
 }

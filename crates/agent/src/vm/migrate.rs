@@ -1,44 +1,47 @@
-//! The steps that bring a VM to another node. What they mean for each other is told in `plan::vm::moving`.
+//! Steps of a VM's move to another node. `plan::vm::moving` says how they fit together.
 
 use super::{Snapshot, Task};
 use crate::records;
 use drover_drivers::hypervisor::{HypervisorError, Sending};
 use drover_model::{
-    Claim, Mono, MoveFailure, MoveKind, NodeName, Progress, Stall, Stored, Version, VmRecord, VmState, VmStatus,
+    Claim, Mono, MoveFailure, NodeName, Progress, Stored, Version, VmRecord, VmState, VmStatus,
     domain::{Mark, devices::Disk},
 };
-use drover_plan::moves::{self, Supervision};
+use drover_plan::moves::{self, Sent, Supervision};
 use drover_store::StoreError;
 use std::time::Duration;
 
-/// How often it is looked how far a migration is.
+/// Poll interval for migration progress.
 const TICK: Duration = Duration::from_secs(1);
+/// Maximum downtime of a migration by post-copy, which is not to end without the switch: QEMU (7.2) ends one when what is
+/// left can be sent in that time. After the switch the guest does not wait for what is left.
+const NEVER_BY_ITSELF: Duration = Duration::from_millis(1);
 
-/// A guest that is on its way.
+/// A migration that is under way.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Journey {
-    /// Since when, as far as this daemon knows.
+pub(super) struct Outgoing {
+    /// When it began, or when this daemon first saw it.
     begin: Mono,
-    /// Whether the guest was let go on at the target.
-    post_copy: bool,
-    /// Whether it is to come back.
-    given_up: bool,
+    /// How it is done.
+    sent: Sent,
+    /// Whether it was aborted.
+    aborted: bool,
 }
 
-impl Journey {
-    fn begun(begin: Mono) -> Journey {
-        Journey { begin, post_copy: false, given_up: false }
+impl Outgoing {
+    fn begun(begin: Mono, sent: Sent) -> Outgoing {
+        Outgoing { begin, sent, aborted: false }
     }
 }
 
 impl Task {
-    /// Says in the claim that the guest is being sent, and sends it.
+    /// Marks the claim as being sent, and migrates the guest.
     pub(super) async fn migrate(
         &mut self,
         snapshot: &Snapshot,
         record: &Stored<VmRecord>,
         claim: &Stored<Claim>,
-        to: &NodeName,
+        (to, post_copy): (&NodeName, bool),
     ) -> Result<(), StoreError> {
         let Some(domain) = snapshot.domain.known() else { return Ok(()) };
         let view = self.ctx.views.latest();
@@ -47,13 +50,17 @@ impl Task {
         let how = Sending {
             uri: target.record.value.migration.clone(),
             mark: Mark { epoch: claim.value.epoch.next(), generation: domain.mark.generation },
-            max_downtime: Duration::from_millis(vm.meta.max_downtime_ms.into()),
-            post_copy: view.config.stall == Stall::PostCopy,
-            // Its files are in shared folders, or it would not be its turn; the hypervisor may take these for local
-            // ones.
+            max_downtime: if post_copy {
+                NEVER_BY_ITSELF
+            } else {
+                Duration::from_millis(vm.meta.max_downtime_ms.into())
+            },
+            post_copy,
+            // Its files are in shared folders, or it would not be its turn. The hypervisor may take them for local
+            // files.
             shared_files: view.vms.get(&self.uuid).is_some_and(|vm| vm.devices.disks.iter().all(Disk::is_uncached)),
         };
-        // Before anybody may know of it: from here on the guest may be sent.
+        // Set before the claim is written: from then on the guest may be migrating.
         self.memory.begin_sending(domain.mark.epoch);
         let ops = vec![
             records::check_op::<VmRecord>(&self.uuid, record.version),
@@ -61,69 +68,87 @@ impl Task {
         ];
         self.ctx.store.multi(ops).await?;
         self.report_progress(Some(Progress::default())).await?;
-        self.journey = Some(Journey::begun(self.ctx.clock.now()));
-        tracing::info!(vm = %vm.name, %to, epoch = %how.mark.epoch, "sending a VM");
+        let sent = if post_copy { Sent::ByPostCopy } else { Sent::Whole };
+        self.outgoing = Some(Outgoing::begun(self.ctx.clock.now(), sent));
+        tracing::info!(vm = %vm.name, %to, epoch = %how.mark.epoch, post_copy, "sending a VM");
         let outcome = self.send(how, record.version, to).await;
         match outcome {
-            Ok(()) => tracing::info!(vm = %vm.name, %to, "a VM was sent"),
+            Ok(()) => {
+                tracing::info!(vm = %vm.name, %to, "a VM was sent");
+                // The guest executes nowhere until it is handed over, and its progress is not reported any more then.
+                return Ok(());
+            }
             Err(HypervisorError::Refused { why, .. }) => {
-                // Why it was given up is known already.
-                if self.journey.as_ref().is_none_or(|journey| !journey.given_up) {
+                // The reason for the abort was recorded already.
+                if self.outgoing.as_ref().is_none_or(|outgoing| !outgoing.aborted) {
                     tracing::warn!(vm = %vm.name, %to, why, "a VM could not be sent");
                     self.not_sent(record.version, to, why);
                 }
             }
             Err(error) => {
-                tracing::warn!(vm = %vm.name, %to, %error, "sending a VM: not known whether it worked, looking it up");
-                // Whatever it was may last; it is not tried again at once.
+                tracing::warn!(vm = %vm.name, %to, %error, "sending a VM: the outcome is unknown, checking");
+                // The cause may persist: do not retry at once.
                 self.ctx.clock.until(Some(self.ctx.clock.now().after(TICK))).await;
             }
         }
         self.report_progress(None).await
     }
 
-    /// Sends the guest, and looks after it on its way.
+    /// Migrates the guest, and supervises the migration.
     async fn send(&mut self, how: Sending, version: Version, to: &NodeName) -> Result<(), HypervisorError> {
         let hypervisor = self.ctx.hypervisor.clone();
         let call = hypervisor.migrate(self.uuid, how);
         tokio::pin!(call);
         loop {
-            let tick = self.ctx.clock.now().after(TICK);
+            // Nothing is won by waiting for a switch to post-copy.
+            let waits = self.outgoing.is_some_and(|outgoing| outgoing.sent == Sent::ByPostCopy);
+            let tick = self.ctx.clock.now().after(if waits { TICK / 10 } else { TICK });
             tokio::select! {
                 biased;
                 outcome = &mut call => return outcome,
                 () = self.ctx.clock.until(Some(tick)) => {}
             }
-            self.look_after(version, to).await;
+            self.supervise_outgoing(version, to).await;
         }
     }
 
-    /// Tells how far a guest is that is being sent, by this daemon or by an earlier one, and gives it up if it does not
-    /// come to its end.
-    pub(super) async fn look_after(&mut self, version: Version, to: &NodeName) {
+    /// Reports the progress of a migration that this daemon or an earlier one began, and aborts it if it does not
+    /// finish.
+    pub(super) async fn supervise_outgoing(&mut self, version: Version, to: &NodeName) {
         let (now, config) = (self.ctx.clock.now(), self.ctx.views.latest().config.clone());
-        let Journey { begin, post_copy, given_up } = *self.journey.get_or_insert(Journey::begun(now));
+        let outgoing = *self.outgoing.get_or_insert(Outgoing::begun(now, Sent::Whole));
         let Ok(Some(progress)) = self.ctx.hypervisor.migration(self.uuid).await else { return };
         if let Err(error) = self.report_progress(Some(progress)).await {
-            tracing::debug!(vm = %self.uuid, %error, "the progress of a migration is not told");
+            tracing::debug!(vm = %self.uuid, %error, "cannot report the progress of a migration");
         }
-        let elapsed = now.since(begin);
-        match moves::supervise(&config, elapsed, post_copy) {
+        let elapsed = now.since(outgoing.begin);
+        match moves::supervise(&config, elapsed, outgoing.sent) {
             Supervision::GoOn => {}
-            Supervision::PostCopy => {
-                tracing::info!(vm = %self.uuid, "the migration does not converge: the guest goes on at the target (post-copy)");
-                // What libvirt refuses (the migration was begun without it, say) is tried again, until somebody stops
-                // it.
-                let result = self.ctx.hypervisor.post_copy(self.uuid).await;
-                let post_copy = !self.log_failure(result);
-                self.journey = Some(Journey { begin, post_copy, given_up });
+            Supervision::Switch => {
+                // It is refused until the migration has begun to send.
+                match self.ctx.hypervisor.post_copy(self.uuid).await {
+                    Ok(()) => {
+                        tracing::info!(vm = %self.uuid, "switched a migration to post-copy");
+                        self.outgoing = Some(Outgoing { sent: Sent::Switched, ..outgoing });
+                    }
+                    Err(error) => tracing::debug!(vm = %self.uuid, %error, "post-copy cannot begin yet"),
+                }
+            }
+            Supervision::SendAgain => {
+                if !outgoing.aborted {
+                    tracing::info!(vm = %self.uuid, "the migration does not converge: sending again, by post-copy");
+                    self.memory.stalled = Some(version);
+                    self.outgoing = Some(Outgoing { aborted: true, ..outgoing });
+                }
+                let result = self.ctx.hypervisor.abort_migration(self.uuid).await;
+                self.log_failure(result);
             }
             Supervision::GiveUp => {
-                if !given_up {
-                    let why = format!("it did not come to its end in {} s", elapsed.as_secs());
-                    tracing::warn!(vm = %self.uuid, why, "giving a migration up");
+                if !outgoing.aborted {
+                    let why = format!("it did not finish within {} s", elapsed.as_secs());
+                    tracing::warn!(vm = %self.uuid, why, "aborting a migration");
                     self.not_sent(version, to, why);
-                    self.journey = Some(Journey { begin, post_copy, given_up: true });
+                    self.outgoing = Some(Outgoing { aborted: true, ..outgoing });
                 }
                 let result = self.ctx.hypervisor.abort_migration(self.uuid).await;
                 self.log_failure(result);
@@ -131,31 +156,31 @@ impl Task {
         }
     }
 
-    /// Sending the guest failed.
+    /// Records that migrating the guest failed.
     fn not_sent(&mut self, version: Version, to: &NodeName, why: String) {
         let count = self.failure.as_ref().map_or(0, |f| f.count).saturating_add(1);
         self.move_failed(version, to, why, count);
     }
 
-    /// A move failed as of this version of the record; remembered for the next decision, and for people. `count`: how
-    /// often in a row sending failed.
+    /// Records a failed move under this version of the VM's record, for the next decision and for the report. `count`:
+    /// failed migrations in a row.
     fn move_failed(&mut self, version: Version, to: &NodeName, reason: String, count: u32) {
         let told = self.failure.as_ref().map_or(0, |f| f.told).saturating_add(1);
         self.failure = Some(MoveFailure { to: to.clone(), reason: reason.clone(), count, told });
         self.memory.move_failed = Some((version, reason));
     }
 
-    /// The VM cannot be moved: it runs on here.
+    /// Gives the move up: the VM stays on this node.
     pub(super) async fn give_up_move(&mut self, record: &Stored<VmRecord>, why: &str) -> Result<(), StoreError> {
         if let Some(to) = record.value.state.destination() {
-            // It was not tried.
+            // No migration was attempted.
             let count = self.failure.as_ref().map_or(0, |f| f.count);
             self.move_failed(record.version, to, why.to_owned(), count);
         }
         self.complete(record, &VmState::Start, why).await
     }
 
-    /// Tells how far a migration is. Only this task writes the status.
+    /// Writes the migration's progress into the status. Only this task writes that.
     async fn report_progress(&self, progress: Option<Progress>) -> Result<(), StoreError> {
         let Some(old) = records::read_report::<VmStatus>(&*self.ctx.store, &self.uuid).await? else { return Ok(()) };
         if old.value.progress == progress {
@@ -165,54 +190,66 @@ impl Task {
         records::set(&*self.ctx.store, &self.uuid, &old, &status).await.map(|_| ())
     }
 
-    /// Gives the claim, and the VM, to the node that it went to, or that is to start it.
+    /// Gives the claim and the VM to the node that it was migrated to, or that is to start it.
     pub(super) async fn hand_over(
         &mut self,
         record: &Stored<VmRecord>,
         claim: &Stored<Claim>,
         to: &NodeName,
     ) -> Result<(), StoreError> {
-        self.settle_at(record, claim, to).await?;
+        self.settle_at(record, (claim, &claim.value.handed_to(to)), to).await?;
         self.failure = None;
         tracing::info!(vm = %record.value.name, %to, "handed a VM over");
         Ok(())
     }
 
-    /// Takes the claim, and the VM, from the node that sent it.
+    /// Takes the claim and the VM over from the node that sent it.
     pub(super) async fn take_over(
         &mut self,
         record: &Stored<VmRecord>,
         claim: &Stored<Claim>,
     ) -> Result<(), StoreError> {
         let me = self.ctx.me().clone();
-        self.settle_at(record, claim, &me).await?;
+        self.settle_at(record, (claim, &claim.value.handed_to(&me).resumed()), &me).await?;
         tracing::info!(vm = %record.value.name, from = ?claim.value.node, "took a VM over");
         Ok(())
     }
 
-    /// The one change that ends a move, done by whichever end sees first that it is one.
+    /// The transaction that ends a move.
     async fn settle_at(
         &self,
         record: &Stored<VmRecord>,
-        claim: &Stored<Claim>,
+        (claim, granted): (&Stored<Claim>, &Claim),
         to: &NodeName,
     ) -> Result<(), StoreError> {
-        let old = &record.value;
-        let new = match &old.state {
-            VmState::Migrate { to: wanted, kind, .. } if wanted == to => {
-                VmRecord { state: VmState::Start, ..old.arrived(to, *kind) }
-            }
-            // Somebody wants something else by now; it is done there.
-            _ => old.arrived(to, MoveKind::Migrate),
-        };
+        let granted = self.ctx.identified(granted.clone(), to);
         let ops = vec![
-            records::set_op(&self.uuid, record, &new)?,
-            records::set_op(&self.uuid, claim, &claim.value.granted_to(to))?,
+            records::set_op(&self.uuid, record, &record.value.settled_at(to))?,
+            records::set_op(&self.uuid, claim, &granted)?,
         ];
         self.ctx.store.multi(ops).await
     }
 
-    /// The guest is here after all: the claim says so.
+    /// Lets a guest execute that has arrived, or whose migration has failed.
+    pub(super) async fn let_run(&mut self, record: &Stored<VmRecord>, mark: Mark) {
+        let result = self.ctx.hypervisor.resume(self.uuid, mark).await;
+        let failed = result.as_ref().err().map(|error| match error {
+            HypervisorError::Refused { why, .. } => why.clone(),
+            unknown => unknown.to_string(),
+        });
+        self.log_failure(result);
+        match failed {
+            None => tracing::info!(vm = %record.value.name, "a VM executes again after its migration"),
+            Some(why) => self.memory.run_failed(mark.epoch, why, self.ctx.clock.now()),
+        }
+    }
+
+    /// Marks a guest as one that executes under its claim.
+    pub(super) async fn runs_again(&self, claim: &Stored<Claim>) -> Result<(), StoreError> {
+        records::set(&*self.ctx.store, &self.uuid, claim, &claim.value.resumed()).await.map(|_| ())
+    }
+
+    /// Marks the claim as no longer being sent: the guest stayed here.
     pub(super) async fn call_back(&self, claim: &Stored<Claim>) -> Result<(), StoreError> {
         records::set(&*self.ctx.store, &self.uuid, claim, &claim.value.sending_to(None)).await.map(|_| ())
     }

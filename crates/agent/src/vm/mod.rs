@@ -1,36 +1,74 @@
-//! One task per VM: observe, ask `plan::vm`, do one step, again.
+//! One task per VM: observe, ask `plan::vm`, do one step, repeat.
 //!
-//! A pass reads the VM's records from the store and the domain from the hypervisor, afresh each time; whatever rang the
-//! bell only says that it is worth looking. While a step is being done the task watches for a change of the record that
-//! caused it: then the step's future is dropped and plan is asked again. What a dropped step leaves behind in the
-//! hypervisor is observed as unknown until it has come to rest, and plan does nothing on an unknown domain.
+//! Each pass reads the VM's records from the store and its domain from the hypervisor; a wake-up carries no data. If a
+//! pass found nothing to do, and neither the view nor the hypervisor has changed since (`Settled`), the store is not
+//! read again before [`READ_AGAIN`]. While a step runs, the task watches the record that caused it: when that changes,
+//! the step's future is dropped and plan is asked again. What a dropped step may have left in the hypervisor is
+//! observed as unknown until its call has ended, and plan does nothing on an unknown domain.
 
+mod disks;
 mod migrate;
 mod step;
 
-use crate::{context::Context, faults, records};
+use crate::{
+    context::{Context, Options},
+    faults::{self, Told, Troubles},
+    records,
+};
 use drover_drivers::hypervisor::Domain;
-use drover_model::{Claim, MoveFailure, Obs, Stored, Version, VmRecord, VmStatus, vm::VM_SCHEMA};
+use drover_model::{
+    Claim, Mono, MoveFailure, Obs, Replaced, RunState, Stored, Transit, Version, VmRecord, VmState, VmStatus, VmView,
+    domain::{KeptState, devices::Devices},
+    vm::VM_SCHEMA,
+};
 use drover_plan::{
     moves::{self, Turn},
-    vm::{self as plan, Decision, Memory, Seen, Situation, Step},
+    place,
+    vm::{self as plan, Decision, Elsewhere, Failures, HostState, LOOK_ELSEWHERE, Memory, Seen, Situation, Step},
 };
 use drover_store::StoreError;
 use std::{sync::Arc, time::Duration};
 use tokio::sync::watch;
 use uuid::Uuid;
 
-/// How soon a pass that the store did not answer is tried again, if nothing rings before. Doubles up to [`RETRY_MAX`].
+/// The first pause before a pass is retried after a store error, unless a wake-up comes first. Doubles up to
+/// [`RETRY_MAX`].
 const RETRY: Duration = Duration::from_millis(200);
-/// The longest time between tries.
+/// The longest pause between retries.
 const RETRY_MAX: Duration = Duration::from_secs(5);
 
-/// What one pass looked at.
+/// A settled VM is read from the store again after this time even if the view shows no change: the most that a missed
+/// store event can cost. Reading every VM every 30 s would be most of a large cluster's requests.
+const READ_AGAIN: Duration = Duration::from_secs(600);
+/// After this many conflicts in a row the task backs off.
+const CONFLICTS: u32 = 20;
+
+/// What one pass observed.
 struct Snapshot {
     record: Option<Stored<VmRecord>>,
     claim: Option<Stored<Claim>>,
     status: Option<Stored<VmStatus>>,
     domain: Obs<Domain>,
+    /// Disks that the guest writes to, or has written to, instead of those that it was started with.
+    replaced: Option<Replaced>,
+}
+
+impl Snapshot {
+    /// The VM's domain, if it is known: not one that an earlier VM with the same UUID left.
+    fn own(&self) -> Option<&Domain> {
+        let earlier = |domain: &&Domain| self.claim.as_ref().is_some_and(|c| c.value.is_after(domain.mark.epoch));
+        self.domain.known().filter(|domain| !earlier(domain))
+    }
+}
+
+/// State after a pass that left nothing to do, now or at a later time. While all of it is unchanged, the next pass
+/// would decide the same.
+struct Settled {
+    /// The VM in the view; it shows the record versions that the pass read.
+    shown: Arc<VmView>,
+    domain: Obs<Domain>,
+    host: HostState,
+    at: Mono,
 }
 
 /// A VM's task.
@@ -38,54 +76,134 @@ struct Task {
     ctx: Arc<Context>,
     uuid: Uuid,
     memory: Memory,
-    /// Whether crashes were taken over from the last daemon's report.
+    /// Whether the crash count was taken over from the previous daemon's report.
     remembered: bool,
-    /// The VM's last move, if that failed.
+    /// The VM's last move, if it failed.
     failure: Option<MoveFailure>,
-    /// The guest's way to another node, while it is on it.
-    journey: Option<migrate::Journey>,
+    /// The guest's migration, while it is under way.
+    outgoing: Option<migrate::Outgoing>,
+    settled: Option<Settled>,
+    /// The last failure of the hypervisor, so that it is logged once; empty: it did as it was told.
+    refused: String,
+    /// Since when its domain runs here without a claim of this node.
+    stray: Option<Mono>,
 }
 
-/// Looks after one VM until it does not concern this node any more. The bell's value is counted up by whoever has a
-/// reason to look again; what is returned is the value that was answered last.
-pub(crate) async fn run(ctx: Arc<Context>, uuid: Uuid, mut bell: watch::Receiver<u64>) -> u64 {
-    let mut task = Task { ctx, uuid, memory: Memory::default(), remembered: false, failure: None, journey: None };
+/// Supervises one VM until it no longer concerns this node. `wake` is a counter that is incremented whenever there is a
+/// reason to look again; returns the last value that was handled.
+pub(crate) async fn run(ctx: Arc<Context>, uuid: Uuid, mut wake: watch::Receiver<u64>) -> u64 {
+    let mut task = Task {
+        ctx,
+        uuid,
+        memory: Memory::default(),
+        remembered: false,
+        failure: None,
+        outgoing: None,
+        settled: None,
+        refused: String::new(),
+        stray: None,
+    };
     let mut retry = RETRY;
+    // The last warning, so that it is logged once.
+    let mut warned = String::new();
+    let mut conflicts = 0;
     loop {
-        let rung = *bell.borrow_and_update();
+        task.ctx.membership().await;
+        let handled = *wake.borrow_and_update();
+        if task.is_settled().await {
+            match wake.changed().await {
+                Ok(()) => continue,
+                Err(_) => return handled,
+            }
+        }
         let look_again = match task.pass().await {
             Ok(decision) => {
                 retry = RETRY;
+                warned.clear();
+                conflicts = 0;
                 match decision.step {
-                    Step::Leave => return rung,
+                    Step::Leave => return handled,
                     Step::Wait => decision.look_again,
                     _ => continue,
                 }
             }
-            Err(error) if error.is_conflict() => continue,
+            Err(error) if error.is_conflict() && conflicts < CONFLICTS => {
+                conflicts += 1;
+                continue;
+            }
             Err(error) => {
-                tracing::warn!(vm = %uuid, %error, "cannot look after a VM now");
+                let why = error.to_string();
+                if warned == why {
+                    tracing::debug!(vm = %uuid, %error, "processing a VM still fails");
+                } else {
+                    tracing::warn!(vm = %uuid, %error, "processing a VM failed, retrying");
+                    warned = why;
+                }
                 let again = task.ctx.clock.now().after(retry);
                 retry = (retry * 2).min(RETRY_MAX);
-                Some(again)
+                // A record in a newer layout is read again only when it changes, which wakes the task.
+                (!matches!(error, StoreError::Unreadable { .. })).then_some(again)
             }
         };
         tokio::select! {
             biased;
-            changed = bell.changed() => if changed.is_err() { return rung },
+            changed = wake.changed() => if changed.is_err() { return handled },
             () = task.ctx.clock.until(look_again) => {}
         }
     }
 }
 
 impl Task {
-    /// Looks, decides, reports, and does one step (or drops it, if the record changes meanwhile).
+    /// Whether nothing has changed since the last pass.
+    async fn is_settled(&self) -> bool {
+        let Some(settled) = &self.settled else { return false };
+        let same = |view: &VmView| std::ptr::eq(view, &*settled.shown);
+        let shown = self.ctx.views.latest().vms.get(&self.uuid).is_some_and(|vm| same(vm));
+        shown
+            && self.ctx.clock.now().since(settled.at) < READ_AGAIN
+            && self.ctx.host_state() == settled.host
+            && self.ctx.hypervisor.domain(self.uuid).await == settled.domain
+    }
+
+    /// The state to compare with before the next pass, if this one left nothing to do.
+    fn settle(&self, snapshot: &Snapshot, decision: &Decision) -> Option<Settled> {
+        let view = self.ctx.views.latest();
+        let shown = view.vms.get(&self.uuid)?.clone();
+        let is_read = shown.record.version == snapshot.record.as_ref()?.version
+            && shown.claim.as_ref().map(|c| c.version) == snapshot.claim.as_ref().map(|c| c.version)
+            && shown.status.as_ref().map(|s| s.version) == snapshot.status.as_ref().map(|s| s.version);
+        // The turn of a move depends on other VMs, and anybody may delete a fault.
+        let independent = shown.record.value.state.destination().is_none()
+            && !matches!(shown.record.value.state, VmState::Fail { .. } | VmState::Unreadable)
+            && !snapshot.domain.known().is_some_and(|d| d.sending)
+            && !matches!(snapshot.domain, Obs::Unknown(_))
+            && self.stray.is_none()
+            && faults::none_of_vm(&view, &self.uuid);
+        let idle = decision.step == Step::Wait && decision.look_again.is_none();
+        let settled = || Settled {
+            shown,
+            domain: snapshot.domain.clone(),
+            host: self.ctx.host_state(),
+            at: self.ctx.clock.now(),
+        };
+        (is_read && independent && idle).then(settled)
+    }
+
+    /// Observes, decides, reports, and does one step (drops it when the record changes).
     async fn pass(&mut self) -> Result<Decision, StoreError> {
+        self.settled = None;
         let (mut snapshot, mut decision) = self.decide().await?;
-        let claimed = snapshot.claim.as_ref().is_some_and(|c| c.value.is_held_by(self.ctx.me()));
+        // The reads may have waited for a new session of the store, in which the node's name may be another machine's.
+        while !self.ctx.is_member() {
+            self.ctx.membership().await;
+            (snapshot, decision) = self.decide().await?;
+        }
+        let mark = snapshot.domain.known().map(|domain| domain.mark.epoch);
+        let under = |claim: &Claim| claim.is_held_by(self.ctx.me()) && mark == Some(claim.epoch);
+        let claimed = snapshot.claim.as_ref().is_some_and(|c| under(&c.value));
         if matches!(decision.step, Step::Destroy | Step::Undefine) && !claimed {
-            // A guest without a claim may have come by migration, of which this side of the store has not heard yet.
-            // Its claim said so before it came: what is read after a synchronisation shows it.
+            // A guest without a claim, or with another mark, may have arrived by migration or be adopted, and this server
+            // of the store may be behind: the claim was written before the guest was sent, so a read after a sync shows it.
             self.ctx.store.sync().await?;
             (snapshot, decision) = self.decide().await?;
         }
@@ -93,22 +211,30 @@ impl Task {
         if !matches!(decision.step, Step::Wait | Step::Leave) {
             tracing::debug!(vm = %self.uuid, step = ?decision.step, doing = decision.doing, "step");
         }
-        // The report comes first, so that whoever waits for the step sees what is being waited for; but it delays no
-        // start.
-        if decision.step != Step::Start {
+        // The report is written before the step, so that whoever waits for the step sees what is under way; but it must
+        // not delay a start, nor the resumption of a guest that executes nowhere just now.
+        let hurry = decision.step == Step::Start || decision.step == Step::LetRun && self.memory.run_failures.is_none();
+        if !hurry && !is_last_of_move(&snapshot, &decision) {
             self.report(&snapshot, &decision).await?;
         }
-        // One that an earlier daemon sent, or whose order was changed on its way.
+        // A migration that an earlier daemon began, or whose order changed while it was under way.
         match snapshot.record.as_ref().and_then(|r| Some((r.version, r.value.state.destination()?.clone()))) {
-            Some((version, to)) if decision.step == Step::Wait && sending => self.look_after(version, &to).await,
-            _ if !sending => self.journey = None,
+            Some((version, to)) if decision.step == Step::Wait && sending => {
+                self.supervise_outgoing(version, &to).await
+            }
+            _ if !sending => self.outgoing = None,
             _ => {}
         }
         if decision.step == Step::Wait
             && let Some(record) = &snapshot.record
         {
-            faults::of_vm(&self.ctx, &record.value, snapshot.domain.known().map(|d| d.run)).await?;
+            let run = snapshot.own().map(|domain| domain.run);
+            faults::of_failed_vm(&self.ctx, record, run).await?;
+            if self.is_ours(&snapshot) {
+                faults::of_guest(&self.ctx, record, &self.troubles(&snapshot)).await?;
+            }
         }
+        self.report_stray(&snapshot, &decision).await?;
         let version = snapshot.record.as_ref().map(|r| r.version);
         let (ctx, uuid) = (self.ctx.clone(), self.uuid);
         tokio::select! {
@@ -118,36 +244,91 @@ impl Task {
                 tracing::info!(vm = %uuid, step = ?decision.step, "the VM's record changed: the step is dropped");
             }
         }
+        self.settled = self.settle(&snapshot, &decision);
         Ok(decision)
     }
 
-    /// Looks at everything, and asks plan.
+    /// Observes, and asks plan.
     async fn decide(&mut self) -> Result<(Snapshot, Decision), StoreError> {
-        let snapshot = self.look().await?;
+        let mut snapshot = self.look().await?;
         let seen = match &snapshot.domain {
-            Obs::Known(d) => Obs::Known(Seen { run: d.run, off: d.off, mark: d.mark, sending: d.sending }),
+            Obs::Known(d) => Obs::Known(Seen {
+                run: d.run,
+                off: d.off,
+                paused: d.paused.as_ref().map(|paused| paused.by),
+                mark: d.mark,
+                sending: d.sending,
+                transit: d.transit,
+                transient: d.transient,
+            }),
             Obs::Absent => Obs::Absent,
             Obs::Unknown(why) => Obs::Unknown(why.clone()),
         };
+        snapshot.replaced = replaced(&snapshot, &seen);
         let now = self.ctx.clock.now();
         self.remember(&snapshot, now);
-        self.memory.absorb(snapshot.record.as_ref().map(|r| &r.value), &seen, now);
+        let host = self.host_state(&snapshot).await;
+        if host != HostState::GoingDown {
+            let (record, claim) = (snapshot.record.as_ref(), snapshot.claim.as_ref());
+            self.memory.absorb(record.map(|r| &r.value), claim.map(|c| &c.value), &seen, now);
+        }
+        let claim = snapshot.claim.as_ref().map(|c| &c.value);
+        let ctx = self.ctx.clone();
+        let Options { machine, boot, same_machine, .. } = &ctx.options;
+        let was_in_memory = match (claim, &snapshot.status) {
+            (Some(claim), Some(status)) => plan::was_in_memory(claim, &status.value, self.ctx.me(), boot),
+            _ => false,
+        };
+        self.memory.absorb_gone(claim, &seen, was_in_memory, now);
+        self.note_stray(claim, &seen, now);
+        let elsewhere = Elsewhere::find(&self.ctx.views.latest(), self.ctx.me(), &self.uuid);
         let turn = self.turn(&snapshot);
         let decision = plan::next(&Situation {
             me: self.ctx.me(),
+            // The administrator says that the machine which had the name is gone.
+            machine: if *same_machine { "" } else { machine },
             record: snapshot.record.as_ref(),
             claim: snapshot.claim.as_ref(),
             domain: &seen,
             memory: &self.memory,
-            host: &self.ctx.host_state(),
+            host: &host,
             turn: &turn,
+            kept: self.kept(&snapshot),
+            elsewhere: elsewhere.as_ref(),
+            replaced: snapshot.replaced.as_ref(),
             now,
         });
         Ok((snapshot, decision))
     }
 
-    /// Whether the VM may go, if it is to be moved: a question to the whole view, which must show the same order as the
-    /// record.
+    /// Whether guests can be started, or the machine is going down. That is asked only when it matters: when a guest is
+    /// off that should not be. (Asked after the guest was seen off: what ended it was ordered before.)
+    async fn host_state(&self, snapshot: &Snapshot) -> HostState {
+        let wanted = |record: &Stored<VmRecord>| matches!(record.value.state, VmState::Start | VmState::Migrate { .. });
+        let off = snapshot.domain.known().is_some_and(|domain| domain.run == RunState::Off);
+        if off && snapshot.record.as_ref().is_some_and(wanted) && (self.ctx.options.going_down)().await {
+            return HostState::GoingDown;
+        }
+        self.ctx.host_state()
+    }
+
+    /// Notes whether the domain here is a stray, for the node's report.
+    fn note_stray(&mut self, claim: Option<&Claim>, seen: &Obs<Seen>, now: Mono) {
+        let stray = match seen {
+            // Nothing is known of it: it stays what it was.
+            Obs::Unknown(_) => return,
+            seen => seen.known().filter(|seen| plan::is_stray(claim, self.ctx.me(), seen)),
+        };
+        self.stray = stray.map(|_| self.stray.unwrap_or(now));
+        let reported = stray.filter(|seen| plan::is_reported(claim, seen)).map(|seen| seen.mark.epoch);
+        self.ctx.strays.send_if_modified(|strays| match reported {
+            Some(epoch) => strays.insert(self.uuid, epoch) != Some(epoch),
+            None => strays.remove(&self.uuid).is_some(),
+        });
+    }
+
+    /// Whether the VM may be moved now, if it is to be. This is decided on the whole view, which must show the same
+    /// order as the record.
     fn turn(&self, snapshot: &Snapshot) -> Turn {
         let Some(record) = snapshot.record.as_ref().filter(|r| r.value.state.destination().is_some()) else {
             return Turn::Go;
@@ -155,6 +336,14 @@ impl Task {
         let view = self.ctx.views.latest();
         let shown = view.vms.get(&self.uuid).is_some_and(|vm| vm.record.version == record.version);
         if shown { moves::turn(&view, &self.uuid) } else { Turn::Wait("the order to move it has just come".to_owned()) }
+    }
+
+    /// State that libvirt keeps for the VM on this node (a TPM, firmware variables) and that would stay behind in a
+    /// move.
+    fn kept(&self, snapshot: &Snapshot) -> Option<KeptState> {
+        let record = &snapshot.record.as_ref().filter(|r| r.value.state.destination().is_some())?.value;
+        let fresh = snapshot.claim.as_ref().is_some_and(|claim| claim.value.never_granted());
+        place::stays_behind(&Devices::read(&record.xml)).filter(|_| !fresh)
     }
 
     async fn look(&self) -> Result<Snapshot, StoreError> {
@@ -165,55 +354,117 @@ impl Task {
             records::read_report(store, &self.uuid),
             self.ctx.hypervisor.domain(self.uuid)
         );
-        Ok(Snapshot { record: record?, claim: claim?, status: status?, domain })
+        Ok(Snapshot { record: record?, claim: claim?, status: status?, domain, replaced: None })
     }
 
-    /// Takes over the crashes that an earlier daemon on this node reported.
-    fn remember(&mut self, snapshot: &Snapshot, now: drover_model::Mono) {
+    /// Takes over what an earlier daemon on this node reported: the crash count, and which guest the host ended.
+    fn remember(&mut self, snapshot: &Snapshot, now: Mono) {
         if !self.remembered {
             self.remembered = true;
             if let Some(status) = snapshot.status.as_ref().filter(|s| s.value.node == *self.ctx.me()) {
                 self.memory.crashes = status.value.crashes;
+                self.memory.ended = status.value.ended;
                 self.memory.crashed_at = (status.value.crashes > 0).then_some(now);
                 self.failure.clone_from(&status.value.move_failure);
             }
         }
     }
 
-    /// What there is to report, if this node has anything to say and it is news.
+    /// Whether it is for this node to tell of the VM: it holds it, or may take it.
+    fn is_ours(&self, snapshot: &Snapshot) -> bool {
+        let (Some(record), Some(claim)) = (&snapshot.record, &snapshot.claim) else { return false };
+        let assigned = record.value.node.as_ref() == Some(self.ctx.me());
+        claim.value.is_held_by(self.ctx.me()) || claim.value.node.is_none() && assigned
+    }
+
+    /// What is the matter with the guest.
+    fn troubles(&self, snapshot: &Snapshot) -> Troubles {
+        let now = self.ctx.clock.now();
+        let lasting = |failures: &Option<Failures>| {
+            failures.as_ref().filter(|failures| failures.is_fault(now)).map(|failures| failures.why.clone())
+        };
+        let (paused, torn) = match &snapshot.domain {
+            Obs::Unknown(_) => (Told::Unknown, Told::Unknown),
+            _ => {
+                let torn = snapshot.own().is_some_and(|d| d.transit == Some(Transit::Broken));
+                let paused = snapshot.own().and_then(|d| d.paused.clone());
+                (Told::Is(paused.filter(|paused| paused.by.is_fault() && !torn)), Told::Is(torn))
+            }
+        };
+        let older = snapshot.record.as_ref().zip(snapshot.replaced.as_ref());
+        let older = older.and_then(|(record, replaced)| replaced.why_not_started(&record.value));
+        Troubles {
+            paused,
+            torn,
+            unresumed: lasting(&self.memory.run_failures),
+            unkillable: lasting(&self.memory.cut_failures),
+            older,
+        }
+    }
+
+    /// The VM's new status, if this node is to report it and it has changed.
     fn status(&self, snapshot: &Snapshot, doing: &str) -> Option<VmStatus> {
-        let record = &snapshot.record.as_ref()?.value;
         let claim = &snapshot.claim.as_ref()?.value;
-        let assigned = record.node.as_ref() == Some(self.ctx.me());
-        if !(claim.is_held_by(self.ctx.me()) || claim.node.is_none() && assigned) {
+        if !self.is_ours(snapshot) {
             return None;
         }
-        let domain = snapshot.domain.known();
+        let domain = snapshot.own();
         let old = snapshot.status.as_ref().map(|s| &s.value);
-        let unknown = matches!(snapshot.domain, Obs::Unknown(_));
-        let run = if unknown { old.and_then(|o| o.run) } else { domain.map(|d| d.run) };
+        let vanished = self.memory.vanished.is_some();
+        let unknown = matches!(snapshot.domain, Obs::Unknown(_)) || vanished;
+        let run = if vanished {
+            plan::reported(old.and_then(|o| o.run), vanished, None)
+        } else if unknown {
+            old.and_then(|o| o.run)
+        } else {
+            domain.map(|d| d.run)
+        };
         let since = old.filter(|o| o.run == run && o.node == *self.ctx.me()).map(|o| o.since);
+        let paused = domain.and_then(|d| Some(plan::shown(claim, d.mark, d.paused.clone()?)));
         let status = VmStatus {
-            // A later layout stays one: else the report would be news each time.
+            // Keep a newer layout number: otherwise the report would differ each time.
             schema: old.map_or(VM_SCHEMA, |old| old.schema.max(VM_SCHEMA)),
             node: self.ctx.me().clone(),
             epoch: claim.epoch,
             run,
+            paused: if unknown { old.and_then(|o| o.paused.clone()) } else { paused },
             unknown,
             doing: doing.to_owned(),
             generation: if unknown { old.and_then(|o| o.generation) } else { domain.map(|d| d.mark.generation) },
             crashes: self.memory.crashes,
+            ended: self.memory.ended,
             since: since.unwrap_or_else(|| self.ctx.wall()),
             console: old.is_some_and(|o| o.console) || domain.is_some(),
             vnc: domain.and_then(|d| d.vnc.clone()),
             progress: domain.filter(|d| d.sending).and_then(|_| old?.progress),
             move_failure: self.failure.clone(),
+            replaced: snapshot.replaced.clone(),
         };
         (old != Some(&status)).then_some(status)
     }
 
+    /// Raises or withdraws the fault of a stray. One that is handed over soon is none.
+    async fn report_stray(&self, snapshot: &Snapshot, decision: &Decision) -> Result<(), StoreError> {
+        let lasting = self.stray.is_some_and(|since| self.ctx.clock.now().since(since) >= LOOK_ELSEWHERE);
+        let name = || match (&snapshot.record, snapshot.domain.known()) {
+            (Some(record), _) => record.value.name.to_string(),
+            (None, Some(domain)) => domain.name.clone(),
+            (None, None) => self.uuid.to_string(),
+        };
+        let message = lasting.then(|| {
+            format!(
+                "A guest of VM {} ({}) runs on {} without a claim: {}.",
+                name(),
+                self.uuid,
+                self.ctx.me(),
+                decision.doing
+            )
+        });
+        faults::of_stray(&self.ctx, &self.uuid, message).await
+    }
+
     async fn report(&self, snapshot: &Snapshot, decision: &Decision) -> Result<(), StoreError> {
-        // The records of a VM that is being deleted vanish together; a report must not come in between.
+        // The records of a VM are deleted together; a report in between would make that fail.
         if decision.step == Step::DeleteRecords {
             return Ok(());
         }
@@ -224,7 +475,21 @@ impl Task {
     }
 }
 
-/// Completes when the view shows a later version of the VM's record than the one that was decided on.
+/// Whether this step lets a guest execute again at the node that it was sent to.
+fn is_last_of_move(snapshot: &Snapshot, decision: &Decision) -> bool {
+    let sent = snapshot.claim.as_ref().is_some_and(|claim| claim.value.to.is_some());
+    sent && matches!(decision.step, Step::HandOver(_))
+}
+
+/// What is to be noted of the VM's replaced disks. What an earlier VM with its UUID has left tells nothing of it.
+fn replaced(snapshot: &Snapshot, seen: &Obs<Seen>) -> Option<Replaced> {
+    let before = snapshot.status.as_ref().and_then(|status| status.value.replaced.as_ref());
+    let record = snapshot.record.as_ref().map(|record| &record.value);
+    let disks = snapshot.own().map(|domain| plan::Disks { started: &domain.started_with, live: &domain.disks });
+    plan::noted(before, record, seen.known().zip(disks))
+}
+
+/// Completes when the view shows a newer version of the VM's record than `decided_on`.
 async fn record_changed(ctx: &Context, uuid: Uuid, decided_on: Option<Version>) {
     let mut views = ctx.views.subscribe();
     let newer = |view: &Arc<drover_model::ClusterView>| {
@@ -232,5 +497,41 @@ async fn record_changed(ctx: &Context, uuid: Uuid, decided_on: Option<Version>) 
     };
     if views.wait_for(newer).await.is_err() {
         std::future::pending::<()>().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use drover_model::{Epoch, Generation, NodeName, domain::Mark};
+    use std::collections::BTreeMap;
+
+    #[test]
+    fn what_an_earlier_vm_left_is_not_the_vms_own_domain() {
+        let claim = Claim { born: Epoch(7), epoch: Epoch(7), ..Claim::new(Epoch(7)) };
+        let me = NodeName::new("a").unwrap();
+        let claim = claim.granted_to(&me);
+        let of = |epoch: Epoch| Snapshot {
+            record: None,
+            claim: Some(Stored::new(claim.clone(), Version::NEW)),
+            status: None,
+            domain: Obs::Known(Domain {
+                transient: false,
+                transit: None,
+                uuid: Uuid::nil(),
+                name: String::new(),
+                run: RunState::Paused,
+                off: None,
+                paused: None,
+                mark: Mark { epoch, generation: Generation(1) },
+                vnc: None,
+                sending: false,
+                started_with: BTreeMap::new(),
+                disks: BTreeMap::new(),
+            }),
+            replaced: None,
+        };
+        assert!(of(claim.epoch).own().is_some());
+        assert!(of(Epoch(6)).own().is_none());
     }
 }

@@ -1,18 +1,18 @@
-//! Does one step for a VM. Every step may be dropped at any await and done again.
+//! Steps of a VM. Each may be dropped at any await, and is idempotent.
 
 use super::{Snapshot, Task};
-use crate::{belongings, records};
+use crate::{belongings, commands::CommandError, records};
 use drover_drivers::hypervisor::HypervisorError;
 use drover_model::{
-    Claim, Stored, VmRecord, VmState,
-    domain::{Effective, Mark},
+    Claim, Generation, MoveKind, Stored, VmRecord, VmState,
+    domain::{DomainType, KeptState, Mark, devices::Devices},
 };
-use drover_plan::vm::{Decision, Step};
+use drover_plan::vm::{Decision, Failed, Step};
 use drover_store::StoreError;
 
 impl Task {
-    /// Does the decided step. What the hypervisor refuses is remembered for the next decision or logged; only the
-    /// store's errors come out.
+    /// Does the decided step. Errors of the hypervisor are remembered for the next decision or logged; only errors of
+    /// the store are returned.
     pub(super) async fn execute(&mut self, decision: &Decision, snapshot: &Snapshot) -> Result<(), StoreError> {
         let (Some(record), Some(claim)) = (&snapshot.record, &snapshot.claim) else { return Ok(()) };
         match &decision.step {
@@ -20,22 +20,50 @@ impl Task {
             Step::Start => self.start(decision, snapshot, record, claim).await,
             Step::PressButton => {
                 if let Some(domain) = snapshot.domain.known() {
-                    // Remembered before it is pressed: if the answer gets lost, the guest may have heard it all the
-                    // same.
+                    // Recorded before the call: if the answer is lost, the guest may still have received the request.
                     self.memory.pressed = Some((domain.mark.epoch, self.ctx.clock.now()));
                 }
                 let result = self.ctx.hypervisor.shutdown(self.uuid).await;
                 self.log_failure(result);
                 Ok(())
             }
+            Step::Pause | Step::Resume | Step::Wake => {
+                let Some(domain) = snapshot.domain.known() else { return Ok(()) };
+                let hypervisor = &self.ctx.hypervisor;
+                let result = match decision.step {
+                    Step::Pause => hypervisor.pause(self.uuid, domain.mark).await,
+                    Step::Wake => hypervisor.wake(self.uuid, domain.mark).await,
+                    _ => hypervisor.resume(self.uuid, domain.mark).await,
+                };
+                match result {
+                    Ok(()) => {
+                        tracing::info!(vm = %record.value.name, step = ?decision.step, "did as ordered");
+                        self.memory.acted(record.version, self.ctx.clock.now(), None);
+                    }
+                    Err(HypervisorError::Refused { why, .. }) => {
+                        tracing::warn!(vm = %record.value.name, step = ?decision.step, why, "the hypervisor refused");
+                        self.memory.acted(record.version, self.ctx.clock.now(), Some(why));
+                    }
+                    // It may have been done: look, and ask again if it was not.
+                    unknown => self.back_off(unknown).await,
+                }
+                Ok(())
+            }
             Step::Destroy => {
-                tracing::info!(vm = %record.value.name, why = decision.doing, "cutting a VM's power");
-                let result = self.ctx.hypervisor.destroy(self.uuid).await;
-                self.back_off(result).await;
+                let Some(domain) = snapshot.domain.known() else { return Ok(()) };
+                let name = &record.value.name;
+                tracing::info!(vm = %name, why = decision.doing, "powering a VM off");
+                let result = self.ctx.hypervisor.destroy(self.uuid, domain.mark).await;
+                let failed = result.as_ref().err().map(ToString::to_string);
+                self.log_failure(result);
+                if let Some(why) = failed {
+                    self.memory.cut_failed(domain.mark.epoch, why, self.ctx.clock.now());
+                }
                 Ok(())
             }
             Step::Undefine => {
-                let result = self.ctx.hypervisor.undefine(self.uuid).await;
+                let Some(domain) = snapshot.domain.known() else { return Ok(()) };
+                let result = self.ctx.hypervisor.undefine(self.uuid, domain.mark).await;
                 self.back_off(result).await;
                 Ok(())
             }
@@ -44,12 +72,13 @@ impl Task {
                 let ops = vec![records::set_op(&self.uuid, claim, &claim.value.released())?];
                 self.ctx.store.multi(ops).await
             }
-            Step::Migrate(to) => self.migrate(snapshot, record, claim, to).await,
+            Step::Migrate(to) => self.migrate(snapshot, record, claim, (to, false)).await,
+            Step::MigrateByPostCopy(to) => self.migrate(snapshot, record, claim, (to, true)).await,
             Step::AbortMigration => {
                 tracing::info!(vm = %record.value.name, why = decision.doing, "stopping a migration");
                 let result = self.ctx.hypervisor.abort_migration(self.uuid).await;
                 self.log_failure(result);
-                // Until it is seen to have stopped, or the record changes.
+                // Wait a moment for it to stop (or until the record changes, which drops this).
                 let again = self.ctx.clock.now().after(drover_plan::vm::LOOK_AGAIN / 4);
                 self.ctx.clock.until(Some(again)).await;
                 Ok(())
@@ -58,15 +87,51 @@ impl Task {
             Step::GiveUpMove(why) => self.give_up_move(record, why).await,
             Step::HandOver(to) => self.hand_over(record, claim, to).await,
             Step::TakeOver => self.take_over(record, claim).await,
-            Step::RemoveDisks => {
-                self.remove_disks(record).await;
+            Step::Adopt(state) => self.adopt(snapshot, record, claim, state).await,
+            Step::Regrant => {
+                let Some(domain) = snapshot.domain.known() else { return Ok(()) };
+                let granted = claim.value.granted_above(domain.mark.epoch, self.ctx.me());
+                let granted = self.ctx.identified(granted, self.ctx.me());
+                records::set(&*self.ctx.store, &self.uuid, claim, &granted).await?;
+                tracing::warn!(vm = %record.value.name, epoch = %granted.epoch, "{}", decision.doing);
                 Ok(())
             }
-            Step::DeleteRecords => self.delete_records(record, claim).await,
+            Step::Remark => {
+                let Some(domain) = snapshot.domain.known() else { return Ok(()) };
+                // Nobody knows which definition the guest of an earlier record was started from.
+                let earlier = claim.value.adopts == Some(domain.mark.epoch);
+                let generation = if earlier { Generation(0) } else { domain.mark.generation };
+                let mark = Mark { epoch: claim.value.epoch, generation };
+                tracing::info!(vm = %record.value.name, epoch = %mark.epoch, "marking its guest: {}", decision.doing);
+                let result = self.ctx.hypervisor.mark(self.uuid, domain.mark, mark).await;
+                self.back_off(result).await;
+                Ok(())
+            }
+            Step::LetRun => {
+                let Some(domain) = snapshot.domain.known() else { return Ok(()) };
+                self.let_run(record, domain.mark).await;
+                Ok(())
+            }
+            Step::RunsAgain => self.runs_again(claim).await,
+            Step::RemoveDisks => {
+                if self.remove_disks(record).await? {
+                    self.erase_kept(record, claim).await;
+                    (self.memory.disks_removed, self.memory.delete_wait) = (true, None);
+                }
+                Ok(())
+            }
+            Step::DeleteRecords => match self.delete_records(record, claim).await {
+                // It becomes readable without any change of this VM's records.
+                Err(error @ StoreError::Unreadable { .. }) => {
+                    self.delete_later(&record.value, CommandError::from(error).to_string());
+                    Ok(())
+                }
+                done => done,
+            },
         }
     }
 
-    /// Takes the claim and creates the domain under it.
+    /// Takes the claim, and creates and starts the domain under it.
     async fn start(
         &mut self,
         decision: &Decision,
@@ -76,14 +141,12 @@ impl Task {
     ) -> Result<(), StoreError> {
         let Some(domain_type) = *self.ctx.options.domain_type.borrow() else { return Ok(()) };
         let vm = &record.value;
-        let granted = claim.value.granted_to(self.ctx.me());
+        let granted = self.ctx.identified(claim.value.granted_to(self.ctx.me()), self.ctx.me());
         let mark = Mark { epoch: granted.epoch, generation: vm.generation };
-        let console = self.ctx.console_file(&self.uuid);
-        let effective = Effective { domain_type, mark, console_log: console.to_str() };
-        let xml = match effective.render(&vm.xml) {
+        let xml = match self.ctx.effective(&self.uuid, domain_type, mark, &vm.xml) {
             Ok(xml) => xml,
             Err(error) => {
-                self.memory.refused = Some((record.version, error.to_string()));
+                self.memory.start_failed(vm.generation, Failed::ForGood, error.to_string(), self.ctx.clock.now());
                 return Ok(());
             }
         };
@@ -96,6 +159,10 @@ impl Task {
             ops.push(records::set_op(&self.uuid, old, &status)?);
         }
         self.ctx.store.multi(ops).await?;
+        if !self.ctx.is_member() {
+            // The node's session was lost meanwhile: the name may be another machine's, which may start the VM too.
+            return Ok(());
+        }
         tracing::info!(vm = %vm.name, epoch = %granted.epoch, domain_type = domain_type.word(), "starting a VM");
         match self.ctx.hypervisor.create(self.uuid, xml).await {
             Ok(()) => {
@@ -103,16 +170,48 @@ impl Task {
                 self.failure = None;
                 Ok(())
             }
-            Err(HypervisorError::Refused { why, .. }) => {
-                tracing::warn!(vm = %vm.name, why, "the hypervisor refused to start a VM");
-                self.memory.refused = Some((record.version, why));
-                Ok(())
-            }
             Err(error) => {
-                tracing::warn!(vm = %vm.name, %error, "starting a VM: not known whether it worked, looking it up");
+                let (how, why) = match error {
+                    HypervisorError::BadDefinition { why, .. } => (Failed::ForGood, why),
+                    HypervisorError::Refused { why, .. } => (Failed::Refused, why),
+                    error => (Failed::Unknown, error.to_string()),
+                };
+                match how {
+                    Failed::Unknown => {
+                        tracing::warn!(vm = %vm.name, why, "starting a VM: the outcome is unknown, checking");
+                    }
+                    Failed::ForGood | Failed::Refused => {
+                        tracing::warn!(vm = %vm.name, why, "the hypervisor refused to start a VM");
+                    }
+                }
+                self.memory.start_failed(vm.generation, how, why, self.ctx.clock.now());
                 Ok(())
             }
         }
+    }
+
+    /// Takes the claim of a guest that runs here.
+    async fn adopt(
+        &self,
+        snapshot: &Snapshot,
+        record: &Stored<VmRecord>,
+        claim: &Stored<Claim>,
+        state: &VmState,
+    ) -> Result<(), StoreError> {
+        let Some(domain) = snapshot.domain.known() else { return Ok(()) };
+        let (me, mark) = (self.ctx.me(), domain.mark.epoch);
+        let (granted, kind) = match claim.value.never_granted() {
+            true => (claim.value.adopting(mark, me), MoveKind::Move),
+            false => (claim.value.granted_above(mark, me), MoveKind::Migrate),
+        };
+        let vm = VmRecord { state: state.clone(), ..record.value.arrived(me, kind) };
+        let ops = vec![
+            records::set_op(&self.uuid, record, &vm)?,
+            records::set_op(&self.uuid, claim, &self.ctx.identified(granted, me))?,
+        ];
+        self.ctx.store.multi(ops).await?;
+        tracing::warn!(vm = %vm.name, %mark, state = %vm.state, "took a guest over that runs here without a claim");
+        Ok(())
     }
 
     pub(super) async fn complete(
@@ -128,22 +227,36 @@ impl Task {
         Ok(())
     }
 
-    /// Deletes the disk files that are Drover's own. What cannot be deleted is told, and does not keep the VM from
-    /// being deleted.
-    async fn remove_disks(&mut self, record: &Stored<VmRecord>) {
-        let files = drover_plan::disks::go_with(&self.ctx.views.latest(), &record.value);
-        for (file, outcome) in self.ctx.disks.remove(files).await {
-            match outcome {
-                Ok(()) => tracing::info!(vm = %record.value.name, file = %file.display(), "deleted a disk"),
-                Err(error) => {
-                    tracing::warn!(vm = %record.value.name, file = %file.display(), %error, "a disk stays");
-                }
+    /// Deletes state that the hypervisor keeps (a TPM, firmware variables) of a VM that is deleted with its disks. As
+    /// with disks, a failure is only logged.
+    async fn erase_kept(&self, record: &Stored<VmRecord>, claim: &Stored<Claim>) {
+        let vm = &record.value;
+        let kept = Devices::read(&vm.xml).kept;
+        if kept.is_empty() {
+            return;
+        }
+        let domain_type = self.ctx.options.domain_type.borrow().unwrap_or(DomainType::Qemu);
+        let mark = Mark { epoch: claim.value.epoch, generation: vm.generation };
+        let Ok(xml) = self.ctx.effective(&self.uuid, domain_type, mark, &vm.xml) else { return };
+        let nvram = kept.contains(&KeptState::Nvram);
+        match self.ctx.hypervisor.erase(self.uuid, xml, nvram).await {
+            Ok(()) => tracing::info!(vm = %vm.name, ?kept, "deleted the state that the hypervisor kept of a VM"),
+            Err(error) => {
+                tracing::warn!(vm = %vm.name, ?kept, %error, "could not delete the state that the hypervisor keeps of a VM")
             }
         }
-        self.memory.disks_removed = true;
     }
 
-    /// Deletes the VM's records, all or none.
+    /// Notes why the VM, or its disks, cannot be deleted yet.
+    pub(super) fn delete_later(&mut self, vm: &VmRecord, why: String) {
+        if self.memory.delete_wait.as_ref().is_none_or(|(told, _)| *told != why) {
+            tracing::warn!(vm = %vm.name, why, "a VM is not deleted yet");
+        }
+        let again = self.ctx.clock.now().after(drover_plan::vm::LOOK_AGAIN);
+        self.memory.delete_wait = Some((why, again));
+    }
+
+    /// Deletes the VM's records in one transaction.
     async fn delete_records(&self, record: &Stored<VmRecord>, claim: &Stored<Claim>) -> Result<(), StoreError> {
         let ops = belongings::of_vm(&*self.ctx.store, record, claim).await?;
         self.ctx.store.multi(ops).await?;
@@ -151,19 +264,24 @@ impl Task {
         Ok(())
     }
 
-    pub(super) fn log_failure(&self, result: drover_drivers::hypervisor::Result<()>) -> bool {
-        match result {
-            Ok(()) => false,
-            Err(error) => {
-                tracing::warn!(vm = %self.uuid, %error, "the hypervisor did not do as asked");
-                true
-            }
+    /// Logs a failure once: a request may be repeated for hours.
+    pub(super) fn log_failure(&mut self, result: drover_drivers::hypervisor::Result<()>) -> bool {
+        let Err(error) = result else {
+            self.refused.clear();
+            return false;
+        };
+        let why = error.to_string();
+        if self.refused == why {
+            tracing::debug!(vm = %self.uuid, why, "a request to the hypervisor still fails");
+        } else {
+            tracing::warn!(vm = %self.uuid, why, "a request to the hypervisor failed");
+            self.refused = why;
         }
+        true
     }
 
-    /// After a failure of a step that plan would at once ask for again: waits a moment (or until the record changes,
-    /// which drops this).
-    async fn back_off(&self, result: drover_drivers::hypervisor::Result<()>) {
+    /// Pauses after a failed step that plan would ask for again at once (until the record changes, which drops this).
+    async fn back_off(&mut self, result: drover_drivers::hypervisor::Result<()>) {
         if self.log_failure(result) {
             let again = self.ctx.clock.now().after(drover_plan::vm::LOOK_AGAIN);
             self.ctx.clock.until(Some(again)).await;

@@ -1,14 +1,17 @@
-//! The cluster as a whole.
+//! Endpoints of the cluster as a whole.
 
 use crate::{
     answer::{self, Answer, ApiError},
-    endpoint::Call,
+    endpoint::{Call, Endpoint, delete, field, get, post, put},
 };
 use axum::{http::StatusCode, response::IntoResponse};
 use drover_agent::{ConfigChange, Maintenance};
 use drover_model::{
     ClusterView, CoordinatorState, DaemonState, WallTime,
-    wire::{self, Config, FaultInfo, FaultKey, PrimaryNode, Resource, Resources, Status, VERSION},
+    wire::{
+        self, ChangeConfig, Config, FaultInfo, ListFaults, Message, Nothing, PrimaryNode, Resource, Resources,
+        SetMaintenance, Status, VERSION,
+    },
 };
 use drover_plan::{
     capacity::{Ledger, Usage},
@@ -16,18 +19,35 @@ use drover_plan::{
 };
 use std::{collections::BTreeMap, time::Duration};
 
-pub(crate) async fn root(call: Call) -> Answer {
+pub(crate) fn endpoints() -> Vec<Endpoint> {
+    vec![
+        get("/", "The version of the API, and the node that answers.", root).answers::<wire::Root>().open(),
+        get("/status", "The state of the cluster.", status).answers::<Status>(),
+        post("/status", "Switch maintenance on or off.", set_maintenance).answers::<wire::Maintenance>(),
+        get("/status/primary_node", "The primary coordinator; 204 when there is none.", primary_node)
+            .answers::<PrimaryNode>()
+            .open(),
+        get("/faults", "Faults: problems that need an administrator's attention.", faults).answers::<Vec<FaultInfo>>(),
+        delete("/faults/{fault}", "Delete a fault; it is reported again if its cause is still there.", delete_fault)
+            .answers::<Message>(),
+        get("/config", "The cluster's configuration.", config).answers::<Config>(),
+        put("/config", "Change the configuration; settings that are not given stay as they are.", set_config)
+            .answers::<Config>(),
+    ]
+}
+
+async fn root(call: Call, _: Nothing) -> Answer {
     let message = format!("Drover API version 1, Drover {VERSION}");
     answer::json(&wire::Root { message, node: call.state.node.me().to_string() })
 }
 
-/// The floating address on the upstream network, by the primary's own word.
+/// The floating address on the upstream network, as reported by the primary.
 fn upstream(view: &ClusterView) -> Option<String> {
     let status = view.nodes.get(view.primary_node()?)?.status.as_ref()?;
     status.floating.iter().find(|(network, _)| network == "upstream").map(|(_, address)| address.clone())
 }
 
-pub(crate) async fn primary_node(call: Call) -> Answer {
+async fn primary_node(call: Call, _: Nothing) -> Answer {
     match call.state.node.view().primary_node() {
         Some(name) => {
             let (name, state) = (name.to_string(), CoordinatorState::Primary.word().to_owned());
@@ -37,48 +57,51 @@ pub(crate) async fn primary_node(call: Call) -> Answer {
     }
 }
 
-pub(crate) async fn faults(call: Call) -> Answer {
+async fn delete_fault(call: Call, _: Nothing) -> Answer {
+    let id = call.subject.clone();
+    call.state.node.commands().delete_fault(&id).await?;
+    answer::message(format!("Deleted fault {id}."))
+}
+
+async fn faults(call: Call, request: ListFaults) -> Answer {
     let view = call.state.node.view();
     let mut faults: Vec<FaultInfo> = view.faults().values().map(|fault| FaultInfo::from(&fault.value)).collect();
-    if let Some(key) = call.args.parsed::<FaultKey>("sort_key")? {
+    if let Some(key) = request.sort_key {
         key.sort(&mut faults);
     }
     answer::json(&faults)
 }
 
-pub(crate) async fn config(call: Call) -> Answer {
+async fn config(call: Call, _: Nothing) -> Answer {
     answer::json(&Config::of(&call.state.node.view().config, call.state.node.wall()))
 }
 
-pub(crate) async fn set_config(call: Call) -> Answer {
-    let args = &call.args;
+async fn set_config(call: Call, request: ChangeConfig) -> Answer {
     let change = ConfigChange {
-        selector: args.parsed("selector")?,
-        moves_per_source: args.number("moves_per_source"),
-        moves_per_target: args.number("moves_per_target"),
-        moves: args.number("moves"),
-        stall: args.parsed("stall")?,
-        migration_deadline_s: args.number("migration_deadline"),
+        selector: request.selector,
+        moves_per_source: request.moves_per_source,
+        moves_per_target: request.moves_per_target,
+        moves: request.moves,
+        stall: request.stall,
+        migration_deadline_s: request.migration_deadline,
         maintenance: None,
     };
     let config = call.state.node.commands().set_config(&change).await?;
     answer::json(&Config::of(&config, call.state.node.wall()))
 }
 
-pub(crate) async fn set_maintenance(call: Call) -> Answer {
-    let (args, now) = (&call.args, call.state.node.wall());
-    let until = args.number("until").map(WallTime);
-    let lasts = args.number("duration").map(|seconds| now.after(Duration::from_secs(seconds)));
-    let order = match (args.flag("state"), until, lasts) {
-        (true, Some(until), Some(_)) => {
-            return Err(ApiError::parameter("until", &until.0.to_string(), "none beside duration"));
-        }
-        (true, until, lasts) => Maintenance::On(until.or(lasts)),
-        (false, Some(until), _) => {
-            return Err(ApiError::parameter("until", &until.0.to_string(), "none with state=false"));
-        }
-        (false, None, Some(_)) => {
-            return Err(ApiError::parameter("duration", args.required("duration"), "none with state=false"));
+async fn set_maintenance(call: Call, request: SetMaintenance) -> Answer {
+    let SetMaintenance { state, until, duration } = request;
+    let now = call.state.node.wall();
+    let refused = |field, given: u64, accepted| Err(ApiError::parameter(field, &given.to_string(), accepted));
+    let order = match (state, until, duration) {
+        (true, Some(until), Some(_)) => return refused(field!(SetMaintenance.until), until, "none beside duration"),
+        (true, Some(until), None) => Maintenance::On(Some(WallTime(until))),
+        (true, None, Some(seconds)) => Maintenance::On(Some(now.after(Duration::from_secs(seconds)))),
+        (true, None, None) => Maintenance::On(None),
+        (false, Some(until), _) => return refused(field!(SetMaintenance.until), until, "none with state=false"),
+        (false, None, Some(seconds)) => {
+            return refused(field!(SetMaintenance.duration), seconds, "none with state=false");
         }
         (false, None, None) => Maintenance::Off,
     };
@@ -86,14 +109,14 @@ pub(crate) async fn set_maintenance(call: Call) -> Answer {
     let config = Config::of(&call.state.node.commands().set_config(&change).await?, now);
     let message = match (config.maintenance, config.maintenance_until) {
         (false, _) => "The cluster is not in maintenance.".to_owned(),
-        (true, None) => "The cluster is in maintenance until somebody ends it.".to_owned(),
+        (true, None) => "The cluster is in maintenance until it is switched off.".to_owned(),
         (true, Some(until)) => format!("The cluster is in maintenance until {}.", WallTime(until)),
     };
     let Config { maintenance, maintenance_until, .. } = config;
     answer::json(&wire::Maintenance { message, maintenance, maintenance_until })
 }
 
-pub(crate) async fn status(call: Call) -> Answer {
+async fn status(call: Call, _: Nothing) -> Answer {
     let view = call.state.node.view();
     let ledger = Ledger::of(&view);
     let mut nodes = BTreeMap::from([("total".to_owned(), view.nodes.len())]);

@@ -1,6 +1,7 @@
-//! The functions behind the endpoints, by subject.
+//! The endpoints and the functions behind them, by subject.
 
 pub(crate) mod cluster;
+pub(crate) mod fence;
 mod logs;
 pub(crate) mod node;
 pub(crate) mod token;
@@ -16,23 +17,23 @@ use drover_model::ClusterView;
 use futures_util::stream;
 use regex::{Regex, RegexBuilder};
 
-/// A filter by name. Bounded, so that no expression takes long to build or to run.
-fn limit(text: Option<&str>) -> Result<Option<Regex>, ApiError> {
+/// A filter by name. The size limit prevents expressions that take long to compile or to run.
+fn limit(field: &str, text: Option<&str>) -> Result<Option<Regex>, ApiError> {
     let Some(text) = text else { return Ok(None) };
     let built = RegexBuilder::new(text).size_limit(1 << 18).build();
     built.map(Some).map_err(|error| {
         let why = error.to_string();
         let last = why.lines().last().unwrap_or("").trim().to_owned();
-        ApiError::parameter("limit", text, format!("a regular expression ({last})"))
+        ApiError::parameter(field, text, format!("a regular expression ({last})"))
     })
 }
 
-/// Whoever waits on this node's view cannot wait any longer.
+/// The error of a wait that ends because the daemon stops.
 fn stopping() -> ApiError {
     ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "this node's daemon is stopping")
 }
 
-/// One thing of the view, as a line each time that it changes, until there is no such thing (`None`).
+/// Streams an object of the view as a line at each change, until it no longer exists (`None`).
 fn watch(call: &Call, line: impl Fn(&ClusterView) -> Option<Vec<u8>> + Clone + Send + 'static) -> Answer {
     let mut views = call.state.node.views();
     views.mark_changed();

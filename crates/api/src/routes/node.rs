@@ -1,15 +1,18 @@
-//! Nodes.
+//! Endpoints of nodes.
 
-use super::{limit, logs, stopping};
+use super::{fence, limit, logs, stopping};
 use crate::{
     answer::{self, Answer, ApiError},
-    endpoint::Call,
+    endpoint::{Call, Endpoint, delete, field, get, post},
 };
 use axum::http::StatusCode;
 use drover_agent::NodeHandle;
 use drover_model::{
-    ClusterView, DaemonState, DomainState, How, NodeName, NodeView, Version,
-    wire::{self, Node, NodeChanged, NodeNumbers, StateOf},
+    ClusterView, DaemonState, How, NodeName, NodeState, NodeView, Version,
+    wire::{
+        self, Blocked, DomainOrder, DrainOutcome, DrainWait, ListNodes, Message, Node, NodeChanged, NodeNumbers,
+        Nothing, ReadLog, RemoveNode, RoleOrder, SetCoordinatorState, SetDomainState, StateOf,
+    },
 };
 use drover_plan::{
     capacity::{Ledger, Usage},
@@ -19,10 +22,45 @@ use drover_plan::{
 use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, timeout, timeout_at};
 
-/// How long a flush, or VMs that come home, are waited for: a day.
-const PATIENCE: Duration = Duration::from_secs(86_400);
-/// For how long of it the node's daemon, which does it, may be away.
-const AWAY: Duration = Duration::from_secs(120);
+/// Timeout for a flush, and for the return of a node's VMs: a day.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(86_400);
+/// How long the node's daemon, which does the work, may be away meanwhile.
+const AWAY_TIMEOUT: Duration = Duration::from_secs(120);
+
+pub(crate) fn endpoints() -> Vec<Endpoint> {
+    vec![
+        get("/node", "Nodes.", list).answers::<Vec<Node>>(),
+        get("/node/{node}", "One node.", one).answers::<Node>(),
+        delete("/node/{node}", "Remove a node that is gone for good.", remove).answers::<Message>().waits(),
+        get("/node/{node}/daemon-state", "The state of its daemon.", daemon_state).answers::<StateOf>(),
+        get("/node/{node}/coordinator-state", "Its role: whether it is the primary.", coordinator_state)
+            .answers::<StateOf>(),
+        post(
+            "/node/{node}/coordinator-state",
+            "Make it the primary, or have it hand the primary role over.",
+            set_coordinator_state,
+        )
+        .answers::<NodeChanged>(),
+        get("/node/{node}/domain-state", "Whether it takes VMs.", domain_state).answers::<StateOf>(),
+        post("/node/{node}/domain-state", "Take it out of service, or put it back.", set_domain_state)
+            .answers::<NodeChanged>()
+            .waits(),
+        get("/node/{node}/flush-plan", "What a flush would do with each of its VMs.", flush_plan)
+            .answers::<Vec<wire::Fate>>(),
+        get(
+            "/node/{node}/ready-plan",
+            "What becomes of each VM that should come home when it is made ready.",
+            ready_plan,
+        )
+        .answers::<Vec<wire::Fate>>(),
+        get(
+            "/node/{node}/watch",
+            "Stream the node: one JSON object per line at each change, until it is removed.",
+            watch,
+        ),
+        get("/node/{node}/log", "Its daemon's log.", log).answers::<wire::Log>().follows(),
+    ]
+}
 
 fn shown(handle: &NodeHandle, view: &ClusterView, ledger: &Ledger, name: &NodeName, node: &NodeView) -> Node {
     let Usage { allocated, provisioned, .. } = ledger.usage(name);
@@ -30,25 +68,23 @@ fn shown(handle: &NodeHandle, view: &ClusterView, ledger: &Ledger, name: &NodeNa
     Node::of(view, node, NodeNumbers { allocated, provisioned, health: health::node(node).health, daemon_state_since })
 }
 
-pub(crate) async fn list(call: Call) -> Answer {
+async fn list(call: Call, request: ListNodes) -> Answer {
     let view = call.state.node.view();
     let ledger = Ledger::of(&view);
-    let limit = limit(call.args.text("limit"))?;
+    let limit = limit(field!(ListNodes.limit), request.limit.as_deref())?;
     let all = view.nodes.iter().filter(|(name, _)| limit.as_ref().is_none_or(|l| l.is_match(name.as_str())));
-    let wanted = |field: &str, is: &str| call.args.text(field).is_none_or(|wanted| wanted == is);
-    let nodes: Vec<Node> = all
-        .map(|(name, node)| shown(&call.state.node, &view, &ledger, name, node))
-        .filter(|n| {
-            wanted("daemon_state", &n.daemon_state)
-                && wanted("coordinator_state", &n.coordinator_state)
-                && wanted("domain_state", &n.domain_state)
-        })
-        .collect();
+    let wanted = |node: &NodeView| {
+        request.daemon_state.is_none_or(|wanted| wanted == node.daemon_state())
+            && request.coordinator_state.is_none_or(|wanted| wanted == view.coordinator_state(node))
+            && request.domain_state.is_none_or(|wanted| wanted == node.record.value.domain_state)
+    };
+    let nodes = all.filter(|(_, node)| wanted(node));
+    let nodes: Vec<Node> = nodes.map(|(name, node)| shown(&call.state.node, &view, &ledger, name, node)).collect();
     answer::json(&nodes)
 }
 
 /// The node that a request is about.
-fn subject(view: &ClusterView, call: &Call) -> Result<(NodeName, Arc<NodeView>), ApiError> {
+pub(super) fn subject(view: &ClusterView, call: &Call) -> Result<(NodeName, Arc<NodeView>), ApiError> {
     let found = NodeName::new(&call.subject).ok().and_then(|name| view.nodes.get(&name).map(|n| (name, n.clone())));
     found.ok_or_else(|| {
         let known: Vec<String> = view.nodes.keys().map(ToString::to_string).collect();
@@ -57,7 +93,7 @@ fn subject(view: &ClusterView, call: &Call) -> Result<(NodeName, Arc<NodeView>),
     })
 }
 
-pub(crate) async fn one(call: Call) -> Answer {
+async fn one(call: Call, _: Nothing) -> Answer {
     let view = call.state.node.view();
     let (name, node) = subject(&view, &call)?;
     answer::json(&shown(&call.state.node, &view, &Ledger::of(&view), &name, &node))
@@ -70,105 +106,76 @@ fn state_of(call: &Call, read: fn(&Node) -> &String) -> Answer {
     answer::json(&StateOf { name: name.to_string(), state: read(&shown).clone() })
 }
 
-pub(crate) async fn daemon_state(call: Call) -> Answer {
+async fn daemon_state(call: Call, _: Nothing) -> Answer {
     state_of(&call, |n| &n.daemon_state)
 }
 
-pub(crate) async fn coordinator_state(call: Call) -> Answer {
+async fn coordinator_state(call: Call, _: Nothing) -> Answer {
     state_of(&call, |n| &n.coordinator_state)
 }
 
-pub(crate) async fn set_coordinator_state(call: Call) -> Answer {
+async fn set_coordinator_state(call: Call, request: SetCoordinatorState) -> Answer {
     let (name, _) = subject(&call.state.node.view(), &call)?;
-    let primary = call.args.required("state") == "primary";
+    let primary = request.state == RoleOrder::Primary;
     let changed = call.state.node.commands().set_coordinator_state(&name, primary).await?;
     let view = call.state.node.view();
     let state = view.nodes.get(&name).map(|node| view.coordinator_state(node)).unwrap_or_default();
     let version = view.primary.as_ref().map_or(Version::NEW, |primary| primary.version);
     let message = match (primary, changed) {
         (true, true) => format!("Node {name} is becoming the primary."),
-        (false, true) => format!("Node {name} is handing over the role of the primary."),
+        (false, true) => format!("Node {name} is handing over the primary role."),
         (_, false) => format!("Node {name} is {state} already."),
     };
     answer::json(&NodeChanged { message, name: name.to_string(), state: state.word().to_owned(), version: version.0 })
 }
 
-pub(crate) async fn domain_state(call: Call) -> Answer {
+async fn domain_state(call: Call, _: Nothing) -> Answer {
     state_of(&call, |n| &n.domain_state)
 }
 
-pub(crate) async fn set_domain_state(call: Call) -> Answer {
+async fn set_domain_state(call: Call, request: SetDomainState) -> Answer {
     let (name, _) = subject(&call.state.node.view(), &call)?;
-    let ready = call.args.required("state") == "ready";
-    let force = call.args.flag("force");
-    let state = call.state.node.commands().set_domain_state(name.clone(), ready, force).await?;
+    let ready = request.state == DomainOrder::Ready;
+    let state = call.state.node.commands().set_domain_state(name.clone(), ready, request.force).await?;
     let view = call.state.node.view();
     let version = view.nodes.get(&name).map_or(Version::NEW, |node| node.record.version);
     let (message, state, version) = match state {
-        DomainState::Flush | DomainState::Unflush if call.args.flag("wait") => {
-            let (node, message) = finished(&call, &name, ready, version).await?;
+        NodeState::Flush | NodeState::Unflush if request.wait => {
+            let (node, message) = finished(&call, &name, DrainWait::new(request.state, version.0)).await?;
             (message, node.record.value.domain_state, node.record.version)
         }
-        DomainState::Flush => (format!("Node {name} is being flushed."), state, version),
-        DomainState::Unflush => (format!("Node {name} is being made ready."), state, version),
-        DomainState::Ready | DomainState::Flushed => (format!("Node {name} is {state}."), state, version),
+        NodeState::Flush => (format!("Node {name} is being flushed."), state, version),
+        NodeState::Unflush => (format!("Node {name} is being made ready."), state, version),
+        NodeState::Ready | NodeState::Flushed => (format!("Node {name} is {state}."), state, version),
     };
     answer::json(&NodeChanged { message, name: name.to_string(), state: state.word().to_owned(), version: version.0 })
 }
 
-/// How far a node is with being emptied or filled.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Drained {
-    /// Something is left to be done.
-    UnderWay,
-    /// It is as it was ordered.
-    Done,
-    /// Nothing is left to be done, and it is not empty: the VMs that stay, and why.
-    Blocked(Vec<String>),
-    /// Somebody gave it another order.
-    Overtaken(DomainState),
-    /// It was removed.
-    Gone,
+/// The outcome of a flush or ready order; `None`: the node was removed.
+fn drained(view: &ClusterView, name: &NodeName, order: DrainWait) -> Option<DrainOutcome> {
+    let node = &view.nodes.get(name)?.record;
+    let stay = || {
+        let plan = drain::evacuate(view, name);
+        if plan.is_done() { Blocked::of(&plan.report()) } else { Vec::new() }
+    };
+    let outcome = order.outcome(node.version.0, node.value.domain_state.word(), stay);
+    Some(outcome.unwrap_or(DrainOutcome::UnderWay))
 }
 
-fn drained(view: &ClusterView, name: &NodeName, ready: bool, version: Version) -> Drained {
-    use DomainState::*;
-    let Some(node) = view.nodes.get(name) else { return Drained::Gone };
-    let state = node.record.value.domain_state;
-    match (ready, state) {
-        _ if node.record.version < version => Drained::UnderWay,
-        (true, Ready) | (false, Flushed) => Drained::Done,
-        (true, Unflush) => Drained::UnderWay,
-        (false, Flush) => {
-            let plan = drain::evacuate(view, name);
-            if plan.fates.is_empty() || !plan.is_done() {
-                return Drained::UnderWay;
-            }
-            Drained::Blocked(blocked(&plan))
-        }
-        (true, Flush | Flushed) | (false, Ready | Unflush) => Drained::Overtaken(state),
-    }
+/// Lists blocked VMs with their reasons.
+fn listed(vms: &[Blocked]) -> String {
+    vms.iter().map(Blocked::to_string).collect::<Vec<_>>().join("; ")
 }
 
-/// The VMs that a plan can do nothing about, and why.
-fn blocked(plan: &Plan) -> Vec<String> {
-    plan.report().blocked.into_iter().map(|(vm, why)| format!("{vm}: {why}")).collect()
-}
-
-/// Waits until a node is flushed or ready, as it was ordered with that version of its record.
-async fn finished(
-    call: &Call,
-    name: &NodeName,
-    ready: bool,
-    version: Version,
-) -> Result<(Arc<NodeView>, String), ApiError> {
-    let deadline = Instant::now() + PATIENCE;
+/// Waits until a node is flushed or ready.
+async fn finished(call: &Call, name: &NodeName, order: DrainWait) -> Result<(Arc<NodeView>, String), ApiError> {
+    let deadline = Instant::now() + DRAIN_TIMEOUT;
     let mut views = call.state.node.views();
-    let ended = |view: &ClusterView| drained(view, name, ready, version) != Drained::UnderWay;
+    let ended = |view: &ClusterView| drained(view, name, order) != Some(DrainOutcome::UnderWay);
     let daemon = |view: &ClusterView| view.nodes.get(name).map_or(DaemonState::Dead, |node| node.daemon_state());
     let late = |why: String| {
-        let what = if ready { "ready" } else { "flushed" };
-        let message = format!("node {name} is not {what} yet: {why}. It goes on; look with 'drover node info {name}'");
+        let message =
+            format!("node {name} is not {} yet: {why}. The work continues; see 'drover node info {name}'", order.aim());
         ApiError::new(StatusCode::GATEWAY_TIMEOUT, message)
     };
     loop {
@@ -176,50 +183,67 @@ async fn finished(
         let view = match timeout_at(deadline, views.wait_for(look)).await {
             Ok(Ok(view)) => view.clone(),
             Ok(Err(_)) => return Err(stopping()),
-            Err(_) => return Err(late(format!("it took longer than {} s", PATIENCE.as_secs()))),
+            Err(_) => return Err(late(format!("it took longer than {} s", DRAIN_TIMEOUT.as_secs()))),
         };
         let refused = |status, why: String| Err(ApiError::new(status, format!("node {name} {why}")));
-        match drained(&view, name, ready, version) {
-            Drained::UnderWay => {}
-            Drained::Done => {
-                let gone = || ApiError::not_found(format!("there is no node {name} any more"));
+        match drained(&view, name, order) {
+            Some(DrainOutcome::UnderWay) => {}
+            Some(DrainOutcome::Done) => {
+                let gone = || ApiError::not_found(format!("node {name} no longer exists"));
                 let node = view.nodes.get(name).cloned().ok_or_else(gone)?;
-                let away = if ready { blocked(&drain::bring_home(&view, name)) } else { Vec::new() };
                 let state = node.record.value.domain_state;
+                let away = match state {
+                    NodeState::Ready => Blocked::of(&drain::bring_home(&view, name).report()),
+                    _ => Vec::new(),
+                };
                 let message = match away.as_slice() {
                     [] => format!("Node {name} is {state}."),
-                    vms => format!("Node {name} is {state}. Not all of its VMs came home: {}.", vms.join("; ")),
+                    vms => format!("Node {name} is {state}. Not all of its VMs returned: {}.", listed(vms)),
                 };
                 return Ok((node, message));
             }
-            Drained::Blocked(vms) => {
-                let why = "is not flushed: nothing more can be done about these VMs, which are on it still";
-                let todo = "shut them down, move them by hand, or make the node ready again";
-                return refused(StatusCode::GATEWAY_TIMEOUT, format!("{why}: {}; {todo}", vms.join("; ")));
+            Some(DrainOutcome::Blocked(vms)) => {
+                let why = "is not flushed: these VMs are still on it, and cannot be moved";
+                let todo = "shut them down, move them yourself, or make the node ready again";
+                return refused(StatusCode::GATEWAY_TIMEOUT, format!("{why}: {}; {todo}", listed(&vms)));
             }
-            Drained::Overtaken(state) => {
+            Some(DrainOutcome::Overtaken(state)) => {
                 return refused(
                     StatusCode::CONFLICT,
                     format!("was given another order meanwhile: it is in state {state}"),
                 );
             }
-            Drained::Gone => return refused(StatusCode::NOT_FOUND, "was removed meanwhile".to_owned()),
+            None => return refused(StatusCode::NOT_FOUND, "was removed meanwhile".to_owned()),
         }
         let back = views.wait_for(|view| ended(view) || daemon(view) == DaemonState::Run);
-        if timeout(AWAY, back).await.is_err() {
-            return Err(late(format!("its daemon, which does it, is in state {}", daemon(&call.state.node.view()))));
+        if timeout(AWAY_TIMEOUT, back).await.is_err() {
+            return Err(late(format!(
+                "its daemon, which does the work, is in state {}",
+                daemon(&call.state.node.view())
+            )));
         }
     }
 }
 
-pub(crate) async fn flush_plan(call: Call) -> Answer {
+async fn flush_plan(call: Call, _: Nothing) -> Answer {
     let view = call.state.node.view();
     let (name, _) = subject(&view, &call)?;
     let plan = call.state.node.commands().plan_flush(&name)?;
+    answer::json(&fates(&view, plan))
+}
+
+async fn ready_plan(call: Call, _: Nothing) -> Answer {
+    let view = call.state.node.view();
+    let (name, _) = subject(&view, &call)?;
+    let plan = call.state.node.commands().plan_ready(&name)?;
+    answer::json(&fates(&view, plan))
+}
+
+fn fates(view: &ClusterView, plan: Plan) -> Vec<wire::Fate> {
     let fates = plan.fates.into_iter().map(|(uuid, vm, fate)| {
         let state = || view.vms.get(&uuid).map(|vm| vm.record.value.state.clone());
         let (fate, to, how, reason) = match fate {
-            Fate::Moves { to, how } => ("moves", to.to_string(), how_word(how), String::new()),
+            Fate::Moves { to, how, .. } => ("moves", to.to_string(), how_word(how), String::new()),
             Fate::ShutDown(why) => ("shutdown", String::new(), "", why),
             Fate::Starts => ("starts", String::new(), "", String::new()),
             Fate::UnderWay => {
@@ -228,11 +252,16 @@ pub(crate) async fn flush_plan(call: Call) -> Answer {
                 ("waits", to.unwrap_or_default(), "", reason)
             }
             Fate::Blocked(why) => ("blocked", String::new(), "", why),
+            Fate::Away(why) => ("away", String::new(), "", why),
         };
         let (vm, uuid) = (vm.to_string(), uuid.to_string());
         wire::Fate { vm, uuid, fate: fate.to_owned(), to, how: how.to_owned(), reason }
     });
-    answer::json(&fates.collect::<Vec<_>>())
+    let strays = plan.strays.iter().map(|uuid| {
+        let Blocked { vm, reason } = Blocked::stray(uuid);
+        wire::Fate { uuid: vm.clone(), vm, fate: "blocked".to_owned(), to: String::new(), how: String::new(), reason }
+    });
+    fates.chain(strays).collect()
 }
 
 fn how_word(how: How) -> &'static str {
@@ -243,7 +272,7 @@ fn how_word(how: How) -> &'static str {
     }
 }
 
-pub(crate) async fn watch(call: Call) -> Answer {
+async fn watch(call: Call, _: Nothing) -> Answer {
     let (name, _) = subject(&call.state.node.view(), &call)?;
     let handle = call.state.node.clone();
     super::watch(&call, move |view| {
@@ -252,17 +281,27 @@ pub(crate) async fn watch(call: Call) -> Answer {
     })
 }
 
-pub(crate) async fn remove(call: Call) -> Answer {
+async fn remove(call: Call, request: RemoveNode) -> Answer {
     let (name, _) = subject(&call.state.node.view(), &call)?;
+    if request.confirm_off {
+        call.state.node.commands().confirm_off(name.clone(), request.boot, true).await?;
+        let plan = fence::recovered(&call, &name).await?;
+        if let Some(vms) = fence::waiting(&plan, &name) {
+            let why = format!(
+                "node {name} is off, and is not removed, for no other node can take these of its VMs: {vms}; undefine them first"
+            );
+            return Err(ApiError::new(StatusCode::CONFLICT, why));
+        }
+    }
     call.state.node.commands().remove_node(name.clone()).await?;
     answer::message(format!("Removed node {name}."))
 }
 
-pub(crate) async fn log(call: Call) -> Answer {
+async fn log(call: Call, request: ReadLog) -> Answer {
     let (name, _) = subject(&call.state.node.view(), &call)?;
     if name == *call.state.node.me() {
         let file = call.state.node.log_file().to_owned();
-        return logs::local(name.as_str(), file, &call.args).await;
+        return logs::local(&call, name.as_str(), file, request).await;
     }
-    logs::remote(&call, &name, logs::Remote::NodeLog).await
+    logs::remote(&call, &name, logs::Remote::NodeLog, request).await
 }

@@ -1,4 +1,4 @@
-//! Whatever is sent that cannot be accepted: a clear answer with the right status, and nothing is changed.
+//! Invalid requests: each gets a clear response with the right status, and changes nothing.
 
 use crate::support::{TestNode, xml};
 use axum::{body::Body, http::Request};
@@ -162,7 +162,7 @@ async fn bad_requests_are_refused() {
         ("PUT", "/config", url, form(&[("selector", "none")]), 400, "mem, memprov, load, vcpus, vms"),
         ("PUT", "/config", url, form(&[("stall", "hope")]), 400, "abort, post-copy"),
         ("PUT", "/config", url, form(&[("move", "3")]), 400, "did you mean moves?"),
-        // Lists where there are none, and other things in lists.
+        // Lists for other parameters, and invalid items in lists.
         ("POST", "/vm/taken/meta", json, "{\"priority\":[5]}".to_owned(), 400, "priority: \"a list\" is not accepted"),
         ("POST", "/vm/taken/meta", json, "{\"limit\":[[\"hv1\"]]}".to_owned(), 400, "limit"),
         ("POST", "/vm/taken/meta", json, "{\"limit\":{\"hv1\":true}}".to_owned(), 400, "limit"),
@@ -177,7 +177,7 @@ async fn bad_requests_are_refused() {
         ("POST", "/vm", "application/json", "{\"xml\":{\"a\":1}}".to_owned(), 400, "xml"),
         ("POST", "/vm", "text/xml", fresh.clone(), 415, "application/json"),
         ("POST", "/vm", url, "x".repeat(10 << 20), 413, "at most"),
-        // Places.
+        // Paths and methods.
         ("GET", "/nothing", "", String::new(), 404, "openapi.json"),
         ("PATCH", "/vm", "", String::new(), 405, "GET, POST"),
         ("PUT", "/status", "", String::new(), 405, "GET, POST"),
@@ -199,7 +199,7 @@ async fn bad_requests_are_refused() {
     }
 }
 
-/// A body without an announced length is cut off too.
+/// The limit also applies to a body without `Content-Length`.
 #[tokio::test]
 async fn a_body_without_an_end_is_refused() {
     let node = TestNode::start().await;
@@ -210,7 +210,7 @@ async fn a_body_without_an_end_is_refused() {
 }
 
 #[tokio::test]
-async fn without_a_known_token_there_is_nothing() {
+async fn requests_without_a_known_token_are_refused() {
     let node = TestNode::start().await;
     let before = node.records();
     let ask = |method: &str, path: &str, header: Option<(&str, &str)>| {
@@ -238,7 +238,7 @@ async fn without_a_known_token_there_is_nothing() {
     for header in [("x-api-key", node.token.as_str())].into_iter().chain(bearers) {
         assert_eq!(node.send(ask("GET", "/status", Some(header))).await.status, 200);
     }
-    // What is stored is no token.
+    // The store has hashes only.
     let stored = node.cluster.dump().into_values().any(|data| String::from_utf8_lossy(&data).contains(&node.token));
     assert!(!stored, "a token is kept as its hash only");
     assert_eq!(node.send(ask("GET", "/", None)).await.status, 200, "the root is open");

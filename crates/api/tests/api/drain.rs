@@ -1,4 +1,4 @@
-//! Nodes that are taken out of service, and put back.
+//! Flush and ready of nodes.
 
 use crate::support::{TestNode, Told, xml};
 use drover_drivers::hypervisor::fake::Weather;
@@ -45,7 +45,7 @@ async fn a_node_is_flushed_as_planned_and_filled_again() {
     let told = order(&second, "flush", WAIT).await;
     assert_eq!(told.status, 200, "{told:?}");
     assert_eq!((&told.json()["name"], &told.json()["state"]), (&json!("hv1"), &json!("flushed")), "{told:?}");
-    // One that is moved cold has left when the node is flushed, and may be starting still.
+    // A cold-moved VM has left when the node is flushed, but may still be starting.
     first.vm_until("web", |vm| vm["run_state"] == "running").await;
     assert_eq!([first.machine.running().len(), second.machine.running().len()], [0, 2]);
     assert_eq!(first.get("/vm/big").await.json()["node_autostart"], true);
@@ -57,13 +57,13 @@ async fn a_node_is_flushed_as_planned_and_filled_again() {
     assert_eq!((told.status.as_u16(), &told.json()["state"]), (200, &json!("ready")), "{told:?}");
     first.vm_until("big", |vm| vm["run_state"] == "running" && vm["node_autostart"] == false).await;
     assert_eq!([first.machine.running().len(), second.machine.running().len()], [3, 0]);
-    // The same again changes nothing.
+    // Repeating the order changes nothing.
     let told = order(&first, "ready", &[]).await;
     assert_eq!((told.status.as_u16(), &told.json()["message"]), (200, &json!("Node hv1 is ready.")), "{told:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_flush_that_cannot_end_says_which_vms_stay_and_why() {
+async fn a_blocked_flush_reports_the_vms_and_why() {
     let (first, second) = two(&[("db", 128, "live"), ("web", 128, "none")]).await;
     first.machine.set_weather(Weather { astray_per_mille: 1000, ..Weather::default() });
     let told = order(&first, "flush", WAIT).await;
@@ -90,7 +90,7 @@ async fn a_flush_that_cannot_end_says_which_vms_stay_and_why() {
     let node = first.get("/node/hv1").await.json();
     assert_eq!((&node["domain_state"], &node["drain"]["left"]), (&json!("flush"), &json!(0)), "{node}");
     assert_eq!(node["drain"]["blocked"][0]["vm"], "db", "{node}");
-    // As was said: when it is off, the flush comes to its end.
+    // When the VM is off, as the message suggests, the flush completes.
     let told = first.form("POST", "/vm/db/state", &[("state", "stop"), ("wait", "true")]).await;
     assert_eq!(told.status, 200, "{told:?}");
     assert_eq!(order(&first, "flush", WAIT).await.status, 200);

@@ -1,8 +1,12 @@
-//! The HTTP API of a whole node, on a store in memory and a pretended hypervisor.
+//! The HTTP API of a whole node, with an in-memory store and a fake hypervisor.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests end by panicking")]
 
+mod abuse;
 mod bad_input;
+mod disks;
 mod drain;
+mod fence;
+mod gone;
 mod meta;
 mod moves;
 mod mutated;
@@ -10,4 +14,5 @@ mod openapi;
 mod primary;
 mod requests;
 mod status;
+mod strays;
 mod support;

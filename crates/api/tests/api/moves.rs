@@ -1,4 +1,4 @@
-//! VMs that go from node to node.
+//! Moves of VMs between nodes.
 
 use crate::support::{TestNode, xml};
 use drover_drivers::hypervisor::fake::Weather;
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 const UUID: &str = "11111111-2222-4333-8444-555555555555";
 
-/// Two nodes, and a VM that runs on the first one.
+/// Two nodes, and a VM running on the first one.
 async fn two() -> (TestNode, TestNode) {
     let first = TestNode::start().await;
     let second = first.beside("hv2", 8192).await;
@@ -23,14 +23,14 @@ fn running(nodes: [&TestNode; 2]) -> [usize; 2] {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_vm_goes_away_comes_home_and_moves_for_good() {
+async fn a_vm_is_migrated_unmigrated_and_moved() {
     let (first, second) = two().await;
     let place = |node: &str, last: &str| json!({"name": "web", "node": node, "last_node": last});
     assert_eq!(first.get("/vm/web/node").await.json(), place("hv1", ""));
     for (asked, fields, to, last, counts) in [
         (&first, vec![("action", "migrate"), ("node", "hv2")], "hv2", "hv1", [0, 1]),
         (&second, vec![("action", "unmigrate")], "hv1", "", [1, 0]),
-        // No node is named: the best one is taken.
+        // Without a node, the best one is chosen.
         (&second, vec![("action", "move"), ("force_live", "true")], "hv2", "", [0, 1]),
     ] {
         let mut fields = fields;
@@ -43,7 +43,7 @@ async fn a_vm_goes_away_comes_home_and_moves_for_good() {
         let shown = asked.get("/vm/web").await.json();
         assert_eq!((&shown["state"], &shown["migration"]), (&json!("start"), &Value::Null), "{shown}");
     }
-    // One that is off is only assigned elsewhere.
+    // A VM that is off is only reassigned.
     first.form("POST", "/vm/web/state", &[("state", "stop"), ("wait", "true")]).await;
     let told = first.form("POST", "/vm/web/node", &[("action", "move"), ("node", "hv1"), ("wait", "true")]).await;
     assert_eq!(told.status, 200, "{told:?}");
@@ -52,7 +52,44 @@ async fn a_vm_goes_away_comes_home_and_moves_for_good() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_move_that_fails_says_why_and_where_the_vm_runs() {
+async fn the_reason_of_a_placement_is_recorded() {
+    let (first, second) = two().await;
+    let placed =
+        |vm: &Value| (vm["placed"]["by"].clone(), vm["placed"]["to"].clone(), vm["placed"]["selector"].clone());
+    let shown = first.get("/vm/web").await.json();
+    assert_eq!(placed(&shown), (json!("define"), json!("hv1"), json!("")), "its node was named: {shown}");
+    assert!(shown["placed"]["at"].as_u64() > Some(0), "{shown}");
+    // A second VM, for which there was a choice: the first node has one VM already.
+    let told = first.form("POST", "/vm", &[("xml", &xml("db", ""))]).await;
+    assert_eq!(told.status, 200, "{told:?}");
+    let shown = second.vm_until("db", |vm| vm["node"] == "hv2").await;
+    assert_eq!(placed(&shown), (json!("define"), json!("hv2"), json!("mem")), "{shown}");
+    let other = json!([{"node": "hv1", "score": 7232}]);
+    assert_eq!((&shown["placed"]["score"], &shown["placed"]["others"]), (&json!(7456), &other), "{shown}");
+
+    first.machine.set_weather(Weather { transfer_ms: 80_000..80_001, ..Weather::default() });
+    let told = first.form("POST", "/vm/web/node", &[("action", "migrate")]).await;
+    assert_eq!(told.status, 200, "{told:?}");
+    let shown = first.get("/vm/web").await.json();
+    assert_eq!((&shown["placed"]["by"], &shown["going"]["by"]), (&json!("define"), &json!("migrate")), "{shown}");
+    let shown = first.vm_until("web", |vm| vm["node"] == "hv2" && vm["run_state"] == "running").await;
+    assert_eq!(placed(&shown), (json!("migrate"), json!("hv2"), json!("mem")), "{shown}");
+    assert_eq!((&shown["placed"]["how"], shown.get("going")), (&json!("live-else-cold"), None), "{shown}");
+    let explained = second.get("/vm/web/explain").await.json();
+    assert_eq!(explained["placed"], shown["placed"], "{explained}");
+
+    // A flush records its choice too.
+    first.machine.set_weather(Weather::default());
+    let told = first.form("POST", "/node/hv2/domain-state", &[("state", "flush"), ("wait", "true")]).await;
+    assert_eq!(told.status, 200, "{told:?}");
+    let shown = first.vm_until("web", |vm| vm["node"] == "hv1").await;
+    assert_eq!(placed(&shown), (json!("flush"), json!("hv1"), json!("mem")), "{shown}");
+    let list = first.get("/vm").await.json();
+    assert!(list.as_array().unwrap().iter().all(|vm| vm.get("placed").is_none()), "{list}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_move_reports_why_and_where_the_vm_runs() {
     let (first, second) = two().await;
     first.machine.set_weather(Weather { astray_per_mille: 1000, ..Weather::default() });
     for failures in 1..=2 {
@@ -60,7 +97,7 @@ async fn a_move_that_fails_says_why_and_where_the_vm_runs() {
         let told = second.form("POST", "/vm/web/node", &fields).await;
         assert_eq!(told.status, 400, "{told:?}");
         let message = told.json()["message"].as_str().unwrap().to_owned();
-        for part in ["VM web was not brought to hv2", "the connection broke", "it runs on hv1"] {
+        for part in ["VM web was not moved to hv2", "the connection broke", "it runs on hv1"] {
             assert!(message.contains(part), "{part:?} is told: {message}");
         }
         assert_eq!(running([&first, &second]), [1, 0]);
@@ -68,7 +105,7 @@ async fn a_move_that_fails_says_why_and_where_the_vm_runs() {
         assert_eq!((&shown["state"], &shown["move_failures"]), (&json!("start"), &json!(failures)), "{shown}");
         assert!(shown["move_failed"].as_str().unwrap().starts_with("to hv2: "), "{shown}");
     }
-    // Its method lets it go cold where live does not work.
+    // Its method allows a cold move if a live one fails.
     let told = first.form("POST", "/vm/web/node", &[("action", "migrate"), ("wait", "true")]).await;
     assert_eq!(told.status, 200, "{told:?}");
     assert_eq!(running([&first, &second]), [0, 1]);
@@ -77,7 +114,7 @@ async fn a_move_that_fails_says_why_and_where_the_vm_runs() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_move_is_seen_and_taken_back() {
+async fn a_move_shows_progress_and_can_be_cancelled() {
     let (first, second) = two().await;
     first.machine.set_weather(Weather { transfer_ms: 80_000..80_001, ..Weather::default() });
     let order = [("action", "migrate"), ("node", "hv2")];
@@ -107,9 +144,9 @@ async fn a_move_is_seen_and_taken_back() {
     assert!(told.text.contains("is in state start, and cancel needs a move that is under way"), "{told:?}");
 }
 
-/// Whoever waits for a move that somebody else takes back is told so, whatever became of earlier moves.
+/// The wait for a move that somebody else cancels ends with a conflict, whatever happened to earlier moves.
 #[tokio::test(start_paused = true)]
-async fn a_move_that_is_taken_back_is_a_conflict_for_whoever_waits() {
+async fn a_cancelled_move_is_a_conflict_for_its_waiter() {
     let (first, second) = two().await;
     let order = [("action", "migrate"), ("force_live", "true"), ("wait", "true")];
     first.machine.set_weather(Weather { astray_per_mille: 1000, ..Weather::default() });
@@ -123,13 +160,13 @@ async fn a_move_that_is_taken_back_is_a_conflict_for_whoever_waits() {
     let (waited, cancelled) = tokio::join!(waits, cancels);
     assert_eq!(cancelled.status, 200, "{cancelled:?}");
     assert_eq!(waited.status, 409, "{waited:?}");
-    assert!(waited.text.contains("somebody else") && waited.text.contains("it runs on hv1"), "{waited:?}");
+    assert!(waited.text.contains("another order") && waited.text.contains("it runs on hv1"), "{waited:?}");
 }
 
-/// A move that waits for its turn, and whose target takes no VMs any more when that comes. With a store as slow as a
-/// real one, the VM's record says that the move is over before its status says why.
+/// A move that waits for its turn, and whose target no longer takes VMs by then. With a store as slow as a real one,
+/// the VM's record says that the move is over before its status says why.
 #[tokio::test(start_paused = true)]
-async fn a_move_whose_target_changes_its_mind_says_so() {
+async fn a_move_whose_target_stops_taking_vms_reports_that() {
     let (first, second) = two().await;
     let told = first.form("POST", "/vm", &[("xml", &xml("db", "")), ("node", "hv1")]).await;
     assert_eq!(told.status, 200, "{told:?}");
@@ -150,9 +187,9 @@ async fn a_move_whose_target_changes_its_mind_says_so() {
     assert!(waited.text.contains("it is in state flush") && waited.text.contains("it runs on hv1"), "{waited:?}");
 }
 
-/// A move that could not even be tried is told, and is no reason for the next one.
+/// A move that was never attempted is reported, and is not taken for the failure of the next one.
 #[tokio::test(start_paused = true)]
-async fn a_move_that_is_taken_back_does_not_tell_of_one_that_was_never_tried() {
+async fn a_cancelled_move_does_not_report_an_earlier_failure() {
     let (first, second) = two().await;
     assert_eq!(first.form("PUT", "/config", &[("moves_per_source", "1")]).await.status, 200);
     assert_eq!(first.form("POST", "/vm", &[("xml", &xml("db", "")), ("node", "hv1")]).await.status, 200);
@@ -183,7 +220,7 @@ async fn a_move_that_is_taken_back_does_not_tell_of_one_that_was_never_tried() {
 }
 
 #[tokio::test]
-async fn a_choice_is_explained() {
+async fn a_placement_is_explained() {
     let (first, _second) = two().await;
     let _small = first.beside("hv3", 600).await;
     let told = first.get("/vm/web/explain").await;

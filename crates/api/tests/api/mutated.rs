@@ -1,4 +1,4 @@
-//! Requests that are almost right: each gets an answer that says what is wrong, and none of them ends the daemon.
+//! Slightly invalid requests: each gets a response that says what is wrong, and none crashes the daemon.
 
 use crate::support::TestNode;
 use drover_model::Dice;
@@ -7,7 +7,7 @@ const WORDS: &[&str] =
     &["%00", "%zz", "%", "&", "=", "&&", "[]", "\"", "{", "null", "\u{202e}", "%F0%9F%92%A9", "a=b&a=c", "-1"];
 
 #[tokio::test(start_paused = true)]
-async fn almost_a_request_is_answered() {
+async fn mutated_requests_are_answered() {
     let node = TestNode::start().await;
     let mut dice = Dice::new(4);
     let (mut good, mut bad) = (0, 0);

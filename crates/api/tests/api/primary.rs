@@ -1,4 +1,4 @@
-//! The role of the primary.
+//! The primary role.
 
 use crate::support::TestNode;
 use drover_model::ClusterView;
@@ -14,7 +14,7 @@ async fn holds(node: &TestNode, name: &str) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_role_passes_on_by_request() {
+async fn the_role_is_handed_over_on_request() {
     let first = TestNode::start().await;
     let told = first.form("POST", "/node/hv1/coordinator-state", &[("state", "secondary")]).await;
     assert!(told.status == 400 && told.text.contains("no other coordinator runs"), "{told:?}");
@@ -37,7 +37,7 @@ async fn the_role_passes_on_by_request() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_cannot_be_asked_for_changes_nothing() {
+async fn refused_role_changes_have_no_effect() {
     let node = TestNode::start().await;
     let records = |node: &TestNode| node.records().remove("/primary");
     let before = records(&node);

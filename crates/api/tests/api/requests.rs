@@ -1,4 +1,4 @@
-//! What the API does when it is used as it should be.
+//! Valid requests.
 
 use crate::support::{TestNode, xml};
 use drover_model::OffReason;
@@ -86,7 +86,7 @@ async fn the_second_of_two_changes_is_a_conflict_and_loses_nothing() {
 }
 
 #[tokio::test]
-async fn unknown_elements_survive_to_the_letter() {
+async fn unknown_elements_are_kept_unchanged() {
     let node = TestNode::start().await;
     let odd = xml("web", UUID).replace("<devices>", "<!-- kept --><x:own xmlns:x='urn:x'  a = \"1\"/>\n<devices>");
     assert_eq!(node.form("POST", "/vm", &[("xml", &odd)]).await.status, 200);
@@ -119,7 +119,7 @@ async fn lists_are_filtered() {
 }
 
 #[tokio::test]
-async fn a_list_is_given_without_the_definitions_where_nobody_needs_them() {
+async fn lists_can_omit_the_definitions() {
     let node = TestNode::start().await;
     assert_eq!(node.define("web", UUID).await.status, 200);
     let whole = node.get("/vm").await.json();
@@ -132,7 +132,7 @@ async fn a_list_is_given_without_the_definitions_where_nobody_needs_them() {
 
 /// A guest that powers itself off is stopped; one that crashes is started again.
 #[tokio::test(start_paused = true)]
-async fn what_guests_do_by_themselves_shows() {
+async fn guest_power_offs_and_crashes_are_shown() {
     let node = TestNode::start().await;
     started(&node).await;
     let uuid = Uuid::parse_str(UUID).unwrap();
@@ -148,7 +148,7 @@ async fn what_guests_do_by_themselves_shows() {
 }
 
 #[tokio::test]
-async fn tokens_are_made_and_revoked() {
+async fn tokens_are_created_and_revoked() {
     let node = TestNode::start().await;
     let made = node.form("POST", "/token", &[("name", "script")]).await.json();
     let token = made["token"].as_str().unwrap();
@@ -186,7 +186,7 @@ async fn the_cluster_and_its_nodes_are_shown() {
 }
 
 #[tokio::test]
-async fn a_head_is_what_a_get_would_say_without_its_body() {
+async fn head_is_get_without_the_body() {
     let node = TestNode::start().await;
     started(&node).await;
     for path in ["/", "/vm", "/vm/web", "/vm/nobody", "/vm?colour=red", "/vm/web/console"] {
@@ -195,13 +195,13 @@ async fn a_head_is_what_a_get_would_say_without_its_body() {
         assert_eq!(head.header("content-type"), "application/json", "{path}");
         assert_eq!(head.header("content-length"), get.text.len().to_string(), "{path}");
     }
-    // One that never ends by itself has no length, and is not waited for.
+    // An endless stream has no length, and is not waited for.
     let watch = node.raw("HEAD", "/vm/web/watch", "", "").await;
     assert_eq!((watch.status.as_u16(), watch.text.as_str(), watch.header("content-length")), (200, "", ""));
 }
 
 #[tokio::test]
-async fn a_method_that_is_not_accepted_is_told_which_are() {
+async fn a_refused_method_gets_the_accepted_ones() {
     let node = TestNode::start().await;
     for (method, path, allow) in [
         ("PATCH", "/vm", "GET, POST, HEAD"),

@@ -1,4 +1,4 @@
-//! The cluster as a whole, and what a person should look at.
+//! The state of the cluster, and faults.
 
 use crate::support::TestNode;
 use drover_store::{CreateMode, Store};
@@ -21,7 +21,7 @@ async fn with_faults() -> TestNode {
 }
 
 #[tokio::test]
-async fn faults_are_listed_by_a_field_that_is_named() {
+async fn faults_are_sorted_by_a_given_field() {
     let node = with_faults().await;
     let ids = |list: Value| -> Vec<String> {
         list.as_array().unwrap().iter().map(|fault| fault["id"].as_str().unwrap().to_owned()).collect()

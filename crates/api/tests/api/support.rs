@@ -1,19 +1,21 @@
-//! A whole node on a store in memory and a pretended hypervisor, asked through its API.
+//! A whole node with an in-memory store and a fake hypervisor, tested through its API.
 
 use axum::{
     Router,
-    body::{Body, to_bytes},
+    body::{Body, BodyDataStream, to_bytes},
     http::{HeaderMap, Request, StatusCode},
 };
-use drover_agent::{Agent, Drivers, HostFacts, NodeHandle, Options, PrimaryOptions};
+use drover_agent::{Agent, Drivers, HostFacts, JoinError, NodeHandle, Options, PrimaryLoop, PrimaryOptions};
 use drover_api::{ApiState, router};
 use drover_drivers::{
+    console::FakeLogs,
+    host_network::fake::FakeHostNetwork,
     hypervisor::fake::{FakeMachine, FakeNetwork},
-    network::fake::FakeKernel,
+    power::fake::FakePower,
     storage::fake::FakeDisks,
 };
 use drover_model::{Bytes, ClusterView, DaemonState, DomainType, NodeName, Role, TokenName, TokenRole, WallTime};
-use drover_store::memory::MemoryCluster;
+use drover_store::memory::{MemoryCluster, MemoryStore};
 use futures_util::StreamExt;
 use serde_json::Value;
 use std::{
@@ -24,7 +26,7 @@ use std::{
     },
     time::Duration,
 };
-use tokio::sync::watch;
+use tokio::{sync::watch, task::JoinHandle};
 use tower::ServiceExt;
 
 pub(crate) struct TestNode {
@@ -32,9 +34,18 @@ pub(crate) struct TestNode {
     pub(crate) machine: FakeMachine,
     pub(crate) handle: NodeHandle,
     pub(crate) token: String,
-    /// What the wall clock shows, in milliseconds since 1970.
+    /// The wall clock, in milliseconds since 1970.
     pub(crate) clock: Arc<AtomicU64>,
-    network: FakeNetwork,
+    pub(crate) disks: FakeDisks,
+    pub(crate) network: FakeNetwork,
+    /// Its session of the store.
+    pub(crate) session: MemoryStore,
+    /// How its agent ends.
+    pub(crate) ended: JoinHandle<Result<(), JoinError>>,
+    /// How its loop of the primary's role ends.
+    pub(crate) role_ended: JoinHandle<drover_store::Result<()>>,
+    /// Another such loop, which has not begun.
+    pub(crate) late_role: PrimaryLoop,
     router: Router,
     _folder: tempfile::TempDir,
 }
@@ -48,7 +59,7 @@ pub(crate) struct Told {
 }
 
 impl Told {
-    /// A header, empty where there is none.
+    /// A header, empty if absent.
     pub(crate) fn header(&self, name: &str) -> &str {
         self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
     }
@@ -74,7 +85,7 @@ impl TestNode {
         node
     }
 
-    /// One more node of the same cluster, with so much memory, which this one sees.
+    /// Adds a node with this much memory to the cluster, and waits until this node sees it.
     pub(crate) async fn beside(&self, name: &str, mib: u64) -> TestNode {
         let mut node = TestNode::run(self.cluster.clone(), self.network.clone(), name, mib).await;
         node.token.clone_from(&self.token);
@@ -89,6 +100,19 @@ impl TestNode {
     }
 
     async fn run(cluster: MemoryCluster, network: FakeNetwork, name: &str, mib: u64) -> TestNode {
+        let mut node = TestNode::begin(cluster, network, name, mib, false);
+        node.handle.wait_ready().await.unwrap();
+        node
+    }
+
+    /// Starts a node's daemon.
+    pub(crate) fn begin(
+        cluster: MemoryCluster,
+        network: FakeNetwork,
+        name: &str,
+        mib: u64,
+        join_again: bool,
+    ) -> TestNode {
         let folder = tempfile::tempdir().unwrap();
         let seed = u64::from(name.as_bytes().last().copied().unwrap_or_default());
         let machine = network.plug(name, &FakeMachine::new(seed));
@@ -108,34 +132,54 @@ impl TestNode {
             api: "127.0.0.1:1".to_owned(),
             machine: name.to_owned(),
             boot: "b".to_owned(),
+            same_machine: false,
+            join_again,
             instance: uuid::Uuid::from_u128(u128::from(seed)),
             migration: name.to_owned(),
             shared: vec![],
             capacity: None,
             host: Arc::new(move || Ok(facts.clone())),
+            going_down: Arc::new(|| Box::pin(std::future::ready(false))),
             domain_type,
             console_dir: folder.path().to_owned(),
             log_file: folder.path().join("log"),
             primary: PrimaryOptions { term: Some(Duration::from_secs(4)), ..PrimaryOptions::default() },
+            bmc: drover_agent::BmcOptions::default(),
             token: format!("drover_of_{name}"),
             wall: Arc::new(move || WallTime(wall.load(Ordering::Relaxed))),
         };
-        let store = Arc::new(cluster.session(Duration::from_secs(4)));
+        let session = cluster.session(Duration::from_secs(4));
+        let disks = FakeDisks::default();
         let drivers = Drivers {
             hypervisor: Arc::new(machine.connect()),
-            disks: Arc::new(FakeDisks),
-            network: Arc::new(FakeKernel::new(seed)),
+            disks: Arc::new(disks.clone()),
+            consoles: Arc::new(FakeLogs::default()),
+            network: Arc::new(FakeHostNetwork::new(seed)),
+            power: Arc::new(FakePower::default()),
         };
-        let agent = Agent::new(options, store, drivers);
-        let mut handle = agent.handle();
-        tokio::spawn(agent.primary(vec![]).run());
-        tokio::spawn(agent.run());
-        handle.wait_ready().await.unwrap();
-        let router = router(ApiState { node: handle.clone() });
-        TestNode { cluster, machine, handle, token: String::new(), clock, network, router, _folder: folder }
+        let agent = Agent::new(options, Arc::new(session.clone()), drivers);
+        let handle = agent.handle();
+        let (role_ended, late_role) = (tokio::spawn(agent.primary(vec![]).run()), agent.primary(vec![]));
+        let ended = tokio::spawn(agent.run());
+        let router = router(ApiState::new(handle.clone(), 1024));
+        TestNode {
+            cluster,
+            machine,
+            handle,
+            token: String::new(),
+            clock,
+            disks,
+            network,
+            session,
+            ended,
+            role_ended,
+            late_role,
+            router,
+            _folder: folder,
+        }
     }
 
-    /// Waits until a VM, as the API shows it, is so.
+    /// Waits until a VM, as the API shows it, fulfils a condition.
     pub(crate) async fn vm_until(&self, vm: &str, is: impl Fn(&Value) -> bool) -> Value {
         let (mut views, mut shown) = (self.handle.views(), Value::Null);
         let waited = tokio::time::timeout(Duration::from_secs(600), async {
@@ -152,16 +196,26 @@ impl TestNode {
         shown
     }
 
+    /// Begins to receive a stream.
+    pub(crate) async fn open(&self, request: Request<Body>) -> BodyDataStream {
+        let answer = self.router.clone().oneshot(request).await.unwrap();
+        assert_eq!(answer.status(), 200, "{answer:?}");
+        answer.into_body().into_data_stream()
+    }
+
+    /// Begins to receive a stream with the administrator's token.
+    pub(crate) async fn stream(&self, path: &str) -> BodyDataStream {
+        let request = Request::builder().uri(format!("/api/v1{path}")).header("x-api-key", &self.token);
+        self.open(request.body(Body::empty()).unwrap()).await
+    }
+
     /// The first line of a stream.
     pub(crate) async fn first_line(&self, path: &str) -> Value {
-        let request = Request::builder().uri(format!("/api/v1{path}")).header("x-api-key", &self.token);
-        let answer = self.router.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
-        assert_eq!(answer.status(), 200, "{path}");
-        let piece = answer.into_body().into_data_stream().next().await.unwrap().unwrap();
+        let piece = self.stream(path).await.next().await.unwrap().unwrap();
         serde_json::from_slice(&piece).unwrap()
     }
 
-    /// What is stored, but for what the node reports of itself.
+    /// All records except the node's own reports.
     pub(crate) fn records(&self) -> BTreeMap<String, Vec<u8>> {
         self.cluster.dump().into_iter().filter(|(path, _)| !path.starts_with("/nodes")).collect()
     }

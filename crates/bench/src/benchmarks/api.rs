@@ -1,4 +1,4 @@
-//! How soon the API answers lists.
+//! Response times of the API.
 
 use super::{Benchmark, Measure, ONE_FULL, Row, THREE_FULL};
 use crate::{
@@ -8,10 +8,10 @@ use crate::{
 };
 use drover_lab::Result;
 
-/// How often each request is sent before it counts, and then.
+/// Number of requests that are not counted, and then of those that are.
 const WARM_UP: usize = 50;
 const COUNT: usize = 500;
-/// The whole list is to be made in less.
+/// Target for the time until the first byte of the list.
 const TARGET: Figure = Figure::ms(10);
 
 pub(super) const BENCHMARK: Benchmark = Benchmark {
@@ -28,12 +28,12 @@ fn run(world: &World<'_>) -> Result<Vec<Row>> {
     ];
     let mut rows = Vec::new();
     for (shown, path, target) in requests {
-        world.say(shown);
-        let ask = Requests { path: path.to_owned(), warm_up: WARM_UP, count: COUNT };
-        let answers = world.probe(&world.first()?, ask)?;
+        world.report(shown);
+        let requests = Requests { path: path.to_owned(), warm_up: WARM_UP, count: COUNT };
+        let answers = world.probe(&world.first()?, requests)?;
         let (first_byte, whole) = (Samples::new(answers.first_byte)?, Samples::new(answers.whole)?);
         let size = Figure::Memory(answers.size);
-        // A short answer comes in one piece.
+        // A short answer arrives as a whole.
         if target.is_some() {
             rows.push(row(format!("`{shown}` until its first byte"), &first_byte, target));
         }

@@ -1,10 +1,10 @@
-//! How long the command line takes, as a whole process.
+//! Run time of commands, as whole processes.
 
 use super::{Benchmark, Measure, ONE_FULL, Row};
 use crate::{figures::Samples, probe::Runs, world::World};
 use drover_lab::Result;
 
-/// How often each command is run.
+/// Number of runs of each command.
 const COUNT: usize = 20;
 
 pub(super) const BENCHMARK: Benchmark =
@@ -15,7 +15,7 @@ fn run(world: &World<'_>) -> Result<Vec<Row>> {
 }
 
 fn row(world: &World<'_>, command: &str) -> Result<Row> {
-    world.say(command);
+    world.report(command);
     let argv = command.split(' ').map(str::to_owned).collect();
     let times = Samples::new(world.probe(&world.first()?, Runs { argv, count: COUNT })?)?;
     Ok(Row { what: format!("`{command}`"), figure: times.median(), detail: times.range(), target: None })

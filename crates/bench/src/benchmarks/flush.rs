@@ -1,34 +1,36 @@
-//! How long it takes to empty a node and to fill it again: several VMs at once, and one after the other.
+//! Time of a flush and a ready of a node: with concurrent moves, and with one move at a time.
 
 use super::{Benchmark, Measure, Row, THREE_EMPTY};
 use crate::{
     definitions,
     figures::Samples,
-    probe::{Bring, Flushed, Flushes, Limits, Remove},
+    probe::{Boot, FlushResult, Flushes, Limits, Remove},
     world::World,
 };
 use drover_lab::{Domain, Result};
 use std::time::Duration;
 
-/// How many VMs the node has.
+/// Number of VMs on the node.
 const VMS: usize = 9;
-/// How often it is emptied and filled under either limits.
+/// Number of rounds (flush and ready) under each set of limits.
 const ROUNDS: usize = 3;
-/// The node; another one is asked.
+/// The node that is flushed. Requests are sent to another one.
 const NODE: &str = "hv2";
 
 pub(super) const BENCHMARK: Benchmark =
     Benchmark { name: "flush", title: "Emptying a node", measure: Measure::InLabs { settings: &[THREE_EMPTY], run } };
 
 fn run(world: &World<'_>) -> Result<Vec<Row>> {
-    world.say(&format!("flushing {NODE} with {VMS} VMs and making it ready, {ROUNDS} times under either limits"));
-    let asked = world.first()?;
+    world.report(&format!(
+        "flushing {NODE} with {VMS} VMs and making it ready, {ROUNDS} times under each set of limits"
+    ));
+    let node = world.first()?;
     let names: Vec<String> = (1..=VMS).map(|n| format!("bench-{n}")).collect();
     let xml = |name: &String| (name.clone(), Domain::new(name).xml(&definitions::guest()));
-    world.probe(&asked, Bring { vms: names.iter().map(xml).collect(), node: NODE.to_owned(), fits: Vec::new() })?;
+    world.probe(&node, Boot { vms: names.iter().map(xml).collect(), node: NODE.to_owned(), fits: Vec::new() })?;
     let flushes = Flushes { node: NODE.to_owned(), vms: names.clone(), rounds: ROUNDS };
-    let Flushed { limits, parallel, serial } = world.probe(&asked, flushes)?;
-    world.probe(&asked, Remove { vms: names })?;
+    let FlushResult { limits, parallel, serial } = world.probe(&node, flushes)?;
+    world.probe(&node, Remove { vms: names })?;
     Ok([
         rows("flush", "flushed", limits, parallel.flush, serial.flush)?,
         rows("ready", "ready", limits, parallel.ready, serial.ready)?,

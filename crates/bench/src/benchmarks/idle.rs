@@ -1,4 +1,4 @@
-//! What a daemon uses that has nothing to do.
+//! CPU and memory of an idle daemon.
 
 use super::{Benchmark, EVERYWHERE, Measure, Row};
 use crate::{
@@ -10,12 +10,11 @@ use crate::{
 use drover_lab::{Lab, Result, Service};
 use std::time::Duration;
 
-/// How long it is watched: as long as the time after which a daemon looks at everything again, so that one such look is
-/// in it.
+/// Length of the measurement: the interval of the daemon's full resynchronisation, so that it includes one.
 const WINDOW: Duration = Duration::from_secs(30);
-/// How often the list of all VMs is asked for, to see what that leaves behind.
+/// Number of requests for the list of all VMs, to measure the memory that remains afterwards.
 const LISTS: usize = 300;
-/// A daemon that has nothing to do is to have less memory.
+/// Target for the resident memory of an idle daemon.
 const TARGET: Figure = Figure::mib(30);
 
 pub(super) const BENCHMARK: Benchmark =
@@ -23,11 +22,11 @@ pub(super) const BENCHMARK: Benchmark =
 
 fn run(world: &World<'_>) -> Result<Vec<Row>> {
     let node = world.first()?;
-    world.say("restarting droverd, and watching it do nothing");
+    world.report("restarting droverd, and measuring it while it is idle");
     node.stop(Service::Drover)?;
     node.start_drover()?;
     let daemon = Process::on(&node)?;
-    come_to_rest(&daemon)?;
+    wait_idle(&daemon)?;
     let load = daemon.load(WINDOW)?;
     let fresh = daemon.memory()?;
     let mut rows = vec![
@@ -40,9 +39,9 @@ fn run(world: &World<'_>) -> Result<Vec<Row>> {
         },
     ];
     if world.vms() > 0 {
-        world.say(&format!("asking for the list {LISTS} times, and looking at droverd again"));
+        world.report(&format!("requesting the list {LISTS} times, and measuring droverd again"));
         world.probe(&node, Requests { path: "/api/v1/vm".to_owned(), warm_up: 0, count: LISTS })?;
-        come_to_rest(&daemon)?;
+        wait_idle(&daemon)?;
         rows.push(row(&format!("resident memory after {LISTS} lists of all VMs"), daemon.memory()?));
     }
     Ok(rows)
@@ -54,8 +53,8 @@ fn row(what: &str, Memory { resident, anonymous }: Memory) -> Row {
     Row { what: what.to_owned(), figure: Figure::Memory(resident), detail, target: None }
 }
 
-/// Waits until what a start or a request sets off is done: a second with next to no processor time.
-fn come_to_rest(daemon: &Process) -> Result<()> {
-    let rests = || daemon.load(Duration::from_secs(1)).ok().filter(|percent| *percent < 5.0);
-    Lab::until("droverd does not come to rest", Duration::from_secs(60), rests).map(|_| ())
+/// Waits until the work caused by a start or a request is done: until the CPU usage over one second is below 5 %.
+fn wait_idle(daemon: &Process) -> Result<()> {
+    let idle = || daemon.load(Duration::from_secs(1)).ok().filter(|percent| *percent < 5.0);
+    Lab::until("droverd does not become idle", Duration::from_secs(60), idle).map(|_| ())
 }

@@ -1,4 +1,4 @@
-//! How long a live migration takes, and whose time it is.
+//! Time of a live migration: Drover's part and libvirt's.
 //!
 //! ```text
 //!  request sent      libvirt is asked      libvirt has answered      its new node is on record
@@ -9,21 +9,20 @@ use super::{Benchmark, Measure, Row, THREE_EMPTY, THREE_FULL};
 use crate::{
     definitions,
     figures::{Figure, Samples},
-    log::{self, Sent},
-    probe::{Bring, Move, Moves, Remove},
+    log::{self, MigrateCall},
+    probe::{Boot, Move, Moves, Remove},
     world::World,
 };
 use drover_lab::{Domain, LabError, Result};
 use std::time::Duration;
 
-/// How often the VM goes there and back.
+/// Number of migrations to the other node and back.
 const ROUNDS: usize = 10;
-/// How long the VM is left alone after each: libvirt ends its own work at the target a moment after the guest runs
-/// there.
+/// Delay after each migration, because libvirt finishes its work on the target a moment after the guest runs there.
 const REST: Duration = Duration::from_secs(1);
-/// Our own part of a migration is to be shorter.
+/// Target for Drover's part of a migration.
 const TARGET: Figure = Figure::ms(100);
-/// The VM's name, and the nodes that it is sent between; a third one is asked.
+/// The VM's name, and the nodes that it migrates between. Requests are sent to the third node.
 const VM: &str = "bench";
 const HOME: &str = "hv2";
 const AWAY: &str = "hv3";
@@ -35,14 +34,14 @@ pub(super) const BENCHMARK: Benchmark = Benchmark {
 };
 
 fn run(world: &World<'_>) -> Result<Vec<Row>> {
-    world.say(&format!("sending a VM from {HOME} to {AWAY} and back {ROUNDS} times"));
-    let asked = world.first()?;
+    world.report(&format!("migrating a VM from {HOME} to {AWAY} and back {ROUNDS} times"));
+    let node = world.first()?;
     let vms = vec![(VM.to_owned(), Domain::new(VM).xml(&definitions::guest()))];
-    world.probe(&asked, Bring { vms, node: HOME.to_owned(), fits: vec![AWAY.to_owned()] })?;
+    world.probe(&node, Boot { vms, node: HOME.to_owned(), fits: vec![AWAY.to_owned()] })?;
     let (vm, home, away) = (VM.to_owned(), HOME.to_owned(), AWAY.to_owned());
-    let moves = world.probe(&asked, Moves { vm, home, away, rounds: ROUNDS, rest: REST })?;
+    let moves = world.probe(&node, Moves { vm, home, away, rounds: ROUNDS, rest: REST })?;
     let parts = moves.iter().map(|moved| split(&world.log(&moved.from)?, moved)).collect::<Result<Vec<Parts>>>()?;
-    world.probe(&asked, Remove { vms: vec![VM.to_owned()] })?;
+    world.probe(&node, Remove { vms: vec![VM.to_owned()] })?;
     let row = |what: &str, of: fn(&Parts) -> Duration, target| row(what, parts.iter().map(of).collect(), target);
     let mut rows = vec![
         row("**our own part**", Parts::own, Some(TARGET))?,
@@ -63,14 +62,14 @@ fn row(what: &str, times: Vec<Duration>, target: Option<Figure>) -> Result<Row> 
     Ok(Row { what: what.to_owned(), figure: times.median(), detail: times.range(), target })
 }
 
-/// Whose time a migration took.
+/// The parts of a migration's time.
 #[derive(Debug, PartialEq, Eq)]
 struct Parts {
     all: Duration,
     before: Duration,
-    /// Not known, where the target took the VM over before the source had libvirt's answer.
+    /// `None` if the target took the VM over before the source had libvirt's answer.
     libvirt: Option<Duration>,
-    /// None, where that is so.
+    /// Zero in that case.
     after: Duration,
 }
 
@@ -80,20 +79,20 @@ impl Parts {
     }
 }
 
-/// Puts together what the probe saw and what the daemon of the node logged that sent the VM: the clock is the same.
+/// Combines the probe's times with those in the log of the source's daemon, which come from the same clock.
 fn split(log: &str, moved: &Move) -> Result<Parts> {
-    let Move { from, to, epoch, asked, running } = moved;
-    let sent = log::sending_of(log, VM, to, *epoch).filter(|sent| (*asked..=*running).contains(&sent.over));
-    let Some(Sent { over, back }) = sent else {
-        let what = format!("VM {VM} was sent from {from} to {to}, where it has epoch {epoch}");
-        return Err(LabError::new(what, "the log does not tell of it"));
+    let Move { from, to, epoch, requested, running } = moved;
+    let call = log::migration_of(log, VM, to, *epoch).filter(|call| (*requested..=*running).contains(&call.begin));
+    let Some(MigrateCall { begin, end }) = call else {
+        let what = format!("no migration of VM {VM} to {to} under epoch {epoch}");
+        return Err(LabError::new(what, format!("not found in the log of {from}")));
     };
     let between = |from: u64, to: u64| Duration::from_micros(to.saturating_sub(from));
     Ok(Parts {
-        all: between(*asked, *running),
-        before: between(*asked, over),
-        libvirt: back.map(|back| between(over, back)),
-        after: back.map_or(Duration::ZERO, |back| between(back, *running)),
+        all: between(*requested, *running),
+        before: between(*requested, begin),
+        libvirt: end.map(|end| between(begin, end)),
+        after: end.map_or(Duration::ZERO, |end| between(end, *running)),
     })
 }
 
@@ -102,17 +101,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_not_libvirts_is_ours() {
+    fn drovers_part_is_the_time_outside_libvirts_call() {
         let log = "1970-01-01T00:00:01.000000Z  INFO x: sending a VM vm=bench to=hv3 epoch=2
 1970-01-01T00:00:03.000000Z  INFO x: a VM was sent vm=bench to=hv3
 1970-01-01T00:00:04.000000Z  INFO x: sending a VM vm=bench to=hv3 epoch=4
 1970-01-01T00:00:05.000000Z  INFO x: the VM's record changed: the step is dropped vm=u step=Migrate(hv3)
 ";
-        let moved = |epoch, asked_ms: u64, running_ms: u64| Move {
+        let moved = |epoch, requested_ms: u64, running_ms: u64| Move {
             from: "hv2".to_owned(),
             to: "hv3".to_owned(),
             epoch,
-            asked: asked_ms * 1000,
+            requested: requested_ms * 1000,
             running: running_ms * 1000,
         };
         let ms = Duration::from_millis;

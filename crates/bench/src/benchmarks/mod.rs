@@ -21,71 +21,71 @@ use crate::{
 };
 use drover_lab::Result;
 
-/// How many VMs a full cluster has.
+/// Number of VMs in a full cluster.
 pub(crate) const MANY: usize = 1000;
 
-/// Something that is measured.
+/// A benchmark.
 pub(crate) struct Benchmark {
-    /// By which it is chosen, and its place in the document found.
+    /// Name on the command line, and of its section in the document.
     pub(crate) name: &'static str,
-    /// Its heading.
+    /// Heading of its table.
     pub(crate) title: &'static str,
-    /// How it is measured.
+    /// How it is run.
     pub(crate) measure: Measure,
 }
 
-/// A way to measure something.
+/// How a benchmark is run.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Measure {
     /// In labs.
     InLabs {
-        /// In these.
+        /// The labs.
         settings: &'static [Setting],
-        /// In one of them.
+        /// Measures in one lab.
         run: fn(&World<'_>) -> Result<Vec<Row>>,
     },
-    /// In this process alone, with a cluster that is only imagined.
+    /// In this process, on the view of a cluster that does not exist.
     Alone {
-        /// How many nodes it has.
+        /// Number of nodes in the view.
         nodes: usize,
-        /// How many VMs it has.
+        /// Number of VMs in the view.
         vms: usize,
         /// Measures.
         run: fn() -> Result<Vec<Row>>,
     },
-    /// In a cluster that is larger than a lab can be.
+    /// In a cluster that is too large for a lab.
     Large {
-        /// Brings it up, measures, and says in what each row was measured.
+        /// Brings the cluster up and measures; each row has the cluster that it was measured in.
         run: fn(&Place<'_>) -> Result<Rows>,
     },
 }
 
 impl Measure {
-    /// Whether it is measured in such a lab.
+    /// Whether it is run in a lab with this setting.
     pub(crate) fn is_in(&self, setting: Setting) -> bool {
         matches!(self, Measure::InLabs { settings, .. } if settings.contains(&setting))
     }
 }
 
-/// A cluster with so many VMs on record, none of which runs.
+/// A kind of cluster with a number of defined VMs, none of which runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Setting {
-    /// What it is.
+    /// The kind of cluster.
     pub(crate) cluster: Cluster,
-    /// How many VMs are defined.
+    /// Number of defined VMs.
     pub(crate) vms: usize,
 }
 
-/// A line of a benchmark's table.
+/// A row of a benchmark's table.
 #[derive(Debug, Clone)]
 pub(crate) struct Row {
     /// What was measured, in Markdown.
     pub(crate) what: String,
-    /// What was found.
+    /// The figure.
     pub(crate) figure: Figure,
-    /// How it scatters, or what else there is to say about it.
+    /// Spread of the samples, or other details.
     pub(crate) detail: String,
-    /// What it is to stay below.
+    /// The figure should be less than this.
     pub(crate) target: Option<Figure>,
 }
 
@@ -95,7 +95,7 @@ const THREE_EMPTY: Setting = Setting { cluster: Cluster::Three, vms: 0 };
 const THREE_FULL: Setting = Setting { cluster: Cluster::Three, vms: MANY };
 const EVERYWHERE: &[Setting] = &[ONE_EMPTY, ONE_FULL, THREE_EMPTY, THREE_FULL];
 
-/// All of them, in the order of the document.
+/// All benchmarks, in the order of the document.
 pub(crate) const BENCHMARKS: &[Benchmark] = &[
     api::BENCHMARK,
     cli::BENCHMARK,

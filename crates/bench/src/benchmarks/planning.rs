@@ -1,4 +1,4 @@
-//! How long decisions take in a large cluster.
+//! Time of decisions in a large cluster.
 
 use super::{Benchmark, MANY, Measure, Row};
 use crate::{
@@ -18,11 +18,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How many nodes there are.
+/// Number of nodes.
 const NODES: usize = 100;
-/// How often each decision is made, after one that does not count.
+/// Number of runs of each decision, after one that is not counted.
 const COUNT: usize = 50;
-/// Planning the evacuation of a node is to take less.
+/// Target for planning the evacuation of a node.
 const TARGET: Figure = Figure::ms(50);
 
 pub(super) const BENCHMARK: Benchmark = Benchmark {
@@ -53,7 +53,7 @@ fn row(what: String, mut decide: impl FnMut() -> Result<()>, target: Option<Figu
     Ok(Row { what, figure: times.median(), detail: times.range(), target })
 }
 
-/// The node that is emptied.
+/// The node that is evacuated.
 fn first() -> Result<NodeName> {
     name(0).parse().map_err(|e| LabError::new(name(0), e))
 }
@@ -62,28 +62,28 @@ fn name(node: usize) -> String {
     format!("node-{node:03}")
 }
 
-/// All of its VMs must have somewhere to go.
+/// Plans the evacuation of a node. All of its VMs must be able to move.
 fn evacuate(view: &ClusterView, vms: usize) -> Result<()> {
     let plan = drain::evacuate(view, &first()?);
     let moves = plan.fates.iter().filter(|(_, _, fate)| matches!(fate, Fate::Moves { .. })).count();
-    if moves == vms && plan.fates.len() == vms { Ok(()) } else { Err(unlike(format!("{moves} of {vms} VMs move"))) }
+    if moves == vms && plan.fates.len() == vms { Ok(()) } else { Err(unexpected(format!("{moves} of {vms} VMs move"))) }
 }
 
-/// Counts what is given out, as whoever is asked for one VM does, and finds the VM a node.
+/// Counts the allocated capacity, as for a single request, and chooses a node for a VM.
 fn choose(view: &ClusterView) -> Result<()> {
-    let vm = view.vm(&definitions::name(0)).ok_or_else(|| unlike("it has no VM".to_owned()))?;
+    let vm = view.vm(&definitions::name(0)).ok_or_else(|| unexpected("it has no VM".to_owned()))?;
     let placement = place::choose(view, &Ledger::of(view), &Wanted::moved(vm));
     match black_box(placement).chosen {
         Some(_) => Ok(()),
-        None => Err(unlike("no node takes the VM".to_owned())),
+        None => Err(unexpected("no node can take the VM".to_owned())),
     }
 }
 
-fn unlike(why: String) -> LabError {
-    LabError::new("the imagined cluster is not as it should be", why)
+fn unexpected(why: String) -> LabError {
+    LabError::new("the simulated cluster is not as expected", why)
 }
 
-/// Nodes of which the first holds so many VMs, and the others hold the rest in turn. All run.
+/// A cluster whose first node has `on_first` VMs, with the rest spread evenly over the others. All run.
 fn view(on_first: usize) -> Result<ClusterView> {
     let mut view = ClusterView::default();
     for node in 0..NODES {
@@ -102,12 +102,12 @@ fn view(on_first: usize) -> Result<ClusterView> {
 }
 
 fn put(view: &mut ClusterView, path: &str, value: &Value) -> Result<()> {
-    let path = path.parse().map_err(|e| unlike(format!("{path}: {e}")))?;
+    let path = path.parse().map_err(|e| unexpected(format!("{path}: {e}")))?;
     view.apply(&path, Some((value.to_string().as_bytes(), drover_model::Version(1))));
-    view.broken.get(&path).map_or(Ok(()), |why| Err(unlike(format!("{path}: {why}"))))
+    view.broken.get(&path).map_or(Ok(()), |why| Err(unexpected(format!("{path}: {why}"))))
 }
 
-/// Of a node with 64 threads and 2 TiB, so that any of them can hold all VMs.
+/// Records of a node with 64 threads and 2 TiB, which can hold all VMs.
 fn node_records(name: &str) -> [(&'static str, Value); 3] {
     let record = json!({"schema": 1, "name": name, "role": "hypervisor", "api": "", "domain_state": "ready"});
     let session = json!({
@@ -122,7 +122,7 @@ fn node_records(name: &str) -> [(&'static str, Value); 3] {
     [("", record), ("/session", session), ("/status", status)]
 }
 
-/// Of a VM that runs on a node.
+/// Records of a VM that runs on a node.
 fn vm_records(n: usize, uuid: &str, node: &str) -> [(&'static str, Value); 3] {
     let (name, xml) = (definitions::name(n), definitions::xml(n));
     let record = json!({
@@ -138,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_imagined_cluster_is_as_it_should_be() {
+    fn decisions_are_measured_on_the_expected_cluster() {
         for on_first in [MANY / NODES, 100, MANY] {
             let view = view(on_first).unwrap();
             assert_eq!((view.nodes.len(), view.vms.len()), (NODES, MANY));

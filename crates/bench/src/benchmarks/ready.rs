@@ -1,17 +1,17 @@
-//! How soon a daemon is ready.
+//! Time from the start of a daemon until it is ready.
 
 use super::{Benchmark, EVERYWHERE, Measure, Row};
 use crate::{figures::Samples, world::World};
 use drover_lab::{Result, Service};
 
-/// How often it is started.
+/// Number of starts.
 const COUNT: usize = 10;
 
 pub(super) const BENCHMARK: Benchmark =
     Benchmark { name: "ready", title: "A daemon's start", measure: Measure::InLabs { settings: EVERYWHERE, run } };
 
 fn run(world: &World<'_>) -> Result<Vec<Row>> {
-    world.say(&format!("restarting droverd {COUNT} times"));
+    world.report(&format!("restarting droverd {COUNT} times"));
     let node = world.first()?;
     let once = |_| {
         node.stop(Service::Drover)?;

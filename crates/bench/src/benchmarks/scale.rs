@@ -1,4 +1,4 @@
-//! What a large cluster costs.
+//! Costs of a large cluster; see [`crate::scale`].
 
 use super::{Benchmark, Measure};
 use crate::scale;

@@ -1,4 +1,4 @@
-//! How long a VM's start takes, and whose time it is.
+//! Time of a VM's start: Drover's part and libvirt's.
 //!
 //! ```text
 //!  request sent      libvirt is asked      libvirt has answered      `running` is on record
@@ -8,32 +8,32 @@
 use super::{Benchmark, EVERYWHERE, Measure, Row};
 use crate::{
     figures::{Figure, Samples},
-    log::{self, Handed},
+    log::{self, StartCall},
     probe::{Start, Starts},
     world::{Cluster, World},
 };
 use drover_lab::{LabError, Result};
 use std::time::Duration;
 
-/// How often the VM is started.
+/// Number of starts.
 const COUNT: usize = 20;
-/// Our own part of a start is to be shorter.
+/// Target for Drover's part of a start.
 const TARGET: Figure = Figure::ms(50);
-/// The VM's name.
+/// Name of the VM.
 const VM: &str = "bench";
 
 pub(super) const BENCHMARK: Benchmark =
     Benchmark { name: "start", title: "A VM's start", measure: Measure::InLabs { settings: EVERYWHERE, run } };
 
 fn run(world: &World<'_>) -> Result<Vec<Row>> {
-    // In a cluster, whoever asks need not know where the VM is.
-    let (asked, home) = match world.cluster() {
+    // In a cluster, requests are sent to another node than the VM's.
+    let (at, home) = match world.cluster() {
         Cluster::One => ("hv1", "hv1"),
         Cluster::Three => ("hv1", "hv2"),
     };
-    world.say(&format!("starting a VM of {home} {COUNT} times, by asking {asked}"));
+    world.report(&format!("starting a VM on {home} {COUNT} times, by requests to {at}"));
     let starts = Starts { vm: VM.to_owned(), node: home.to_owned(), count: COUNT };
-    let starts = world.probe(&world.node(asked)?, starts)?;
+    let starts = world.probe(&world.node(at)?, starts)?;
     let parts = split(&world.log(home)?, &starts)?;
     let row = |what: &str, of: fn(&Parts) -> Duration, target| {
         let times = Samples::new(parts.iter().map(of).collect())?;
@@ -47,25 +47,25 @@ fn run(world: &World<'_>) -> Result<Vec<Row>> {
     ])
 }
 
-/// Whose time a start took.
+/// The parts of a start's time.
 struct Parts {
     before: Duration,
     libvirt: Duration,
     after: Duration,
 }
 
-/// Puts together what the probe saw and what the node's daemon logged: the clock is the same.
+/// Combines the probe's times with those in the log of the node's daemon, which come from the same clock.
 fn split(log: &str, starts: &[Start]) -> Result<Vec<Parts>> {
     let parts = |start: &Start| {
-        let Some(Handed { over, back }) = log::start_of(log, VM, start.epoch) else {
-            let what = format!("a start of VM {VM} under epoch {}", start.epoch);
-            return Err(LabError::new(what, "its node's log does not tell of it"));
+        let Some(StartCall { begin, end }) = log::start_of(log, VM, start.epoch) else {
+            let what = format!("no start of VM {VM} under epoch {}", start.epoch);
+            return Err(LabError::new(what, "not found in the log of its node"));
         };
         let between = |from: u64, to: u64| Duration::from_micros(to.saturating_sub(from));
         Ok(Parts {
-            before: between(start.asked, over),
-            libvirt: between(over, back),
-            after: between(back, start.running),
+            before: between(start.requested, begin),
+            libvirt: between(begin, end),
+            after: between(end, start.running),
         })
     };
     starts.iter().map(parts).collect()

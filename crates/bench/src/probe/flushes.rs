@@ -1,9 +1,9 @@
-//! Taking a node out of service and putting it back, as whoever orders it sees it.
+//! Flush and ready of a node, as a client sees them.
 
 use super::{Probe, block_on, client};
 use drover_client::{Client, ClientError};
 use drover_lab::{LabError, Result};
-use drover_model::wire::{Config, Node};
+use drover_model::wire::{ChangeConfig, Config, DomainOrder, Node, SetDomainState};
 use futures_util::StreamExt;
 use serde::{Deserialize, Serialize};
 use std::{
@@ -12,35 +12,35 @@ use std::{
 };
 use tokio::time::{sleep, timeout};
 
-/// All of it is done sooner, or has failed.
-const PATIENCE: Duration = Duration::from_secs(120);
-/// What is so is shown sooner.
-const SHOWN: Duration = Duration::from_secs(5);
-const LOOK_AGAIN: Duration = Duration::from_millis(50);
+/// Timeout for a flush and for a ready.
+const TIMEOUT: Duration = Duration::from_secs(120);
+/// Timeout for the state of a VM to be shown, and the poll interval.
+const VM_TIMEOUT: Duration = Duration::from_secs(5);
+const VM_POLL: Duration = Duration::from_millis(50);
 
-/// Flushes a node and makes it ready again, under the limits that the cluster has and one move at a time, in turn.
+/// Flushes a node and makes it ready again, alternately under the cluster's limits and with one move at a time.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Flushes {
-    /// The node; another one than the node that is asked.
+    /// The node. Requests are sent to another one.
     pub(crate) node: String,
-    /// Its VMs, which run.
+    /// The running VMs of the node.
     pub(crate) vms: Vec<String>,
-    /// How often.
+    /// Number of rounds under each set of limits.
     pub(crate) rounds: usize,
 }
 
-/// How many VMs move at once: away from a node, to a node, in all.
+/// Limits of concurrent moves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Limits {
-    /// Away from a node.
+    /// Moves from one node.
     pub(crate) per_source: u32,
-    /// To a node.
+    /// Moves to one node.
     pub(crate) per_target: u32,
-    /// In all.
+    /// Moves in the whole cluster.
     pub(crate) all: u32,
 }
 
-/// How long it took under some limits.
+/// Times under one set of limits.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Times {
     /// From each request until the node was flushed.
@@ -49,14 +49,14 @@ pub(crate) struct Times {
     pub(crate) ready: Vec<Duration>,
 }
 
-/// What was found.
+/// The result.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Flushed {
-    /// The limits that the cluster had.
+pub(crate) struct FlushResult {
+    /// The cluster's limits.
     pub(crate) limits: Limits,
-    /// Under these.
+    /// Times under the cluster's limits.
     pub(crate) parallel: Times,
-    /// One at a time.
+    /// Times with one move at a time.
     pub(crate) serial: Times,
 }
 
@@ -64,9 +64,9 @@ const ONE_AT_A_TIME: Limits = Limits { per_source: 1, per_target: 1, all: 1 };
 
 impl Probe for Flushes {
     const NAME: &'static str = "flushes";
-    type Answer = Flushed;
+    type Answer = FlushResult;
 
-    fn run(self) -> Result<Flushed> {
+    fn run(self) -> Result<FlushResult> {
         block_on(async { self.all(&client()?).await })
     }
 }
@@ -77,34 +77,34 @@ fn failed(what: &str) -> impl Fn(ClientError) -> LabError + use<> {
 }
 
 impl Flushes {
-    async fn all(&self, client: &Client) -> Result<Flushed> {
+    async fn all(&self, client: &Client) -> Result<FlushResult> {
         let Config { moves_per_source, moves_per_target, moves, .. } =
             client.config().await.map_err(failed("read the cluster's configuration"))?;
         let limits = Limits { per_source: moves_per_source, per_target: moves_per_target, all: moves };
         let (mut parallel, mut serial) = (Times::default(), Times::default());
         for _ in 0..self.rounds {
             for (limits, times) in [(limits, &mut parallel), (ONE_AT_A_TIME, &mut serial)] {
-                set(client, limits).await?;
-                times.flush.push(self.until(client, "flush", "flushed").await?);
+                set_limits(client, limits).await?;
+                times.flush.push(self.until(client, DomainOrder::Flush, "flushed").await?);
                 self.check(client, false).await?;
-                times.ready.push(self.until(client, "ready", "ready").await?);
+                times.ready.push(self.until(client, DomainOrder::Ready, "ready").await?);
                 self.check(client, true).await?;
             }
         }
-        set(client, limits).await?;
-        Ok(Flushed { limits, parallel, serial })
+        set_limits(client, limits).await?;
+        Ok(FlushResult { limits, parallel, serial })
     }
 
-    /// Asks for a state of the node, and waits until it is so.
-    async fn until(&self, client: &Client, order: &str, state: &str) -> Result<Duration> {
+    /// Requests a state of the node, and waits until the node is in it. Returns the time that this took.
+    async fn until(&self, client: &Client, order: DomainOrder, state: &str) -> Result<Duration> {
         let what = format!("{order} {}", self.node);
         let changes = client.watch_node(&self.node).await.map_err(failed(&what))?;
         let mut changes = pin!(changes);
         let start = Instant::now();
-        client.set_domain_state(&self.node, order, &[]).await.map_err(failed(&what))?;
-        // The stream begins with how the node was before.
+        client.set_domain_state(&self.node, SetDomainState::to(order)).await.map_err(failed(&what))?;
+        // The stream begins with the node's state before the request.
         let mut begun = false;
-        let seen = async {
+        let reached = async {
             while let Some(node) = changes.next().await {
                 let node: Node = node.map_err(failed(&what))?;
                 if begun && node.domain_state == state {
@@ -117,33 +117,34 @@ impl Flushes {
             }
             Err(LabError::new(&*what, "the watch ended"))
         };
-        let late = |_| Err(LabError::new(&*what, format!("not in {} s", PATIENCE.as_secs())));
-        timeout(PATIENCE, seen).await.unwrap_or_else(late)
+        let timed_out = |_| Err(LabError::new(&*what, format!("timed out after {} s", TIMEOUT.as_secs())));
+        timeout(TIMEOUT, reached).await.unwrap_or_else(timed_out)
     }
 
-    /// Every VM must run, at home or away; that may be shown a moment after the node's state.
+    /// Checks that all VMs run, at home or elsewhere. This may be shown a moment after the node's state.
     async fn check(&self, client: &Client, home: bool) -> Result<()> {
         for name in &self.vms {
-            let runs_there = async {
+            let runs = async {
                 loop {
-                    let vm = client.vm(name).await.map_err(failed("look for the VMs"))?;
+                    let vm = client.vm(name).await.map_err(failed("read the VMs"))?;
                     if vm.state == "start" && vm.run_state == "running" && (vm.node == self.node) == home {
                         return Ok(());
                     }
-                    sleep(LOOK_AGAIN).await;
+                    sleep(VM_POLL).await;
                 }
             };
-            let whereabouts = if home { "at home" } else { "elsewhere" };
-            let late = |_| Err(LabError::new(format!("VM {name} does not run"), whereabouts));
-            timeout(SHOWN, runs_there).await.unwrap_or_else(late)?;
+            let place = if home { "at home" } else { "elsewhere" };
+            let why = format!("timed out after {} s", VM_TIMEOUT.as_secs());
+            let timed_out = |_| Err(LabError::new(format!("VM {name} does not run {place}"), why));
+            timeout(VM_TIMEOUT, runs).await.unwrap_or_else(timed_out)?;
         }
         Ok(())
     }
 }
 
-async fn set(client: &Client, limits: Limits) -> Result<()> {
+async fn set_limits(client: &Client, limits: Limits) -> Result<()> {
     let Limits { per_source, per_target, all } = limits;
-    let change = [("moves_per_source", per_source), ("moves_per_target", per_target), ("moves", all)];
-    let change = change.map(|(name, limit)| (name, limit.to_string()));
+    let (moves_per_source, moves_per_target, moves) = (Some(per_source), Some(per_target), Some(all));
+    let change = ChangeConfig { moves_per_source, moves_per_target, moves, ..ChangeConfig::default() };
     client.set_config(&change).await.map(|_| ()).map_err(failed("change the limits"))
 }

@@ -1,35 +1,35 @@
-//! Guests that run for as long as something is measured.
+//! Guests that run during a measurement.
 
-use super::{Probe, block_on, client, subject::Subject};
+use super::{Probe, block_on, client, subject::WatchedVm};
 use drover_lab::Result;
 use futures_util::future::try_join_all;
 use serde::{Deserialize, Serialize};
 
 /// Defines VMs, starts them, and waits until they have booted.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Bring {
-    /// Names and definitions.
+pub(crate) struct Boot {
+    /// Names and domain XMLs.
     pub(crate) vms: Vec<(String, String)>,
-    /// Their node.
+    /// Node of the VMs.
     pub(crate) node: String,
-    /// Nodes that can take any of them when this is over.
+    /// Other nodes; waits until each VM fits on each of them.
     pub(crate) fits: Vec<String>,
 }
 
-impl Probe for Bring {
-    const NAME: &'static str = "bring";
+impl Probe for Boot {
+    const NAME: &'static str = "boot";
     type Answer = ();
 
     fn run(self) -> Result<()> {
         block_on(async {
             let client = client()?;
-            let bring = async |(name, xml): &(String, String)| {
-                let mut vm = Subject::define(&client, name, xml, &self.node).await?;
+            let boot = async |(name, xml): &(String, String)| {
+                let mut vm = WatchedVm::define(&client, name, xml, &self.node).await?;
                 vm.start(0).await?;
                 vm.booted().await?;
                 try_join_all(self.fits.iter().map(|node| vm.fits(node))).await
             };
-            try_join_all(self.vms.iter().map(bring)).await.map(|_| ())
+            try_join_all(self.vms.iter().map(boot)).await.map(|_| ())
         })
     }
 }
@@ -37,7 +37,7 @@ impl Probe for Bring {
 /// Stops VMs and deletes them.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Remove {
-    /// Their names.
+    /// Names of the VMs.
     pub(crate) vms: Vec<String>,
 }
 
@@ -49,7 +49,7 @@ impl Probe for Remove {
         block_on(async {
             let client = client()?;
             let remove = async |name: &String| {
-                let mut vm = Subject::watch(&client, name).await?;
+                let mut vm = WatchedVm::watch(&client, name).await?;
                 vm.stop().await?;
                 vm.delete().await
             };

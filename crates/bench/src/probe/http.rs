@@ -1,6 +1,6 @@
-//! GET requests over one connection that is kept, one after the other.
+//! Sequential GET requests over one connection.
 //!
-//! The client is the least that HTTP allows, so that what is measured is the server and the kernel's loopback.
+//! The HTTP client is minimal, so that the measurement is of the server and the kernel's loopback.
 
 use super::{API, Probe, token};
 use drover_lab::{LabError, Result};
@@ -11,28 +11,28 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// The server must say something within this time.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Read timeout.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Asks for one path again and again.
+/// Requests one path repeatedly.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Requests {
-    /// With its parameters, escaped.
+    /// Path and query, percent-encoded.
     pub(crate) path: String,
-    /// How often before it counts.
+    /// Number of requests that are not counted.
     pub(crate) warm_up: usize,
-    /// How often.
+    /// Number of requests that are counted.
     pub(crate) count: usize,
 }
 
-/// How it was answered.
+/// Response times.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Answers {
-    /// From the request's going out to the answer's first byte.
+    /// From sending each request to the first byte of the response.
     pub(crate) first_byte: Vec<Duration>,
-    /// To its last byte.
+    /// From sending each request to the last byte of the response.
     pub(crate) whole: Vec<Duration>,
-    /// The length of one answer's body, in bytes.
+    /// Length of the last response's body, in bytes.
     pub(crate) size: u64,
 }
 
@@ -46,17 +46,17 @@ impl Probe for Requests {
 }
 
 impl Requests {
-    /// Asks an API that is at `address:port`.
+    /// Sends the requests to the API at `api`, an `address:port`.
     pub(crate) fn of(&self, api: &str, token: &str) -> Result<Answers> {
         let failed = |e: io::Error| LabError::new(format!("GET {}", self.path), e);
         let request = format!("GET {} HTTP/1.1\r\nHost: {api}\r\nX-Api-Key: {token}\r\n\r\n", self.path);
         let mut connection = Connection::open(api).map_err(failed)?;
         for _ in 0..self.warm_up {
-            connection.ask(&request).map_err(failed)?;
+            connection.send(&request).map_err(failed)?;
         }
         let mut answers = Answers { first_byte: Vec::new(), whole: Vec::new(), size: 0 };
         for _ in 0..self.count {
-            let (first_byte, whole) = connection.ask(&request).map_err(failed)?;
+            let (first_byte, whole) = connection.send(&request).map_err(failed)?;
             answers.first_byte.push(first_byte);
             answers.whole.push(whole);
         }
@@ -67,7 +67,7 @@ impl Requests {
 
 struct Connection {
     stream: BufReader<TcpStream>,
-    /// The last answer's; kept to be filled again.
+    /// Body of the last response; the buffer is reused.
     body: Vec<u8>,
 }
 
@@ -75,38 +75,38 @@ impl Connection {
     fn open(api: &str) -> io::Result<Connection> {
         let stream = TcpStream::connect(api)?;
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(TIMEOUT))?;
         Ok(Connection { stream: BufReader::with_capacity(1 << 16, stream), body: Vec::new() })
     }
 
-    /// One request. Returns when the first and the last byte of the answer were there, from the request's going out.
-    fn ask(&mut self, request: &str) -> io::Result<(Duration, Duration)> {
+    /// Sends a request. Returns the times until the first and until the last byte of the response.
+    fn send(&mut self, request: &str) -> io::Result<(Duration, Duration)> {
         let start = Instant::now();
         self.stream.get_mut().write_all(request.as_bytes())?;
         self.stream.fill_buf()?;
         let first_byte = start.elapsed();
         self.body.clear();
         match self.head()? {
-            Some(length) => self.piece(length)?,
-            None => self.pieces()?,
+            Some(length) => self.read_body(length)?,
+            None => self.read_chunks()?,
         }
         Ok((first_byte, start.elapsed()))
     }
 
-    /// Reads so much of the body.
-    fn piece(&mut self, length: usize) -> io::Result<()> {
+    /// Reads `length` bytes of the body.
+    fn read_body(&mut self, length: usize) -> io::Result<()> {
         let from = self.body.len();
         self.body.resize(from + length, 0);
         self.stream.read_exact(&mut self.body[from..])
     }
 
-    /// Reads a body that comes in pieces (RFC 9112, 7.1).
-    fn pieces(&mut self) -> io::Result<()> {
+    /// Reads a chunked body (RFC 9112, section 7.1).
+    fn read_chunks(&mut self) -> io::Result<()> {
         loop {
             let line = self.line()?;
-            let bad = || io::Error::other(format!("{line:?} is no length of a piece"));
+            let bad = || io::Error::other(format!("{line:?} is not a valid chunk size"));
             let length = usize::from_str_radix(&line, 16).map_err(|_| bad())?;
-            self.piece(length)?;
+            self.read_body(length)?;
             if !self.line()?.is_empty() {
                 return Err(bad());
             }
@@ -116,10 +116,10 @@ impl Connection {
         }
     }
 
-    /// Reads up to the body, and gives its length; `None`: it comes in pieces.
+    /// Reads the header. Returns the length of the body; `None` if it is chunked.
     fn head(&mut self) -> io::Result<Option<usize>> {
         let status = self.line()?;
-        let (mut length, mut in_pieces) = (None, false);
+        let (mut length, mut chunked) = (None, false);
         loop {
             let line = self.line()?;
             if line.is_empty() {
@@ -130,15 +130,15 @@ impl Connection {
                     length = value.trim().parse().ok();
                 }
                 Some((name, value)) if name.eq_ignore_ascii_case("transfer-encoding") => {
-                    in_pieces = value.trim().eq_ignore_ascii_case("chunked");
+                    chunked = value.trim().eq_ignore_ascii_case("chunked");
                 }
                 _ => {}
             }
         }
         match length {
             Some(length) if status.starts_with("HTTP/1.1 200 ") => Ok(Some(length)),
-            None if in_pieces && status.starts_with("HTTP/1.1 200 ") => Ok(None),
-            _ => Err(io::Error::other(format!("it was answered {status:?}, with a length of {length:?}"))),
+            None if chunked && status.starts_with("HTTP/1.1 200 ") => Ok(None),
+            _ => Err(io::Error::other(format!("the response is {status:?}, with a length of {length:?}"))),
         }
     }
 

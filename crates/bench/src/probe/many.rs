@@ -4,18 +4,19 @@ use super::{Probe, block_on, client};
 use crate::definitions;
 use drover_client::{Client, ClientError};
 use drover_lab::{LabError, Result};
+use drover_model::wire::{ChangeMeta, DefineVm, ListNodes};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 
-/// How many requests are under way at once.
-const AT_ONCE: usize = 8;
+/// Number of concurrent requests.
+const CONCURRENCY: usize = 8;
 
-/// Defines the VMs of [`definitions`], in turn on every node of the cluster.
+/// Defines the VMs of [`definitions`], spread evenly over the nodes of the cluster.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Define {
-    /// The number of the first.
+    /// Number of the first VM.
     pub(crate) from: usize,
-    /// The number after the last.
+    /// Number after that of the last VM.
     pub(crate) to: usize,
 }
 
@@ -31,11 +32,19 @@ impl Probe for Define {
 
 impl Define {
     async fn define(&self, client: &Client) -> std::result::Result<(), ClientError> {
-        let nodes: Vec<String> = client.nodes(&[]).await?.into_iter().map(|node| node.name).collect();
+        let nodes: Vec<String> = client.nodes(&ListNodes::default()).await?.into_iter().map(|node| node.name).collect();
         let define = async |n: usize| {
-            let node = nodes.get(n % nodes.len().max(1)).map(String::as_str);
-            client.define_vm(&definitions::xml(n), node).await.map(|_| ())
+            let node = nodes.get(n % nodes.len().max(1)).and_then(|name| name.parse().ok());
+            let vm = DefineVm {
+                xml: definitions::xml(n),
+                node,
+                adopt: false,
+                no_check: true,
+                force: false,
+                meta: ChangeMeta::default(),
+            };
+            client.define_vm(&vm).await.map(|_| ())
         };
-        stream::iter(self.from..self.to).map(define).buffer_unordered(AT_ONCE).try_collect().await
+        stream::iter(self.from..self.to).map(define).buffer_unordered(CONCURRENCY).try_collect().await
     }
 }

@@ -1,5 +1,5 @@
-//! What is measured inside a node. The program in the node is the same one, with a hidden subcommand: it gets a
-//! question in JSON, and prints the answer in JSON.
+//! Measurements inside a node. This program is run there with a hidden subcommand: it gets its parameters as JSON, and
+//! prints its result as JSON.
 
 mod flushes;
 mod guests;
@@ -11,9 +11,9 @@ mod processes;
 mod starts;
 mod subject;
 
-pub(crate) use flushes::{Flushed, Flushes, Limits};
-pub(crate) use guests::{Bring, Remove};
-pub(crate) use handoffs::{HandedOver, Handoffs};
+pub(crate) use flushes::{FlushResult, Flushes, Limits};
+pub(crate) use guests::{Boot, Remove};
+pub(crate) use handoffs::{Handoff, Handoffs};
 pub(crate) use http::Requests;
 pub(crate) use many::Define;
 pub(crate) use moves::{Move, Moves};
@@ -25,41 +25,41 @@ use drover_lab::{LabError, Result};
 use serde::{Serialize, de::DeserializeOwned};
 use std::{fs, future::Future};
 
-/// Where a node's API listens for the node itself.
+/// Address of a node's API in the node itself.
 const API: &str = "127.0.0.1:7370";
-/// The token that its daemon keeps for the administrator.
+/// File with the daemon's token.
 const TOKEN_FILE: &str = "/var/lib/drover/admin.token";
 
-/// Something that is measured inside a node; its fields say how.
+/// A measurement inside a node. The fields are its parameters.
 pub(crate) trait Probe: Serialize + DeserializeOwned {
-    /// Names it to the program in the node.
+    /// Name on the command line.
     const NAME: &'static str;
-    /// What is found.
+    /// The result.
     type Answer: Serialize + DeserializeOwned;
-    /// Measures, here.
+    /// Measures, in this process.
     fn run(self) -> Result<Self::Answer>;
 }
 
-/// In the node: answers a question.
-pub(crate) fn answer(name: &str, question: &str) -> Result<String> {
+/// Runs a probe by name, with its parameters and its result as JSON. Called in the node.
+pub(crate) fn run(name: &str, parameters: &str) -> Result<String> {
     match name {
-        Requests::NAME => run::<Requests>(question),
-        Define::NAME => run::<Define>(question),
-        Runs::NAME => run::<Runs>(question),
-        Starts::NAME => run::<Starts>(question),
-        Bring::NAME => run::<Bring>(question),
-        Remove::NAME => run::<Remove>(question),
-        Moves::NAME => run::<Moves>(question),
-        Flushes::NAME => run::<Flushes>(question),
-        Handoffs::NAME => run::<Handoffs>(question),
-        _ => Err(LabError::new(format!("there is no probe {name:?}"), "these are not for use by hand")),
+        Requests::NAME => run_json::<Requests>(parameters),
+        Define::NAME => run_json::<Define>(parameters),
+        Runs::NAME => run_json::<Runs>(parameters),
+        Starts::NAME => run_json::<Starts>(parameters),
+        Boot::NAME => run_json::<Boot>(parameters),
+        Remove::NAME => run_json::<Remove>(parameters),
+        Moves::NAME => run_json::<Moves>(parameters),
+        Flushes::NAME => run_json::<Flushes>(parameters),
+        Handoffs::NAME => run_json::<Handoffs>(parameters),
+        _ => Err(LabError::new(format!("there is no probe {name:?}"), "probes are run by drover-bench itself")),
     }
 }
 
-fn run<P: Probe>(question: &str) -> Result<String> {
-    let probe: P =
-        serde_json::from_str(question).map_err(|e| LabError::new(format!("the question of {}", P::NAME), e))?;
-    serde_json::to_string(&probe.run()?).map_err(|e| LabError::new(format!("the answer of {}", P::NAME), e))
+fn run_json<P: Probe>(parameters: &str) -> Result<String> {
+    let failed = |what: &str, e| LabError::new(format!("probe {}: cannot {what}", P::NAME), e);
+    let probe: P = serde_json::from_str(parameters).map_err(|e| failed("decode its parameters", e))?;
+    serde_json::to_string(&probe.run()?).map_err(|e| failed("encode its result", e))
 }
 
 fn token() -> Result<String> {
@@ -67,14 +67,14 @@ fn token() -> Result<String> {
     Ok(text.trim().to_owned())
 }
 
-/// A client of the node's own API.
+/// A client for the node's own API.
 fn client() -> Result<Client> {
     let url = format!("http://{API}");
     Client::new(&url, Some(token()?)).map_err(|e| LabError::new(url, e))
 }
 
-/// Runs something asynchronous on this thread.
-fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+/// Runs a future on this thread.
+fn block_on<T>(future: impl Future<Output = Result<T>>) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.map_err(|e| LabError::new("cannot run anything asynchronous", e))?.block_on(work)
+    runtime.map_err(|e| LabError::new("cannot create a runtime", e))?.block_on(future)
 }

@@ -1,41 +1,41 @@
-//! Moves of one running VM, as whoever orders them sees them.
+//! Migrations of one running VM, as a client sees them.
 
 use super::{
     Probe, block_on, client,
-    subject::{Done, Subject},
+    subject::{Completed, WatchedVm},
 };
 use drover_lab::Result;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use tokio::time::sleep;
 
-/// Sends a VM to another node and home again, again and again.
+/// Migrates a VM to another node and back home, repeatedly.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Moves {
-    /// Its name. It runs at home.
+    /// Name of the VM, which runs at home.
     pub(crate) vm: String,
-    /// Its node; another one than the node that is asked.
+    /// Home node of the VM.
     pub(crate) home: String,
-    /// Where it is sent.
+    /// The other node.
     pub(crate) away: String,
-    /// How often it goes there and back.
+    /// Number of migrations to the other node and back.
     pub(crate) rounds: usize,
-    /// How long it is left alone after each move.
+    /// Delay after each migration.
     pub(crate) rest: Duration,
 }
 
-/// One move. Times are in microseconds since 1970, UTC, as in the daemon's log.
+/// A migration. Times are in microseconds since 1970, UTC, as in the daemon's log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Move {
-    /// Where from.
+    /// Source node.
     pub(crate) from: String,
-    /// Where to.
+    /// Target node.
     pub(crate) to: String,
-    /// The grant that it runs under at its new node, by which the log of the old one tells of it.
+    /// Epoch on the target, which identifies the migration in the source's log.
     pub(crate) epoch: u64,
-    /// Before the request was sent.
-    pub(crate) asked: u64,
-    /// When the node that was asked showed that it runs on its new node.
+    /// Just before the request was sent.
+    pub(crate) requested: u64,
+    /// When this node showed that the VM runs on the target.
     pub(crate) running: u64,
 }
 
@@ -46,11 +46,11 @@ impl Probe for Moves {
     fn run(self) -> Result<Vec<Move>> {
         block_on(async {
             let client = client()?;
-            let mut vm = Subject::watch(&client, &self.vm).await?;
+            let mut vm = WatchedVm::watch(&client, &self.vm).await?;
             let mut moves = Vec::new();
             for _ in 0..self.rounds {
-                let there = vm.migrate(&self.away).await?;
-                moves.push(moved(&self.home, &self.away, &there));
+                let out = vm.migrate(&self.away).await?;
+                moves.push(moved(&self.home, &self.away, &out));
                 sleep(self.rest).await;
                 let back = vm.unmigrate(&self.home).await?;
                 moves.push(moved(&self.away, &self.home, &back));
@@ -61,7 +61,7 @@ impl Probe for Moves {
     }
 }
 
-fn moved(from: &str, to: &str, done: &Done) -> Move {
-    let (epoch, asked, running) = (done.vm.claim.epoch, done.asked, done.seen);
-    Move { from: from.to_owned(), to: to.to_owned(), epoch, asked, running }
+fn moved(from: &str, to: &str, done: &Completed) -> Move {
+    let (epoch, requested, running) = (done.vm.claim.epoch, done.requested, done.seen);
+    Move { from: from.to_owned(), to: to.to_owned(), epoch, requested, running }
 }

@@ -1,4 +1,4 @@
-//! Whole processes, one after the other.
+//! Run time of processes.
 
 use super::Probe;
 use drover_lab::{LabError, Result};
@@ -8,22 +8,22 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Runs a command again and again.
+/// Runs a command repeatedly.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Runs {
     /// The program and its arguments.
     pub(crate) argv: Vec<String>,
-    /// How often.
+    /// Number of runs.
     pub(crate) count: usize,
 }
 
 impl Probe for Runs {
     const NAME: &'static str = "runs";
-    /// Each from before its start until its end was seen and all its output was read.
+    /// Time of each run: until the process has ended and all its output was read.
     type Answer = Vec<Duration>;
 
     fn run(self) -> Result<Vec<Duration>> {
-        // The first one finds the program on disk.
+        // Not counted: it reads the program from disk.
         self.once()?;
         (0..self.count).map(|_| self.once()).collect()
     }

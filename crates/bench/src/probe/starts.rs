@@ -1,33 +1,33 @@
-//! Starts of one VM, as whoever asks for them sees them.
+//! Starts of one VM, as a client sees them.
 
 use super::{
     Probe, block_on, client,
-    subject::{Done, Subject},
+    subject::{Completed, WatchedVm},
 };
 use crate::definitions;
 use drover_client::Client;
 use drover_lab::{Domain, Result};
 use serde::{Deserialize, Serialize};
 
-/// Defines a VM, starts and stops it again and again, and deletes it.
+/// Defines a VM, starts and stops it repeatedly, and deletes it.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Starts {
-    /// Its name.
+    /// Name of the VM.
     pub(crate) vm: String,
-    /// Its node; another one than the node that is asked, or the same.
+    /// Node of the VM; may be another one than that which the requests are sent to.
     pub(crate) node: String,
-    /// How often it is started.
+    /// Number of starts.
     pub(crate) count: usize,
 }
 
-/// One start. Times are in microseconds since 1970, UTC, as in the daemon's log.
+/// A start. Times are in microseconds since 1970, UTC, as in the daemon's log.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Start {
-    /// The grant that it ran under, by which its node's log tells of it.
+    /// Epoch, which identifies the start in the log of the VM's node.
     pub(crate) epoch: u64,
-    /// Before the request was sent.
-    pub(crate) asked: u64,
-    /// When the node that was asked showed that it runs.
+    /// Just before the request was sent.
+    pub(crate) requested: u64,
+    /// When this node showed that the VM runs.
     pub(crate) running: u64,
 }
 
@@ -43,13 +43,13 @@ impl Probe for Starts {
 impl Starts {
     async fn all(&self, client: &Client) -> Result<Vec<Start>> {
         let xml = Domain::new(&self.vm).xml(&definitions::guest());
-        let mut vm = Subject::define(client, &self.vm, &xml, &self.node).await?;
+        let mut vm = WatchedVm::define(client, &self.vm, &xml, &self.node).await?;
         let mut starts = Vec::new();
         let mut epoch = 0;
         for _ in 0..self.count {
-            let Done { asked, seen, vm: started } = vm.start(epoch).await?;
+            let Completed { requested, seen, vm: started } = vm.start(epoch).await?;
             epoch = started.claim.epoch;
-            starts.push(Start { epoch, asked, running: seen });
+            starts.push(Start { epoch, requested, running: seen });
             vm.stop().await?;
         }
         vm.delete().await?;

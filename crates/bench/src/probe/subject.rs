@@ -1,52 +1,79 @@
-//! A VM that something is done with, as the node shows it that is asked.
+//! A VM that is watched while requests are sent about it.
 
 pub(super) use crate::pings::now;
 use drover_client::{Client, ClientError};
 use drover_lab::{LabError, Result};
-use drover_model::wire::{Changed, Vm};
+use drover_model::{
+    MigrationMethod, NodeName,
+    wire::{ChangeMeta, Changed, DefineVm, DeleteVm, MoveAction, MoveVm, PowerOrder, SetVmState, Vm},
+};
 use futures_util::{Stream, StreamExt};
 use std::{future::Future, pin::Pin, time::Duration};
 use tokio::time::{sleep, timeout};
 
-/// What is waited for comes sooner, or has failed.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Timeout for the completion of a request.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A VM.
-pub(super) struct Subject<'a> {
+/// A VM with a stream of its changes, as shown by the node that requests are sent to.
+pub(super) struct WatchedVm<'a> {
     client: &'a Client,
     name: String,
     changes: Pin<Box<dyn Stream<Item = drover_client::Result<Vm<'static>>> + Send>>,
 }
 
-/// An order that came to be so.
-pub(super) struct Done {
-    /// Before the request was sent, in microseconds since 1970.
-    pub(super) asked: u64,
-    /// When it was seen.
+/// A completed request. Times are in microseconds since 1970.
+pub(super) struct Completed {
+    /// Just before the request was sent.
+    pub(super) requested: u64,
+    /// When its effect was shown.
     pub(super) seen: u64,
-    /// The VM then.
+    /// The VM at that time.
     pub(super) vm: Vm<'static>,
 }
 
-/// Whether a VM runs, and nothing else is to happen.
+/// Whether a VM runs and is settled.
 fn runs(vm: &Vm<'_>) -> bool {
     vm.run_state == "running" && vm.is_settled()
 }
 
-impl<'a> Subject<'a> {
-    /// One that there is.
-    pub(super) async fn watch(client: &'a Client, name: &str) -> Result<Subject<'a>> {
+fn named(node: &str) -> Result<NodeName> {
+    node.parse().map_err(|e| LabError::new("cannot use a node", e))
+}
+
+impl<'a> WatchedVm<'a> {
+    /// Watches an existing VM.
+    pub(super) async fn watch(client: &'a Client, name: &str) -> Result<WatchedVm<'a>> {
         let changes = client.watch_vm(name).await.map_err(|e| LabError::new(format!("cannot watch VM {name}"), e))?;
-        Ok(Subject { client, name: name.to_owned(), changes: Box::pin(changes) })
+        Ok(WatchedVm { client, name: name.to_owned(), changes: Box::pin(changes) })
     }
 
-    /// A new one.
-    pub(super) async fn define(client: &'a Client, name: &str, xml: &str, node: &str) -> Result<Subject<'a>> {
-        // Live or not at all: what is measured of its moves is not to be a shutdown and a start.
-        let more = [("node", node.to_owned()), ("migration_method", "live".to_owned())];
-        let defined = client.define_vm_with(xml, &more).await;
-        defined.map_err(|e| LabError::new(format!("cannot define VM {name}"), e))?;
-        Subject::watch(client, name).await
+    /// Defines a VM and watches it.
+    pub(super) async fn define(client: &'a Client, name: &str, xml: &str, node: &str) -> Result<WatchedVm<'a>> {
+        // Only live migration, so that no move that is measured is a shutdown and a start.
+        let meta = ChangeMeta { migration_method: Some(MigrationMethod::Live), ..ChangeMeta::default() };
+        let vm = DefineVm {
+            xml: xml.to_owned(),
+            node: Some(named(node)?),
+            adopt: false,
+            no_check: false,
+            force: false,
+            meta,
+        };
+        // Its node reports every few seconds which bridges it has, and there may be a new one.
+        let defined = async {
+            loop {
+                match client.define_vm(&vm).await {
+                    Err(ClientError::Refused { refusal, .. }) if refusal.message.contains("it has no bridge") => {
+                        sleep(Duration::from_millis(100)).await;
+                    }
+                    defined => return defined,
+                }
+            }
+        };
+        let failed = || format!("cannot define VM {name}");
+        let late = |_| LabError::new(failed(), timed_out());
+        timeout(TIMEOUT, defined).await.map_err(late)?.map_err(|e| LabError::new(failed(), e))?;
+        WatchedVm::watch(client, name).await
     }
 
     fn failed(&self, what: &str) -> impl Fn(ClientError) -> LabError + use<> {
@@ -54,87 +81,90 @@ impl<'a> Subject<'a> {
         move |e| LabError::new(&*what, e)
     }
 
-    /// Starts it, under a later grant than `last`.
-    pub(super) async fn start(&mut self, last: u64) -> Result<Done> {
+    /// Starts the VM. `last` is the epoch of its last start; the new one is later.
+    pub(super) async fn start(&mut self, last: u64) -> Result<Completed> {
         let (client, name) = (self.client, self.name.clone());
-        let order = client.set_vm_state(&name, "start", &[]);
+        let order = client.set_vm_state(&name, SetVmState::to(PowerOrder::Start));
         self.order("start", order, |vm| vm.claim.epoch > last && runs(vm)).await
     }
 
-    /// Cuts its power.
-    pub(super) async fn stop(&mut self) -> Result<Done> {
+    /// Stops the VM (cuts its power).
+    pub(super) async fn stop(&mut self) -> Result<Completed> {
         let (client, name) = (self.client, self.name.clone());
-        let order = client.set_vm_state(&name, "stop", &[]);
+        let order = client.set_vm_state(&name, SetVmState::to(PowerOrder::Stop));
         self.order("stop", order, |vm| vm.state == "stop" && vm.is_settled()).await
     }
 
-    /// Sends it to another node, for a while.
-    pub(super) async fn migrate(&mut self, to: &str) -> Result<Done> {
-        let (client, name, order) = (self.client, self.name.clone(), [("node", to.to_owned())]);
-        let order = client.relocate_vm(&name, "migrate", &order);
+    /// Migrates the VM to another node; its home stays.
+    pub(super) async fn migrate(&mut self, to: &str) -> Result<Completed> {
+        let (client, name) = (self.client, self.name.clone());
+        let order = MoveVm { node: Some(named(to)?), ..MoveVm::by(MoveAction::Migrate) };
+        let order = client.move_vm(&name, &order);
         self.order("migrate", order, |vm| vm.node == to && vm.claim.node == to && runs(vm)).await
     }
 
-    /// Brings it home, which is this node.
-    pub(super) async fn unmigrate(&mut self, home: &str) -> Result<Done> {
+    /// Migrates the VM back to `home`.
+    pub(super) async fn unmigrate(&mut self, home: &str) -> Result<Completed> {
         let (client, name) = (self.client, self.name.clone());
-        let order = client.relocate_vm(&name, "unmigrate", &[]);
+        let order = MoveVm::by(MoveAction::Unmigrate);
+        let order = client.move_vm(&name, &order);
         self.order("unmigrate", order, |vm| vm.node == home && vm.claim.node == home && runs(vm)).await
     }
 
-    /// Deletes it, which is off.
+    /// Deletes the VM, which must be off.
     pub(super) async fn delete(self) -> Result<()> {
-        self.client.delete_vm(&self.name, false).await.map(|_| ()).map_err(self.failed("delete"))
+        self.client.delete_vm(&self.name, DeleteVm::default()).await.map(|_| ()).map_err(self.failed("delete"))
     }
 
-    /// Waits until its console says that its kernel is up and its program runs.
+    /// Waits until the guest reports on its console that it has booted.
     pub(super) async fn booted(&self) -> Result<()> {
-        let seen = async {
-            // Its log may not be there yet.
+        let booted = async {
+            // Errors are retried: the log may not exist yet.
             while !self.client.console(&self.name, 1000).await.is_ok_and(|log| log.data.contains("BOOTED ")) {
                 sleep(Duration::from_millis(100)).await;
             }
         };
-        let late = |_| LabError::new(format!("VM {} does not boot", self.name), not_in_time());
-        timeout(PATIENCE, seen).await.map_err(late)
+        let failed = |_| LabError::new(format!("VM {} has not booted", self.name), timed_out());
+        timeout(TIMEOUT, booted).await.map_err(failed)
     }
 
-    /// Waits until another node can take it.
+    /// Waits until the VM fits on another node.
     pub(super) async fn fits(&self, node: &str) -> Result<()> {
         let fits = async || {
-            let explained = self.client.explain_vm(&self.name).await.map_err(self.failed("look for a node for"))?;
+            let explained =
+                self.client.explain_vm(&self.name).await.map_err(self.failed("explain the placement of"))?;
             Ok::<bool, LabError>(explained.nodes.iter().any(|judged| judged.node == node && judged.fits))
         };
-        let seen = async {
+        let wait = async {
             while !fits().await? {
                 sleep(Duration::from_millis(100)).await;
             }
             Ok(())
         };
-        let late = |_| Err(LabError::new(format!("node {node} cannot take VM {}", self.name), not_in_time()));
-        timeout(PATIENCE, seen).await.unwrap_or_else(late)
+        let failed = |_| Err(LabError::new(format!("VM {} does not fit on node {node}", self.name), timed_out()));
+        timeout(TIMEOUT, wait).await.unwrap_or_else(failed)
     }
 
-    /// Orders something, and waits until it is so. The answer to the request and the news may come in either order.
+    /// Sends a request, and waits for its effect. The response and the change may come in either order.
     async fn order(
         &mut self,
         what: &str,
         order: impl Future<Output = drover_client::Result<Changed>>,
         is: impl Fn(&Vm<'_>) -> bool,
-    ) -> Result<Done> {
+    ) -> Result<Completed> {
         let failed = self.failed(what);
-        let asked = now();
+        let requested = now();
         let answered = async { order.await.map_err(failed) };
         let (_, (seen, vm)) = tokio::try_join!(answered, self.until(what, is))?;
-        Ok(Done { asked, seen, vm })
+        Ok(Completed { requested, seen, vm })
     }
 
-    /// Waits until it is so; returns when that was seen.
+    /// Waits until the VM is shown to meet a condition; returns the time and the VM.
     async fn until(&mut self, what: &str, is: impl Fn(&Vm<'_>) -> bool) -> Result<(u64, Vm<'static>)> {
         let failed_to_watch = self.failed("watch");
         let failed = |why: &str| LabError::new(format!("cannot {what} VM {}", self.name), why);
         let changes = &mut self.changes;
-        let seen = async {
+        let met = async {
             while let Some(vm) = changes.next().await {
                 let (at, vm) = (now(), vm.map_err(&failed_to_watch)?);
                 if is(&vm) {
@@ -148,10 +178,10 @@ impl<'a> Subject<'a> {
             }
             Err(failed("the watch ended"))
         };
-        timeout(PATIENCE, seen).await.unwrap_or_else(|_| Err(failed(&not_in_time())))
+        timeout(TIMEOUT, met).await.unwrap_or_else(|_| Err(failed(&timed_out())))
     }
 }
 
-fn not_in_time() -> String {
-    format!("not in {} s", PATIENCE.as_secs())
+fn timed_out() -> String {
+    format!("timed out after {} s", TIMEOUT.as_secs())
 }

@@ -1,4 +1,4 @@
-//! One node alone with many VMs: a real `droverd` with its embedded store, and libvirt's own test driver in place of a
+//! A single node with many VMs: a real `droverd` with its embedded store, and libvirt's test driver instead of a
 //! hypervisor.
 
 use super::{Place, fill};
@@ -11,7 +11,7 @@ use crate::{
 };
 use drover_client::Client;
 use drover_lab::{Lab, LabError, Result};
-use drover_model::NodeName;
+use drover_model::{NodeName, wire::DefineVm};
 use drover_store::{Store, embedded::EmbeddedStore};
 use std::{
     fs,
@@ -22,16 +22,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How many VMs there are.
+/// The numbers of VMs to measure with.
 const VMS: [usize; 4] = [0, 300, 3000, 10_000];
-/// How often each change is made.
+/// Repetitions of each change.
 const CHANGES: usize = 20;
-/// How many VMs are written at once, when the daemon does not run.
+/// VMs per transaction while the store is filled, without the daemon.
 const BATCH: usize = 200;
-/// How long it is watched doing nothing.
+/// How long the idle daemon is observed.
 const WINDOW: Duration = Duration::from_secs(30);
-/// A start, a stop, or coming to rest takes less.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Timeout for a start, a stop, and for becoming idle.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The node.
 struct Alone<'a> {
@@ -42,10 +42,10 @@ struct Alone<'a> {
     rows: Rows,
 }
 
-/// Measures.
+/// Runs the benchmark.
 pub(super) fn run(place: &Place<'_>) -> Result<Rows> {
     let failed = |e: std::io::Error| LabError::new("cannot prepare a node", e);
-    // A folder that is known as a lab's is removed whatever happens.
+    // Below the lab's folder, which is removed in any case.
     let folder = place.folder.join("shared/alone");
     fs::create_dir_all(&folder).map_err(failed)?;
     let api = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).map_err(failed)?.to_string();
@@ -66,7 +66,7 @@ pub(super) fn run(place: &Place<'_>) -> Result<Rows> {
     Ok(alone.rows)
 }
 
-/// A daemon that runs; it ends with this value.
+/// A running daemon, killed on drop.
 struct Daemon(Child);
 
 impl Drop for Daemon {
@@ -84,7 +84,7 @@ impl Alone<'_> {
         self.rows.push((scene, Row { what: what.to_owned(), figure, detail, target: None }));
     }
 
-    /// Writes VMs into the store of the daemon that does not run.
+    /// Writes VMs into the store while the daemon does not run.
     fn fill(&self, range: Range<usize>) -> Result<()> {
         if range.is_empty() {
             return Ok(());
@@ -110,7 +110,7 @@ impl Alone<'_> {
         let daemon = Daemon(child.map_err(failed)?);
         let process = Process::of(i32::try_from(daemon.0.id()).unwrap_or_default())?;
         let file = self.folder.join("state/admin.token");
-        let client = Lab::until("droverd does not answer", PATIENCE, || {
+        let client = Lab::until("droverd does not answer", TIMEOUT, || {
             let token = fs::read_to_string(&file).ok()?;
             let client = Client::new(&format!("http://{}", self.api), Some(token.trim().to_owned())).ok()?;
             super::course::block_on(client.status()).is_ok().then_some(client)
@@ -122,7 +122,7 @@ impl Alone<'_> {
         (self.place.progress)(&format!("one node, {vms} VMs: starting droverd, and watching it do nothing"));
         let (_runs, process, client) = self.start()?;
         let rests = || process.load(Duration::from_secs(1)).ok().filter(|percent| *percent < 5.0);
-        Lab::until("droverd does not come to rest", PATIENCE, rests)?;
+        Lab::until("droverd does not come to rest", TIMEOUT, rests)?;
         let load = process.load(WINDOW)?;
         self.row(vms, "processor time, of one core, nothing changes", Figure::Share(load), "over 30 s".to_owned());
         let memory = process.memory()?;
@@ -131,14 +131,17 @@ impl Alone<'_> {
         if vms == 0 {
             return Ok(());
         }
-        // Of names that the filling does not use.
+        // Names that the filling does not use.
         let first = 100_000 + vms;
         let define = each(&process, |n| {
-            super::course::block_on(client.define_vm(&definitions::xml(first + n), None)).map(|_| ())
+            // This machine lacks the bridges of the definitions, and a node without them is refused.
+            let xml = definitions::xml(first + n).replace("<interface type='bridge'>", "<interface type='user'>");
+            let vm = DefineVm { xml, ..DefineVm::default() };
+            super::course::block_on(client.define_vm(&vm)).map(|_| ())
         })?;
         self.changed(vms, "defining a VM until it is answered", define);
         let meta = each(&process, |n| {
-            let change = [("priority", (vms / 100 + n + 1).to_string())];
+            let change = super::course::of_priority(vms / 100 + n + 1);
             super::course::block_on(client.set_vm_meta(&definitions::name(n), &change)).map(|_| ())
         })?;
         self.changed(vms, "changing a VM's metadata until it is answered", meta);
@@ -151,7 +154,7 @@ impl Alone<'_> {
     }
 }
 
-/// How long each of some changes took, and what processor time each had.
+/// Duration and processor time of each of some changes.
 fn each(process: &Process, change: impl Fn(usize) -> Result<()>) -> Result<(Samples, Duration)> {
     let before = process.processor_time()?;
     let once = |n| {

@@ -1,5 +1,5 @@
-//! The course of the measurement: an empty cluster, one with few VMs, a full one; then what moves many VMs, and what
-//! comes back after it was gone.
+//! The steps of the benchmark: an empty cluster, one with few VMs, a full one; then operations on many VMs, and the
+//! restart of components.
 
 use super::{
     Place,
@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     benchmarks::Row,
+    daemon::Process,
     definitions,
     figures::{Figure, Samples},
     pings::now,
@@ -18,7 +19,10 @@ use crate::{
 };
 use drover_client::{Client, ClientError};
 use drover_lab::{Ensemble, LabError, Result};
-use drover_model::NodeName;
+use drover_model::{
+    NodeName,
+    wire::{ChangeConfig, ChangeMeta, DefineVm, DomainOrder, PowerOrder, SetDomainState, SetVmState},
+};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use std::{
     fs,
@@ -27,29 +31,28 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Few VMs.
+/// Number of VMs for the comparison with few VMs.
 const FEW: usize = 100;
-/// How many VMs are defined, and how many metadata are changed, one after the other.
+/// How many VMs are defined one after the other, and how many have their metadata changed.
 const CHANGES: usize = 20;
-/// How often VMs are changed elsewhere for a while, with a while between in which nothing is.
+/// Rounds of changes on other nodes, alternating with idle periods.
 const ROUNDS: u32 = 8;
-/// How many VMs are changed in one such while, and how far apart.
+/// Number of changes in one round, and the interval between them.
 const ELSEWHERE: (u32, Duration) = (40, Duration::from_millis(50));
-/// How long a cluster is watched in which nothing happens: as long as the time after which an agent looks at everything
-/// again.
+/// How long an idle cluster is observed: the interval at which an agent checks everything again.
 const WINDOW: Duration = Duration::from_secs(30);
 /// How many VMs are started at once.
 const STARTS: usize = 1000;
-/// How many requests of these are under way at once.
+/// How many of these requests are in flight at once.
 const IN_FLIGHT: usize = 16;
-/// How many VMs run on the node that is flushed, if it has so many.
+/// Maximum number of running VMs on the node that is flushed.
 const FLUSHED: usize = 100;
-/// What each node offers, in MiB: all VMs could run on it.
+/// Memory of each node, in MiB: enough for all VMs.
 const ROOM: u64 = 64 << 20;
-/// What the one daemon's node offers: nothing is placed there, for its hypervisor is in another process than the
+/// Memory of the measured daemon's node: nothing is placed there, because its hypervisor is in another process than the
 /// others.
 const NO_ROOM: u64 = 600;
-/// The heap of a member of the ensemble, in MiB, without VMs, and for each thousand of them.
+/// Heap of an ensemble member, in MiB: the base, and the addition per thousand VMs.
 const HEAP: (u32, u32) = (256, 24);
 
 /// The cluster.
@@ -57,22 +60,22 @@ struct Large<'a> {
     place: &'a Place<'a>,
     crowd: Crew,
     alone: Crew,
-    /// The process of all the other nodes.
+    /// The process of all other nodes.
     others: Helper,
     one: Helper,
     records: Records,
     client: Client,
-    /// Ends after those that use it.
+    /// Declared last, so that it is dropped after its users.
     ensemble: Ensemble,
     token: String,
     rows: Rows,
-    /// How many VMs there are of the filling.
+    /// Number of VMs from filling.
     vms: usize,
-    /// How many were defined beside them.
+    /// Number of VMs defined in addition.
     more: usize,
 }
 
-/// Measures.
+/// Runs the benchmark.
 pub(super) fn run(place: &Place<'_>) -> Result<Rows> {
     let heap = HEAP.0 + HEAP.1 * place.size.vms.div_ceil(1000);
     (place.progress)(&format!("starting an ensemble and {} nodes", place.size.nodes));
@@ -98,7 +101,7 @@ pub(super) fn run(place: &Place<'_>) -> Result<Rows> {
     Ok(large.rows)
 }
 
-/// What changes cost.
+/// Cost of changes.
 struct Costs {
     define: (Duration, Samples),
     meta: (Duration, Samples),
@@ -109,7 +112,12 @@ fn unanswered(error: ClientError) -> LabError {
     LabError::new("the API of the one daemon", error)
 }
 
-/// Does a request.
+/// A change of metadata. The priority differs from that of the last measurement, or nothing would be written.
+pub(super) fn of_priority(n: usize) -> ChangeMeta {
+    ChangeMeta { priority: i32::try_from(n).ok(), ..ChangeMeta::default() }
+}
+
+/// Runs a request to completion.
 pub(super) fn block_on<T>(work: impl Future<Output = std::result::Result<T, ClientError>>) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(|e| LabError::new("cannot run anything asynchronous", e))?.block_on(work).map_err(unanswered)
@@ -151,7 +159,7 @@ impl<'a> Large<'a> {
         self.rows.push((scene, Row { what: what.to_owned(), figure, detail, target: None }));
     }
 
-    /// Makes VMs until there are so many, and sees to it first that they fit into the machine's memory.
+    /// Creates VMs up to a number, after checking that they fit into the machine's memory.
     fn fill(&mut self, vms: usize) -> Result<()> {
         let sample = (vms / 10).max(FEW);
         for step in [sample, vms].into_iter().filter(|step| *step <= vms) {
@@ -171,7 +179,7 @@ impl<'a> Large<'a> {
         Ok(())
     }
 
-    /// Waits until every agent has seen all that was written so far, and the one daemon has come to rest.
+    /// Waits until every agent has seen everything written so far, and the measured daemon is idle.
     fn settle(&mut self) -> Result<()> {
         let last = fill::uuid(self.vms.saturating_sub(1));
         self.everyone_sees(&last, &format!("the last of {}", self.vms))?;
@@ -187,8 +195,8 @@ impl<'a> Large<'a> {
         }
     }
 
-    /// Changes a VM, and waits until all agents show it. Returns when each did, in microseconds since the change was
-    /// begun.
+    /// Changes a VM, and waits until all agents have seen it. Returns when each did, in microseconds after the change
+    /// began.
     fn everyone_sees(&mut self, uuid: &uuid::Uuid, description: &str) -> Result<Vec<Duration>> {
         let question = Question::Seen(*uuid, description.to_owned());
         self.others.ask(&question)?;
@@ -200,7 +208,7 @@ impl<'a> Large<'a> {
         Ok(times.into_iter().map(|at| Duration::from_micros(at.saturating_sub(begin))).collect())
     }
 
-    /// What the one daemon uses of a processor while nothing happens, of each second.
+    /// Processor time per second of the measured daemon while nothing happens.
     fn at_rest(&mut self, during: Duration) -> Result<f64> {
         let (before, begin) = (self.one.usage()?.processor, Instant::now());
         sleep(during);
@@ -215,13 +223,20 @@ impl<'a> Large<'a> {
         Ok(resident)
     }
 
+    /// Total processor time of the ensemble so far.
+    fn time_of_ensemble(&self) -> Result<Duration> {
+        let time = |pid| Process::of(i32::try_from(pid).unwrap_or_default())?.processor_time();
+        self.ensemble.processes().into_iter().map(time).sum()
+    }
+
     fn steady(&mut self, when: &str) -> Result<()> {
         self.say("watching it do nothing");
         let members = self.ensemble.addresses();
-        let (before, begin) = (meter::requests(&members)?, Instant::now());
+        let (before, time, begin) = (meter::requests(&members)?, self.time_of_ensemble()?, Instant::now());
         let share = self.at_rest(WINDOW)?;
         let seconds = begin.elapsed().as_secs_f64();
         let requests = (meter::requests(&members)? - before) as f64 / seconds;
+        let ensemble = self.time_of_ensemble()?.saturating_sub(time).as_secs_f64() / seconds;
         let during = format!("over {} s", WINDOW.as_secs());
         self.row(
             &format!("processor time of one daemon, of one core, {when}"),
@@ -231,13 +246,13 @@ impl<'a> Large<'a> {
         self.row(
             &format!("requests to the ensemble in a second, {when}"),
             Figure::Count(requests.round() as u64),
-            during,
+            format!("{during}; the three members together use {} of one core", Figure::Share(100.0 * ensemble)),
         );
         self.memory_of_one(&format!("resident memory of one daemon, {when}")).map(|_| ())
     }
 
-    /// The processor time that the one daemon had for something, without what it has in any case; and how long each
-    /// took.
+    /// Processor time that some work takes in the measured daemon, without its idle load, and the duration of each
+    /// request.
     fn spent(
         &mut self,
         idle: f64,
@@ -262,14 +277,14 @@ impl<'a> Large<'a> {
         let first = self.place.size.vms as usize + self.more;
         self.more += CHANGES;
         let define = self.spent(idle, CHANGES, |client, n| {
-            block_on(client.define_vm(&definitions::xml(first + n), None)).map(|_| ())
+            block_on(client.define_vm(&DefineVm { xml: definitions::xml(first + n), ..DefineVm::default() }))
+                .map(|_| ())
         })?;
         let detail =
             |(_, wall): &(Duration, Samples)| format!("{} until it is answered, {}", wall.median(), wall.range());
         self.row("processor time of the daemon that defines a VM", Figure::Time(define.0), detail(&define));
         let meta = self.spent(idle, CHANGES, |client, n| {
-            // Another one than at the last measurement, or nothing would be written.
-            let change = [("priority", (first % 1000 + n + 1).to_string())];
+            let change = of_priority(first % 1000 + n + 1);
             block_on(client.set_vm_meta(&definitions::name(n), &change)).map(|_| ())
         })?;
         self.row("processor time of the daemon that changes metadata", Figure::Time(meta.0), detail(&meta));
@@ -280,7 +295,7 @@ impl<'a> Large<'a> {
         Ok(Costs { define, meta, elsewhere })
     }
 
-    /// What each of some changes elsewhere costs, beside what the same time costs without any.
+    /// Cost of each of some changes on other nodes, compared to an idle period of the same length.
     fn elsewhere(&mut self, round: u32) -> Result<Duration> {
         let (count, pause) = ELSEWHERE;
         let idle = self.at_rest(pause * count)?;
@@ -311,11 +326,14 @@ impl<'a> Large<'a> {
         let api = self.one.ready.api.clone().unwrap_or_default();
         for parameter in ["", "?xml=false"] {
             let path = format!("/api/v1/vm{parameter}");
+            let before = self.one.usage()?.processor;
             let answers = Requests { path: path.clone(), warm_up: 2, count: 20 }.of(&api, &self.token)?;
+            let used = self.one.usage()?.processor.saturating_sub(before) / 22;
             let (first, whole) = (Samples::new(answers.first_byte)?, Samples::new(answers.whole)?);
             self.row(&format!("`GET {path}` until its first byte"), first.median(), first.range());
             let what = format!("`GET {path}`, all {}", Figure::Memory(answers.size));
-            self.row(&what, whole.median(), whole.range());
+            let detail = format!("{}; {} of the daemon's processor time", whole.range(), Figure::Time(used));
+            self.row(&what, whole.median(), detail);
         }
         let command = self.place.program.with_file_name("drover").display().to_string();
         let (url, token) = (format!("DROVER_API=http://{api}"), format!("DROVER_TOKEN={}", self.token));
@@ -325,8 +343,9 @@ impl<'a> Large<'a> {
         Ok(())
     }
 
-    fn set_states(&self, numbers: impl Iterator<Item = usize>, state: &str) -> Result<()> {
-        let set = async |n: usize| self.client.set_vm_state(&definitions::name(n), state, &[]).await.map(|_| ());
+    fn set_states(&self, numbers: impl Iterator<Item = usize>, state: PowerOrder) -> Result<()> {
+        let set =
+            async |n: usize| self.client.set_vm_state(&definitions::name(n), SetVmState::to(state)).await.map(|_| ());
         block_on(stream::iter(numbers).map(set).buffer_unordered(IN_FLIGHT).try_collect())
     }
 
@@ -334,7 +353,7 @@ impl<'a> Large<'a> {
         self.say(&format!("starting {STARTS} VMs"));
         self.others.ask(&Question::Running((0..STARTS).map(fill::uuid).collect()))?;
         let begin = now();
-        self.set_states(0..STARTS, "start")?;
+        self.set_states(0..STARTS, PowerOrder::Start)?;
         let ordered = Duration::from_micros(now() - begin);
         let took = self.since(begin)?;
         let detail = format!("{} until all were ordered, {IN_FLIGHT} at once", Figure::Time(ordered));
@@ -349,18 +368,19 @@ impl<'a> Large<'a> {
 
     fn flush(&mut self) -> Result<()> {
         let nodes = self.crowd.names.len();
-        // The first node's: every so manyth.
+        // The VMs of the first node: every nth one.
         let own: Vec<usize> = (0..self.vms).step_by(nodes).take(FLUSHED).collect();
         let Some(name) = self.crowd.names.first().cloned() else { return Ok(()) };
         self.say(&format!("flushing a node with {} running VMs", own.len()));
         self.others.ask(&Question::Running(own.iter().copied().map(fill::uuid).collect()))?;
-        self.set_states(own.iter().copied().filter(|n| *n >= STARTS), "start")?;
+        self.set_states(own.iter().copied().filter(|n| *n >= STARTS), PowerOrder::Start)?;
         self.others.times()?;
-        let limits = ["moves_per_source", "moves_per_target", "moves"].map(|limit| (limit, "100".to_owned()));
+        let (moves_per_source, moves_per_target, moves) = (Some(100), Some(100), Some(100));
+        let limits = ChangeConfig { moves_per_source, moves_per_target, moves, ..ChangeConfig::default() };
         block_on(self.client.set_config(&limits))?;
         self.others.ask(&Question::Flushed(name.clone()))?;
         let begin = now();
-        block_on(self.client.set_domain_state(name.as_str(), "flush", &[]))?;
+        block_on(self.client.set_domain_state(name.as_str(), SetDomainState::to(DomainOrder::Flush)))?;
         let took = self.since(begin)?;
         let detail = "with all limits of moves at 100".to_owned();
         self.row(&format!("flushing a node with {} running VMs", own.len()), Figure::Time(took), detail);
@@ -387,11 +407,20 @@ impl<'a> Large<'a> {
             self.ensemble.start_member(member)?;
         }
         self.ensemble.wait_serving()?;
-        let before = self.one.usage()?.processor;
+        let (before, all) = (self.one.usage()?.processor, self.others.usage()?.processor);
+        let ensemble = self.time_of_ensemble()?;
         let last = fill::uuid(self.vms.saturating_sub(1));
         let times = Samples::new(self.everyone_sees(&last, "after the ensemble was gone")?)?;
         let used = self.one.usage()?.processor.saturating_sub(before);
-        let detail = format!("median {}; {} of processor time of one daemon", times.median(), Figure::Time(used));
+        let all = self.others.usage()?.processor.saturating_sub(all);
+        let ensemble = self.time_of_ensemble()?.saturating_sub(ensemble);
+        let detail = format!(
+            "median {}; processor time: one daemon {}, all others {}, the ensemble {}",
+            times.median(),
+            Figure::Time(used),
+            Figure::Time(all),
+            Figure::Time(ensemble)
+        );
         self.row("the ensemble was gone: until the slowest view is current again", times.percentile(100), detail);
         Ok(())
     }

@@ -1,18 +1,20 @@
-//! A helper: the agents of many nodes, or of one with its API, as `droverd` puts them together, with machines that only
-//! pretend.
+//! A helper process: the agents of many nodes, or of one with its API, assembled as in `droverd`, with fake
+//! hypervisors.
 
 use super::words::{Answer, Crew, Question, Ready, Usage};
 use crate::pings::now;
 use drover_agent::{Agent, Drivers, HostFacts, NodeHandle, Options, PrimaryOptions};
 use drover_api::ApiState;
 use drover_drivers::{
+    console::FakeLogs,
+    host_network::fake::FakeHostNetwork,
     hypervisor::fake::{FakeMachine, FakeNetwork},
-    network::fake::FakeKernel,
+    power::fake::FakePower,
     storage::fake::FakeDisks,
 };
 use drover_lab::{LabError, Result};
 use drover_model::{
-    Bytes, ClusterView, DomainState, DomainType, NodeName, RecordPath, Role, RunState, TokenName, TokenRole, WallTime,
+    Bytes, ClusterView, DomainType, NodeName, NodeState, RecordPath, Role, RunState, TokenName, TokenRole, WallTime,
 };
 use drover_store::zookeeper::{self, ZooKeeperStore};
 use futures_util::future::try_join_all;
@@ -32,15 +34,15 @@ use uuid::Uuid;
 /// The default of `droverd`.
 const SESSION_TIMEOUT: Duration = Duration::from_secs(8);
 
-/// Runs agents and answers questions until there are no more.
+/// Runs agents, and answers questions until standard input ends.
 pub(crate) fn run(crew: &str) -> Result<()> {
     let begin = Instant::now();
     let crew: Crew = serde_json::from_str(crew).map_err(|e| LabError::new("what a helper is told", e))?;
-    // As many threads as `droverd` has.
+    // The same number of threads as in `droverd`.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.map_err(|e| LabError::new("cannot run anything asynchronous", e))?;
     let outcome = runtime.block_on(serve(&crew, begin));
-    // Whatever is under way is left, as in a crash.
+    // Work in progress is dropped, as in a crash.
     runtime.shutdown_background();
     outcome
 }
@@ -83,7 +85,7 @@ fn say<T: Serialize>(what: &T) -> Result<()> {
     writeln!(out, "{text}").and_then(|()| out.flush()).map_err(|e| LabError::new("cannot answer", e))
 }
 
-/// The lines of the standard input, which a thread reads.
+/// Lines of standard input, read by a thread.
 fn questions() -> mpsc::UnboundedReceiver<String> {
     let (sender, receiver) = mpsc::unbounded_channel();
     std::thread::spawn(move || {
@@ -96,7 +98,7 @@ fn questions() -> mpsc::UnboundedReceiver<String> {
     receiver
 }
 
-/// Puts a node together.
+/// Assembles a node.
 fn start(crew: &Crew, n: u64, name: &NodeName, network: &FakeNetwork) -> Result<NodeHandle> {
     let failed = |e: String| LabError::new(format!("cannot start node {name}"), e);
     let store = ZooKeeperStore::start(zookeeper::Options {
@@ -118,23 +120,29 @@ fn start(crew: &Crew, n: u64, name: &NodeName, network: &FakeNetwork) -> Result<
         api: format!("{name}:7370"),
         machine: name.to_string(),
         boot: "1".to_owned(),
+        same_machine: false,
+        join_again: false,
         instance: Uuid::new_v4(),
         migration: uri,
-        // Whatever a definition names can be had everywhere.
+        // All nodes have everything that the definitions need.
         shared: vec!["/srv/shared".to_owned()],
         capacity: Some(memory),
         host: Arc::new(move || Ok(HostFacts { bridges: bridges(), ..facts.clone() })),
+        going_down: Arc::new(|| Box::pin(std::future::ready(false))),
         domain_type,
         console_dir: "/nowhere/consoles".into(),
         log_file: "/nowhere/log".into(),
         primary: PrimaryOptions { term: Some(SESSION_TIMEOUT), ..PrimaryOptions::default() },
+        bmc: drover_agent::BmcOptions::default(),
         token: format!("drover_of_{name}"),
         wall: Arc::new(|| WallTime(now() / 1000)),
     };
     let drivers = Drivers {
         hypervisor: Arc::new(machine.connect()),
-        disks: Arc::new(FakeDisks),
-        network: Arc::new(FakeKernel::new(n)),
+        disks: Arc::new(FakeDisks::default()),
+        consoles: Arc::new(FakeLogs::default()),
+        network: Arc::new(FakeHostNetwork::new(n)),
+        power: Arc::new(FakePower::default()),
     };
     let agent = Agent::new(options, store, drivers);
     let handle = agent.handle();
@@ -152,13 +160,13 @@ fn bridges() -> Vec<String> {
     ["vmbr100", "vmbr101"].map(str::to_owned).to_vec()
 }
 
-/// Serves the API of a node, for as long as the first of what is returned lives.
+/// Serves the API of a node until the first returned value is dropped.
 async fn answer_requests(node: NodeHandle, _token: &str) -> Result<(watch::Sender<bool>, Option<String>)> {
     let failed = |e| LabError::new("cannot serve the API", e);
     let listener = TcpListener::bind("127.0.0.1:0").await.map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
     let (stop, stops) = watch::channel(false);
-    tokio::spawn(drover_api::serve(vec![listener], ApiState { node }, stops));
+    tokio::spawn(drover_api::serve(vec![listener], ApiState::new(node, 1024), stops));
     Ok((stop, Some(address.to_string())))
 }
 
@@ -184,7 +192,7 @@ async fn answer(question: Question, nodes: &[NodeHandle]) -> Result<Answer> {
         }
         Question::Flushed(name) => {
             let is = |view: &ClusterView| {
-                view.nodes.get(&name).is_some_and(|node| node.record.value.domain_state == DomainState::Flushed)
+                view.nodes.get(&name).is_some_and(|node| node.record.value.domain_state == NodeState::Flushed)
             };
             vec![seen(one()?, is).await?]
         }
@@ -192,14 +200,14 @@ async fn answer(question: Question, nodes: &[NodeHandle]) -> Result<Answer> {
     Ok(Answer::At(times))
 }
 
-/// When a node's view shows something.
+/// Waits until a node's view fulfils a condition. Returns when it did.
 async fn seen(node: &NodeHandle, mut shows: impl FnMut(&ClusterView) -> bool) -> Result<u64> {
     let mut views = node.views();
     let there = views.wait_for(|view| shows(view)).await.map(|_| now());
     there.map_err(|e| LabError::new(format!("node {}", node.me()), e))
 }
 
-/// What this process has used.
+/// Resource usage of this process.
 fn usage() -> Result<Usage> {
     let time = clock_gettime(ClockId::ProcessCPUTime);
     let processor =

@@ -1,10 +1,10 @@
-//! The records of the cluster, from beside the daemons: many VMs at once, and a change of one.
+//! Direct access to the cluster's records, without a daemon: creates many VMs at once, and changes one.
 
 use crate::{definitions, pings::now, scale::words::Crew};
 use drover_agent::records;
 use drover_lab::{LabError, Result};
 use drover_model::{
-    Claim, Definition, NameEntry, NodeName, RecordKind, RecordPath, VmRecord, VmStatus, WallTime, vm::VM_SCHEMA,
+    Claim, Definition, Epoch, NameEntry, NodeName, RecordKind, RecordPath, VmRecord, VmStatus, WallTime,
 };
 use drover_plan::admit;
 use drover_store::{
@@ -16,9 +16,9 @@ use std::{future::Future, ops::Range, time::Duration};
 use tokio::runtime::Runtime;
 use uuid::Uuid;
 
-/// How many VMs are made by one atomic change: well under its megabyte.
+/// VMs per transaction: well below its limit of 1 MiB.
 const BATCH: usize = 50;
-/// How many of these changes are under way at once.
+/// How many of these transactions are in flight at once.
 const IN_FLIGHT: usize = 4;
 
 /// A session with the ensemble.
@@ -36,31 +36,17 @@ pub(crate) fn uuid(n: usize) -> Uuid {
     Uuid::from_u128(0xd0e0_0000_0000_4000_8000_0000_0000_0000 + n as u128)
 }
 
-/// The four records of a VM that was never run, as the agent makes them.
+/// The four records of a VM that was never started, as the agent creates them.
 pub(crate) fn new_vm(n: usize, node: &NodeName) -> Result<Vec<Op>> {
     let bad = |e| LabError::new(definitions::name(n), e);
     let definition = Definition::parse(&definitions::xml(n), uuid(n)).map_err(bad)?;
     let record = admit::define(&definition, Some(node.clone()));
-    let status = VmStatus {
-        schema: VM_SCHEMA,
-        node: node.clone(),
-        epoch: Claim::never().epoch,
-        run: None,
-        unknown: false,
-        doing: String::new(),
-        generation: None,
-        crashes: 0,
-        since: WallTime(now() / 1000),
-        console: false,
-        vnc: None,
-        progress: None,
-        move_failure: None,
-    };
+    let status = VmStatus::new(node.clone(), Epoch(0), WallTime(now() / 1000));
     let uuid = record.uuid;
     let ops = [
         records::create_op(&record.name, &NameEntry(uuid)),
         records::create_op(&uuid, &record),
-        records::create_op(&uuid, &Claim::never()),
+        records::create_op(&uuid, &Claim::new(Epoch(0))),
         records::create_op(&uuid, &status),
     ];
     ops.into_iter().collect::<std::result::Result<_, _>>().map_err(failed)
@@ -81,7 +67,7 @@ impl Records {
         self.runtime.block_on(work).map_err(failed)
     }
 
-    /// Makes VMs, in turn on nodes.
+    /// Creates VMs, distributed over the nodes in turn.
     pub(crate) fn fill(&self, range: Range<usize>, nodes: &[NodeName]) -> Result<()> {
         let numbers: Vec<usize> = range.collect();
         let batch = |batch: &[usize]| {
@@ -93,7 +79,7 @@ impl Records {
         self.wait(all.try_collect())
     }
 
-    /// Writes another description of a VM.
+    /// Changes the description of a VM.
     pub(crate) fn describe(&self, uuid: &Uuid, description: &str) -> Result<()> {
         let change = async {
             let old = records::read::<VmRecord>(&self.store, uuid).await?;
@@ -104,7 +90,7 @@ impl Records {
         self.wait(change).map(|_| ())
     }
 
-    /// The same, until it is done: the ensemble may have just come back.
+    /// The same, with retries: the ensemble may have just restarted.
     pub(crate) fn describe_at_last(&self, uuid: &Uuid, description: &str) -> Result<()> {
         drover_lab::Lab::until("the records cannot be written", Duration::from_secs(120), || {
             self.describe(uuid, description).ok()

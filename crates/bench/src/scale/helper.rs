@@ -1,4 +1,4 @@
-//! A helper process, from the side of the program that measures.
+//! Starts and controls a helper process.
 
 use super::words::{Answer, Crew, Question, Ready, Usage};
 use drover_lab::{LabError, Result};
@@ -12,20 +12,20 @@ use std::{
     time::Duration,
 };
 
-/// What is asked for comes sooner, or something is wrong.
-const PATIENCE: Duration = Duration::from_secs(900);
+/// Timeout for an answer.
+const TIMEOUT: Duration = Duration::from_secs(900);
 
-/// A helper. It ends with this value, and with the thread that started it.
+/// A helper process. It is killed on drop, and when the thread that started it ends.
 pub(crate) struct Helper {
     child: Child,
     questions: ChildStdin,
     answers: Receiver<String>,
-    /// What it said first.
+    /// Its first message.
     pub(crate) ready: Ready,
 }
 
 impl Helper {
-    /// Starts one, and waits until its agents are members of the cluster.
+    /// Starts a helper, and waits until its agents are members of the cluster.
     pub(crate) fn start(program: &Path, crew: &Crew) -> Result<Helper> {
         let failed = |why: String| LabError::new("cannot start a helper", why);
         let crew = serde_json::to_string(crew).map_err(|e| failed(e.to_string()))?;
@@ -48,7 +48,7 @@ impl Helper {
         }
     }
 
-    /// Asks; [`Helper::times`] has the answer.
+    /// Sends a question; [`Helper::times`] reads the answer.
     pub(crate) fn ask(&mut self, question: &Question) -> Result<()> {
         let text = serde_json::to_string(question).map_err(|e| LabError::new("a question", e))?;
         let asked = writeln!(self.questions, "{text}").and_then(|()| self.questions.flush());
@@ -59,7 +59,7 @@ impl Helper {
         receive(&self.answers).and_then(|line| decode(&line))
     }
 
-    /// When it was so, in microseconds since 1970.
+    /// Reads an answer: when the conditions were fulfilled, in microseconds since 1970.
     pub(crate) fn times(&mut self) -> Result<Vec<u64>> {
         match self.answer()? {
             Answer::At(times) if !times.is_empty() => Ok(times),
@@ -67,7 +67,7 @@ impl Helper {
         }
     }
 
-    /// What it has used.
+    /// Its resource usage.
     pub(crate) fn usage(&mut self) -> Result<Usage> {
         self.ask(&Question::Usage)?;
         match self.answer()? {
@@ -76,7 +76,7 @@ impl Helper {
         }
     }
 
-    /// SIGKILL, as if it had crashed.
+    /// Kills it with SIGKILL, as in a crash.
     pub(crate) fn end(&mut self) -> Result<()> {
         let ended = self.child.kill().and_then(|()| self.child.wait());
         ended.map(|_| ()).map_err(|e| LabError::new("cannot end a helper", e))
@@ -91,7 +91,7 @@ impl Drop for Helper {
     }
 }
 
-/// Hears what a helper says on a thread, so that its silence has a deadline.
+/// Reads a helper's answers on a thread, so that waiting for one can time out.
 fn lines(lines: Lines<BufReader<ChildStdout>>) -> Receiver<String> {
     let (sender, receiver) = channel();
     thread::spawn(move || {
@@ -105,9 +105,9 @@ fn lines(lines: Lines<BufReader<ChildStdout>>) -> Receiver<String> {
 }
 
 fn receive(answers: &Receiver<String>) -> Result<String> {
-    answers.recv_timeout(PATIENCE).map_err(|why| {
+    answers.recv_timeout(TIMEOUT).map_err(|why| {
         let why = match why {
-            RecvTimeoutError::Timeout => format!("not in {} s", PATIENCE.as_secs()),
+            RecvTimeoutError::Timeout => format!("not in {} s", TIMEOUT.as_secs()),
             RecvTimeoutError::Disconnected => "it has ended".to_owned(),
         };
         LabError::new("a helper does not answer", why)

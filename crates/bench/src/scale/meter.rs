@@ -1,4 +1,4 @@
-//! What is read beside the agents: the machine's memory, and how many requests the ensemble has had.
+//! Measurements outside the agents: the machine's memory, and the number of requests to the ensemble.
 
 use crate::figures::Figure;
 use drover_lab::{LabError, Result};
@@ -8,10 +8,10 @@ use std::{
     net::TcpStream,
 };
 
-/// What the machine keeps for everything else, in bytes.
+/// Memory reserved for everything else on the machine, in bytes.
 const KEPT: u64 = 1 << 30;
 
-/// The memory that could be given out now, in bytes (proc(5), `MemAvailable`).
+/// Available memory, in bytes (proc(5), `MemAvailable`).
 pub(crate) fn available() -> Result<u64> {
     let file = "/proc/meminfo";
     let text = fs::read_to_string(file).map_err(|e| LabError::new(format!("cannot read {file}"), e))?;
@@ -23,7 +23,7 @@ fn read_available(text: &str) -> Option<u64> {
     line.trim().strip_suffix(" kB")?.parse::<u64>().ok().map(|kib| kib << 10)
 }
 
-/// Refuses to go on to `all` VMs when memory would not do, by what the first `some` of them have taken.
+/// Fails if `all` VMs would not fit into memory, extrapolated from the first `some` of them.
 pub(crate) fn guard(taken: u64, some: usize, all: usize, available: u64) -> Result<()> {
     let left = u128::from(taken) * (all.saturating_sub(some)) as u128 / some.max(1) as u128;
     let needed = u64::try_from(left).unwrap_or(u64::MAX).saturating_add(KEPT);
@@ -41,7 +41,7 @@ pub(crate) fn guard(taken: u64, some: usize, all: usize, available: u64) -> Resu
     ))
 }
 
-/// How many requests the members of an ensemble have had so far (`zk_packets_received` of the word `mntr`).
+/// Number of requests to the members of an ensemble so far (`zk_packets_received` of the command `mntr`).
 pub(crate) fn requests(members: &[String]) -> Result<u64> {
     members.iter().map(|member| requests_of(member)).sum()
 }
@@ -59,7 +59,7 @@ fn requests_of(member: &str) -> Result<u64> {
 
 fn read_requests(text: &str) -> Option<u64> {
     let value = text.lines().find_map(|line| line.strip_prefix("zk_packets_received"))?;
-    // Some versions write it with decimals.
+    // Some versions print it with decimals.
     value.trim().split('.').next()?.parse().ok()
 }
 

@@ -1,8 +1,7 @@
-//! A large cluster: a real ensemble of ZooKeeper, and the agents of many nodes in two processes of their own.
+//! A large cluster: a real ZooKeeper ensemble, and the agents of many nodes in two processes.
 //!
-//! One process has one agent with its API, as `droverd` has it: what that process uses is what one daemon uses of its
-//! node. The other has the agents of all other nodes. The machines below them only pretend, so that nothing is measured
-//! but Drover and ZooKeeper.
+//! One process runs one agent with its API, as `droverd` does: its resource usage is that of one daemon. The other one
+//! runs the agents of all other nodes. The hypervisors are fakes, so that only Drover and ZooKeeper are measured.
 
 mod alone;
 mod course;
@@ -19,31 +18,31 @@ use clap::Args;
 use drover_lab::{Progress, Result};
 use std::path::Path;
 
-/// How large the cluster is.
+/// Size of the cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Args)]
 pub(crate) struct Size {
-    /// How many nodes the large cluster of 'scale' has
+    /// Number of nodes in the large cluster of 'scale'
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(2..=500))]
     pub(crate) nodes: u32,
-    /// How many VMs it has
+    /// Number of VMs in it
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1000..=100_000))]
     pub(crate) vms: u32,
 }
 
-/// Where it is measured.
+/// Where the benchmark runs.
 #[derive(Clone, Copy)]
 pub(crate) struct Place<'a> {
-    /// How large.
+    /// The size.
     pub(crate) size: Size,
-    /// A folder that is not there before; it is gone afterwards.
+    /// A folder that does not exist yet; it is removed afterwards.
     pub(crate) folder: &'a Path,
-    /// This program.
+    /// The path of this program.
     pub(crate) program: &'a Path,
-    /// Hears what is going on.
+    /// Called with progress messages.
     pub(crate) progress: Progress<'a>,
 }
 
-/// Measures.
+/// Runs the benchmark.
 pub(crate) fn run(place: &Place<'_>) -> Result<Rows> {
     let mut rows = alone::run(place)?;
     rows.extend(course::run(place)?);

@@ -1,30 +1,30 @@
-//! What the program that measures and its helpers say to each other: a line of JSON each, over the helper's standard
-//! input and output.
+//! The protocol between the benchmark and its helpers: one JSON object per line, over the helper's standard input and
+//! output.
 
 use drover_model::NodeName;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use uuid::Uuid;
 
-/// Whose agents a helper runs.
+/// The agents that a helper runs.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Crew {
     /// The members of the ensemble: `address:port`.
     pub(crate) servers: Vec<String>,
     /// Its nodes.
     pub(crate) names: Vec<NodeName>,
-    /// So many of them, from the first, are coordinators.
+    /// How many of the first nodes are coordinators.
     pub(crate) coordinators: usize,
-    /// What each node offers, in MiB.
+    /// Memory of each node, in MiB.
     pub(crate) memory: u64,
-    /// The token by which the API of the first is asked; `None`: it has none.
+    /// The token for the API of the first node; `None`: no API.
     pub(crate) token: Option<String>,
 }
 
-/// What a helper is asked.
+/// A question to a helper.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Question {
-    /// What it has used so far.
+    /// Its resource usage so far.
     Usage,
     /// When each of its agents sees that this is the description of a VM.
     Seen(Uuid, String),
@@ -34,18 +34,18 @@ pub(crate) enum Question {
     Flushed(NodeName),
 }
 
-/// The first thing that a helper says.
+/// The first message of a helper.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Ready {
-    /// Where the first agent's API is.
+    /// Address of the first agent's API.
     pub(crate) api: Option<String>,
-    /// From the beginning until all agents had read everything.
+    /// Time from the start until all agents had read everything.
     pub(crate) loaded: Duration,
-    /// What that took.
+    /// Resource usage until then.
     pub(crate) usage: Usage,
 }
 
-/// What a helper answers.
+/// An answer of a helper.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Answer {
     /// To [`Question::Usage`].
@@ -54,10 +54,10 @@ pub(crate) enum Answer {
     At(Vec<u64>),
 }
 
-/// What a process has used.
+/// Resource usage of a process.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub(crate) struct Usage {
-    /// Processor time, its own and the kernel's for it.
+    /// Processor time, user and system.
     pub(crate) processor: Duration,
     /// Resident memory, in bytes.
     pub(crate) resident: u64,

@@ -1,14 +1,81 @@
-//! What holds for the whole cluster.
+//! The cluster's configuration.
 
+use super::{Context, Run, commands};
 use crate::{
-    args,
+    args::word,
     failure::Failure,
     output::{Facts, Format, Output},
 };
-use drover_client::Client;
-use drover_model::{WallTime, wire::Config};
+use clap::Args;
+use drover_model::{
+    Selector, Stall, WallTime,
+    wire::{self, ChangeConfig},
+};
 
-fn render(config: &Config, output: &Output) -> String {
+commands! {
+    /// Show or change the cluster's configuration
+    Config {
+        Show(Show),
+        Set(Set),
+    }
+}
+
+/// Show the configuration
+#[derive(Debug, Args)]
+pub(crate) struct Show {}
+
+/// Change the configuration; settings that are not given stay as they are
+///
+/// Example: drover config set --moves-per-source 4 --migration-deadline 600
+#[derive(Debug, Args)]
+#[group(required = true, multiple = true)]
+pub(crate) struct Set {
+    /// How to choose a node for VMs that have no selector of their own
+    #[arg(long, value_name = "SELECTOR", value_parser = word::<Selector>(Selector::WORDS.iter().copied()))]
+    selector: Option<Selector>,
+    /// Maximum number of VMs that move away from one node at once
+    #[arg(long, value_name = "N")]
+    moves_per_source: Option<u32>,
+    /// Maximum number of VMs that move to one node at once
+    #[arg(long, value_name = "N")]
+    moves_per_target: Option<u32>,
+    /// Maximum number of VMs that move at once in the whole cluster
+    #[arg(long, value_name = "N")]
+    moves: Option<u32>,
+    /// What to do with a live migration that is not finished by its deadline
+    ///
+    /// abort: the VM keeps running on the source node. post-copy: it is sent again, and its guest continues on the
+    /// target node at once and fetches the missing memory; if a node dies meanwhile, the guest is lost.
+    #[arg(long, value_name = "POLICY", value_parser = word::<Stall>(Stall::WORDS.iter().copied()))]
+    stall: Option<Stall>,
+    /// Deadline for a live migration, in seconds
+    #[arg(long, value_name = "SECONDS")]
+    migration_deadline: Option<u32>,
+}
+
+impl Run for Show {
+    async fn run(self, context: &Context) -> Result<(), Failure> {
+        show(&context.client()?.config().await?, context.output)
+    }
+}
+
+impl Run for Set {
+    async fn run(self, context: &Context) -> Result<(), Failure> {
+        let Set { selector, moves_per_source, moves_per_target, moves, stall, migration_deadline } = self;
+        let change = ChangeConfig { selector, moves_per_source, moves_per_target, moves, stall, migration_deadline };
+        show(&context.client()?.set_config(&change).await?, context.output)
+    }
+}
+
+fn show(config: &wire::Config, output: Output) -> Result<(), Failure> {
+    match output.format {
+        Format::Json => output.json(config),
+        Format::Raw => output.print(&config.cluster_name),
+        Format::Pretty => output.print(&render(config, &output)),
+    }
+}
+
+fn render(config: &wire::Config, output: &Output) -> String {
     let mut facts = Facts::default();
     facts.fact("Cluster", &*config.cluster_name);
     let until = config.maintenance_until.map(|until| format!(" until {}", WallTime(until))).unwrap_or_default();
@@ -27,29 +94,4 @@ fn render(config: &Config, output: &Output) -> String {
     };
     facts.fact("Migrations", format!("one that takes longer than {} s {stall}", config.migration_deadline));
     facts.render(output)
-}
-
-pub(crate) async fn run(command: args::Config, client: &Client, output: Output) -> Result<(), Failure> {
-    let config = match command {
-        args::Config::Show => client.config().await?,
-        args::Config::Set(change) => {
-            let number = |n: Option<u32>| n.map(|n| n.to_string());
-            let given = [
-                ("selector", change.selector),
-                ("moves_per_source", number(change.moves_per_source)),
-                ("moves_per_target", number(change.moves_per_target)),
-                ("moves", number(change.moves)),
-                ("stall", change.stall),
-                ("migration_deadline", number(change.migration_deadline)),
-            ];
-            let given: Vec<(&str, String)> =
-                given.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
-            client.set_config(&given).await?
-        }
-    };
-    match output.format {
-        Format::Json => output.json(&config),
-        Format::Raw => output.print(&config.cluster_name),
-        Format::Pretty => output.print(&render(&config, &output)),
-    }
 }

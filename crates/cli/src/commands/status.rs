@@ -1,16 +1,28 @@
-//! The cluster as a whole.
+//! Showing the state of the cluster.
 
+use super::{Context, Run};
 use crate::{
-    args::Switch,
     failure::Failure,
-    output::{Cell, Facts, Format, Output, Table, Tone},
+    output::{Facts, Format, Output, Tone},
 };
-use drover_client::Client;
-use drover_model::{
-    WallTime,
-    wire::{FaultKey, Status},
-};
-use std::{collections::BTreeMap, time::Duration};
+use clap::Args;
+use drover_model::{WallTime, wire};
+use std::collections::BTreeMap;
+
+/// Show the state of the cluster
+#[derive(Debug, Args)]
+pub(crate) struct Status {}
+
+impl Run for Status {
+    async fn run(self, context: &Context) -> Result<(), Failure> {
+        let (status, output) = (context.client()?.status().await?, context.output);
+        match output.format {
+            Format::Json => output.json(&status),
+            Format::Raw => output.print(&status.cluster_health.health.to_string()),
+            Format::Pretty => output.print(&render(&status, &output)),
+        }
+    }
+}
 
 fn counts(counts: &BTreeMap<String, usize>) -> String {
     let total = counts.get("total").copied().unwrap_or(0);
@@ -19,7 +31,7 @@ fn counts(counts: &BTreeMap<String, usize>) -> String {
     if parts.is_empty() { total.to_string() } else { format!("{total} ({})", parts.join("; ")) }
 }
 
-fn render(status: &Status, output: &Output) -> String {
+fn render(status: &wire::Status, output: &Output) -> String {
     let health = status.cluster_health.health;
     let tone = match health {
         91.. => Tone::Good,
@@ -56,47 +68,6 @@ fn render(status: &Status, output: &Output) -> String {
     out
 }
 
-pub(crate) async fn run(client: &Client, output: Output) -> Result<(), Failure> {
-    let status = client.status().await?;
-    match output.format {
-        Format::Json => output.json(&status),
-        Format::Raw => output.print(&status.cluster_health.health.to_string()),
-        Format::Pretty => output.print(&render(&status, &output)),
-    }
-}
-
-pub(crate) async fn maintenance(
-    client: &Client,
-    switch: Switch,
-    lasts: Option<Duration>,
-    output: Output,
-) -> Result<(), Failure> {
-    let on = switch == Switch::On;
-    if !on && lasts.is_some() {
-        return Err(Failure::usage("--for goes with 'on' only"));
-    }
-    let done = client.set_maintenance(on, lasts).await?;
-    output.done(&done.message, &done)
-}
-
-pub(crate) async fn faults(client: &Client, by: Option<FaultKey>, output: Output) -> Result<(), Failure> {
-    let faults = client.faults(by).await?;
-    let table = |faults: &[drover_model::wire::FaultInfo]| {
-        let mut table = Table::new(&["ID", "STATUS", "COSTS", "MESSAGE"]);
-        for fault in faults {
-            let cost = format!("{} %", fault.health_delta);
-            table.row(vec![
-                Cell::text(&*fault.id),
-                Cell::text(&*fault.status),
-                Cell::number(cost),
-                Cell::text(&*fault.message),
-            ]);
-        }
-        table
-    };
-    output.list(&faults, |f| &f.id, table, "There are no faults.")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -105,8 +76,11 @@ mod tests {
     fn the_primary_and_its_address_are_shown() {
         let output = Output { format: Format::Pretty, coloured: false, quiet: false };
         let shown = |primary: &str, address: &str| {
-            let status =
-                Status { primary_node: primary.to_owned(), upstream_ip: address.to_owned(), ..Status::default() };
+            let status = wire::Status {
+                primary_node: primary.to_owned(),
+                upstream_ip: address.to_owned(),
+                ..wire::Status::default()
+            };
             render(&status, &output)
         };
         let text = shown("hv2", "192.0.2.7/24");
@@ -114,11 +88,13 @@ mod tests {
         let text = shown("", "");
         assert!(text.contains("\nPrimary: none\n") && !text.contains("address"), "{text}");
     }
+
     #[test]
     fn maintenance_is_shown_while_it_is_on() {
         let output = Output { format: Format::Pretty, coloured: false, quiet: false };
         let shown = |on: bool, until: Option<u64>| {
-            let status = Status { maintenance: on.to_string(), maintenance_until: until, ..Status::default() };
+            let status =
+                wire::Status { maintenance: on.to_string(), maintenance_until: until, ..wire::Status::default() };
             render(&status, &output)
         };
         assert!(!shown(false, None).contains("Maintenance"));

@@ -1,7 +1,7 @@
-//! Waits for what a command has begun, and shows how far it is.
+//! Waiting for the outcome of a command, with progress output.
 //!
-//! What is waited for comes as a stream of changes, and whoever waits tells of the newest one what is to be shown, or
-//! that the wait is over. A stream that breaks is asked for again.
+//! [`follow`] subscribes to changes of a VM or node. A callback looks at the newest one and returns either the line to
+//! show or the outcome. A broken stream is requested again.
 
 mod moves;
 mod node;
@@ -15,44 +15,63 @@ pub(crate) use progress::figures as migration_figures;
 
 use crate::{failure::Failure, output::Output};
 use drover_client::{Client, ClientError};
-use drover_model::wire::{Changed, Vm};
+use drover_model::wire::{Changed, Settled, Vm};
 use futures_util::{Stream, StreamExt};
 use progress::{Line, Progress};
 use std::{future::Future, ops::ControlFlow, pin::pin, time::Duration};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
-/// For how long the cluster may give no answer before the wait is given up.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long the cluster may not answer before the wait is given up.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Waits until a VM is settled, from the version of its record on that an order made, and gives the order as it came
-/// out. Fails when it ends in state `fail`.
+/// Waits until a VM has settled after an order, ignoring versions of its record older than the order. Returns the order
+/// with its outcome. Fails if the VM ends in state `fail`, or in memory without executing.
 pub(crate) async fn settled(client: &Client, order: &Changed, output: Output) -> Result<Changed, Failure> {
+    outcome(client, order, false, output).await
+}
+
+/// The same after an order to pause it.
+pub(crate) async fn paused(client: &Client, order: &Changed, output: Output) -> Result<Changed, Failure> {
+    outcome(client, order, true, output).await
+}
+
+async fn outcome(client: &Client, order: &Changed, to_pause: bool, output: Output) -> Result<Changed, Failure> {
     let Changed { name, uuid, version, .. } = order;
     let mut progress = Progress::new(name, output);
-    let vm = follow(
+    let outcome = follow(
         &mut progress,
         || client.watch_vm(uuid),
         |vm: &Vm<'static>| {
-            // A node whose view lags behind tells old news first.
+            // The view of the answering node may lag behind.
             if vm.version < *version {
                 ControlFlow::Continue(None)
-            } else if vm.is_settled() {
-                ControlFlow::Break(vm.clone())
             } else {
-                ControlFlow::Continue(Some(line(vm)))
+                match vm.settled() {
+                    Some(Settled::Failed(why)) => ControlFlow::Break((vm.version, Err(format!("failed: {why}")))),
+                    Some(Settled::Paused(why)) if to_pause => ControlFlow::Break((vm.version, Ok(why.to_owned()))),
+                    Some(Settled::Paused(why)) => {
+                        let doing = if vm.doing.is_empty() { why } else { &*vm.doing };
+                        ControlFlow::Break((vm.version, Err(format!("does not run: {doing}"))))
+                    }
+                    Some(Settled::Running(_)) if to_pause => {
+                        let doing = if vm.doing.is_empty() { "it runs" } else { &*vm.doing };
+                        ControlFlow::Break((vm.version, Err(format!("is not paused: {doing}"))))
+                    }
+                    Some(Settled::Running(node)) => {
+                        ControlFlow::Break((vm.version, Ok(format!("is running on {node}"))))
+                    }
+                    Some(Settled::Off) => ControlFlow::Break((vm.version, Ok("is off".to_owned()))),
+                    None => ControlFlow::Continue(Some(line(vm))),
+                }
             }
         },
     );
-    let vm = vm.await?;
-    let message = match &vm {
-        None => format!("{name} is gone."),
-        Some(vm) if vm.state == "fail" => return Err(Failure::new(format!("{name} failed: {}", vm.failed_reason))),
-        Some(vm) => {
-            let now = if vm.state == "start" { format!("running on {}", vm.claim.node) } else { "off".to_owned() };
-            format!("{name} is {now} ({:.1} s).", progress.seconds())
-        }
+    let (version, message) = match outcome.await? {
+        None => (*version, format!("{name} was deleted.")),
+        Some((_, Err(why))) => return Err(Failure::new(format!("{name} {why}"))),
+        Some((version, Ok(now))) => (version, format!("{name} {now} ({:.1} s).", progress.seconds())),
     };
-    Ok(Changed { message, version: vm.map_or(*version, |vm| vm.version), ..order.clone() })
+    Ok(Changed { message, version, ..order.clone() })
 }
 
 /// What a VM is doing, in one line.
@@ -62,13 +81,16 @@ fn line(vm: &Vm<'_>) -> Line {
     {
         return Line { what: format!("to {}", migration.to), figures };
     }
-    let what =
-        if vm.doing.is_empty() { format!("{}, now {}", vm.state, crate::output::runs(vm)) } else { vm.doing.clone() };
+    let what = if vm.doing.is_empty() {
+        format!("{}, now {}", vm.state, crate::output::runs(&vm.run_state))
+    } else {
+        vm.doing.clone()
+    };
     Line { what, figures: String::new() }
 }
 
-/// Follows changes until `look` breaks with what came of it; `None`: what is followed is gone. `look` is asked of every
-/// change, and every second of the last one again, for what only time brings.
+/// Follows changes until `look` breaks with an outcome; `None`: the followed object is gone. `look` is called for each
+/// change, and again every second with the last one, for timeouts.
 async fn follow<T, R, S, F>(
     progress: &mut Progress,
     open: impl Fn() -> F,
@@ -87,13 +109,14 @@ where
         match watched {
             Ok(done) => break Ok(Some(done)),
             Err(Some(error)) if drover_client::is_not_found(&error) => break Ok(None),
-            // Asking again changes nothing about an answer that was no, or that was none of Drover's.
+            // Permanent: retrying does not help against a refusal, or an answer that is not from Drover.
             Err(Some(error @ (ClientError::Refused { status: 400..500, .. } | ClientError::BadAnswer { .. }))) => {
                 break Err(error.into());
             }
-            Err(Some(error)) if since.elapsed() >= PATIENCE => break Err(error.into()),
-            Err(Some(_)) => progress.show(&Line::of("the cluster does not answer, trying again")),
-            // The stream ended in order: what is followed is gone, or the daemon that answered is. Asking again tells.
+            Err(Some(error)) if since.elapsed() >= ANSWER_TIMEOUT => break Err(error.into()),
+            Err(Some(_)) => progress.show(&Line::of("the cluster does not answer, retrying")),
+            // The stream ended cleanly: the followed object is gone, or the daemon has stopped. The next request shows
+            // which.
             Err(None) => {}
         }
         tick.tick().await;
@@ -102,7 +125,7 @@ where
     outcome
 }
 
-/// Follows one stream of changes to its end. `lost`: since when no stream has told anything.
+/// Follows one stream of changes to its end. `lost`: since when no stream has delivered anything.
 async fn watch<T, R, S: Stream<Item = Result<T, ClientError>>>(
     progress: &mut Progress,
     open: impl Future<Output = Result<S, ClientError>>,
@@ -149,8 +172,8 @@ pub(crate) mod tests {
     const UUID: &str = "11111111-2222-4333-8444-555555555555";
     pub(super) const QUIET: Output = Output { format: Format::Pretty, coloured: false, quiet: true };
 
-    /// A VM as the API shows it: its record's version and state, where it is, how often in a row its moves failed.
-    fn vm(version: i64, state: Value, node: &str, failures: u32) -> String {
+    /// A VM as the API shows it: its record's version and state, its node, the number of failed moves in a row.
+    pub(crate) fn vm(version: i64, state: Value, node: &str, failures: u32) -> String {
         let mut view = ClusterView::default();
         let mut put = |path: &str, version: i64, value: Value| {
             view.apply(&path.parse().unwrap(), Some((value.to_string().as_bytes(), drover_model::Version(version))));
@@ -183,7 +206,7 @@ pub(crate) mod tests {
         vm(version, json!({"is": "start"}), node, failures)
     }
 
-    /// A server whose streams, one for each time that it is asked, are these; after the last one there is no such VM.
+    /// A server that answers each request with the next of these streams, and with 404 after the last one.
     async fn server(streams: Vec<Vec<String>>) -> Client {
         type Streams = Arc<Mutex<VecDeque<Vec<String>>>>;
         async fn next(State(streams): State<Streams>) -> Result<Body, (StatusCode, String)> {
@@ -201,7 +224,7 @@ pub(crate) mod tests {
         Client::new(&url, None).unwrap()
     }
 
-    /// A server with these answers, each under its path; there is nothing else.
+    /// A server with these answers by path, and 404 for all other paths.
     pub(crate) async fn routes(answers: &[(&str, String)]) -> Client {
         type Answers = Arc<BTreeMap<String, String>>;
         async fn answer(uri: Uri, State(answers): State<Answers>) -> Result<String, (StatusCode, String)> {
@@ -223,7 +246,7 @@ pub(crate) mod tests {
         serde_json::from_value(node).unwrap()
     }
 
-    /// The VM was ordered to hv2 as of version 5, after one move that failed.
+    /// Waits for a move to hv2, ordered in version 5 after one failed move. Returns the final version.
     async fn move_to_hv2(streams: Vec<Vec<String>>) -> Result<i64, Failure> {
         let (message, name, uuid) = (String::new(), "web".to_owned(), UUID.to_owned());
         let order = Changed { message, name, uuid, version: 5, to: Some("hv2".to_owned()), diff: None };
@@ -232,18 +255,18 @@ pub(crate) mod tests {
     }
 
     #[tokio::test]
-    async fn a_move_is_waited_for_until_the_vm_is_there() {
+    async fn the_wait_for_a_move_ends_when_the_vm_runs_there() {
         let whole = vec![vec![started(4, "hv1", 1), on_its_way(5, 1), started(6, "hv2", 0)]];
-        assert_eq!(move_to_hv2(whole).await, Ok(6), "the version that it ended with");
-        // The daemon that is asked goes away in the middle of it.
+        assert_eq!(move_to_hv2(whole).await, Ok(6), "the final version");
+        // The answering daemon stops meanwhile.
         let broken = vec![vec![on_its_way(5, 1)], vec![started(6, "hv2", 0)]];
         assert_eq!(move_to_hv2(broken).await, Ok(6));
     }
 
     #[tokio::test]
-    async fn a_move_that_fails_says_why_and_where_the_vm_runs() {
+    async fn a_failed_move_reports_why_and_where_the_vm_runs() {
         let failed = move_to_hv2(vec![vec![on_its_way(5, 1), started(6, "hv1", 2)]]).await.unwrap_err();
-        assert_eq!(failed.message, "web was not brought to hv2: no room\nNow it runs on hv1.");
+        assert_eq!(failed.message, "web was not moved to hv2: no room\nNow it runs on hv1.");
         assert_eq!(failed.code, 1);
         assert_eq!(move_to_hv2(vec![vec![on_its_way(5, 1)]]).await.unwrap_err().code, 3, "it is gone");
     }

@@ -1,4 +1,4 @@
-//! Waits until a VM has come to another node.
+//! Waiting for a VM's move.
 
 use super::{Progress, follow, line};
 use crate::{failure::Failure, output::Output};
@@ -7,10 +7,10 @@ use drover_model::wire::{Changed, MoveOrder, MoveOutcome, Vm};
 use std::{ops::ControlFlow, time::Duration};
 use tokio::time::Instant;
 
-/// How long a node may take to say why a move ended, after it did.
-const SAY_WHY: Duration = Duration::from_secs(5);
+/// How long a node may take to report why a move ended.
+const REASON_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Waits until a VM has come to the node that an order sent it to, and gives the order as it came out. `before`: the VM
+/// Waits until a VM runs on the target node of an order, and returns the order with its outcome. `before`: the VM
 /// before that order.
 pub(crate) async fn moved(
     client: &Client,
@@ -33,7 +33,7 @@ pub(crate) async fn moved(
                     ended = None;
                     false
                 }
-                MoveOutcome::Ended => ended.get_or_insert_with(Instant::now).elapsed() >= SAY_WHY,
+                MoveOutcome::Ended => ended.get_or_insert_with(Instant::now).elapsed() >= REASON_TIMEOUT,
                 MoveOutcome::Arrived | MoveOutcome::Failed(_) => true,
             };
             if done {
@@ -50,11 +50,11 @@ pub(crate) async fn moved(
             Ok(Changed { message, version, ..order.clone() })
         }
         Some((MoveOutcome::Failed(why), now, _)) => {
-            Err(Failure::new(format!("{name} was not brought to {to}: {why}\nNow {now}.")))
+            Err(Failure::new(format!("{name} was not moved to {to}: {why}\nNow {now}.")))
         }
         Some((MoveOutcome::Ended | MoveOutcome::UnderWay, now, _)) => Err(Failure {
             code: 4,
-            message: format!("{name} was not brought to {to}: somebody else wants something else of it\nNow {now}."),
+            message: format!("{name} was not moved to {to}: somebody gave another order meanwhile\nNow {now}."),
         }),
         None => Err(Failure { code: 3, message: format!("{name} was deleted meanwhile.") }),
     }

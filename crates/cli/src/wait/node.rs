@@ -1,4 +1,4 @@
-//! Waits until a node is flushed, or ready.
+//! Waiting until a node is flushed or ready.
 
 use super::{
     follow,
@@ -6,46 +6,47 @@ use super::{
 };
 use crate::{failure::Failure, output::Output};
 use drover_client::Client;
-use drover_model::wire::{Blocked, Drain, Node, NodeChanged};
+use drover_model::{
+    NodeState,
+    wire::{Blocked, DomainOrder, Drain, DrainOutcome, DrainWait, Node, NodeChanged},
+};
 use std::{ops::ControlFlow, time::Duration};
 use tokio::time::{Instant, sleep};
 
-/// For how long the node's daemon, which does it, may be away.
-const AWAY: Duration = Duration::from_secs(120);
+/// How long the node's daemon, which does the work, may be away.
+const AWAY_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// How it came out.
+/// Outcome of an order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Outcome {
-    /// It is as it was ordered.
+    /// The order is done.
     Done,
-    /// Nothing more can be done about what is left, its node says.
+    /// The node reports that all remaining VMs are blocked.
     Stuck,
-    /// Somebody gave another order: the state that the node is in.
+    /// Somebody gave another order: the node's state.
     Overtaken(String),
     /// The daemon is away: its state.
     Away(String),
 }
 
-/// What is waited for: the state that the node is in meanwhile, the aim, and the order's version of the node's record.
+/// Progress of one wait.
 struct Wait {
-    doing: &'static str,
-    aim: &'static str,
-    version: i64,
-    /// The version that was seen last.
+    order: DrainWait,
+    /// The last seen version.
     seen: i64,
-    /// The VMs that nothing can be done about, as the node said last.
+    /// The blocked VMs, as last reported by the node.
     blocked: Vec<Blocked>,
     away: Option<Instant>,
-    /// How many VMs were left when that was told first, and when.
+    /// The first reported number of remaining VMs, and when it was reported.
     first: Option<(u32, Instant)>,
 }
 
 impl Wait {
-    fn new(doing: &'static str, aim: &'static str, version: i64) -> Wait {
-        Wait { doing, aim, version, seen: version, blocked: Vec::new(), away: None, first: None }
+    fn new(order: DomainOrder, version: i64) -> Wait {
+        Wait { order: DrainWait::new(order, version), seen: version, blocked: Vec::new(), away: None, first: None }
     }
 
-    /// How long it may take still, from the pace so far; empty: nothing has moved yet.
+    /// The remaining time, estimated from the pace so far; empty if nothing has moved yet.
     fn estimate(&mut self, left: u32) -> String {
         let (begin, since) = *self.first.get_or_insert_with(|| (left, Instant::now()));
         match begin.saturating_sub(left) {
@@ -56,30 +57,30 @@ impl Wait {
     }
 
     fn look(&mut self, node: &Node) -> ControlFlow<Outcome, Option<Line>> {
-        let state = node.domain_state.as_str();
-        // A daemon whose view lags behind tells old news first.
-        if node.version < self.version {
+        let drain = node.drain.as_ref();
+        let stay = || drain.filter(|drain| drain.left == 0).map(|drain| drain.blocked.clone()).unwrap_or_default();
+        let Some(outcome) = self.order.outcome(node.version, &node.domain_state, stay) else {
+            // The view of the answering daemon may lag behind.
             return ControlFlow::Continue(None);
-        }
+        };
         self.seen = node.version;
-        if state == self.aim {
-            return ControlFlow::Break(Outcome::Done);
-        }
-        if state != self.doing {
-            return ControlFlow::Break(Outcome::Overtaken(state.to_owned()));
+        match outcome {
+            DrainOutcome::Done => return ControlFlow::Break(Outcome::Done),
+            DrainOutcome::Overtaken(state) => return ControlFlow::Break(Outcome::Overtaken(state)),
+            // Only believed while the node's daemon runs, see below.
+            DrainOutcome::Blocked(_) | DrainOutcome::UnderWay => {}
         }
         if node.daemon_state != "run" {
-            if self.away.get_or_insert_with(Instant::now).elapsed() >= AWAY {
+            if self.away.get_or_insert_with(Instant::now).elapsed() >= AWAY_TIMEOUT {
                 return ControlFlow::Break(Outcome::Away(node.daemon_state.clone()));
             }
             return ControlFlow::Continue(Some(Line::of(&format!("its daemon is in state {}", node.daemon_state))));
         }
         self.away = None;
-        let what = if self.aim == "ready" { "being made ready" } else { "being flushed" };
-        let Some(drain) = &node.drain else { return ControlFlow::Continue(Some(Line::of(what))) };
+        let what = if self.order.aim() == NodeState::Ready { "being made ready" } else { "being flushed" };
+        let Some(drain) = drain else { return ControlFlow::Continue(Some(Line::of(what))) };
         self.blocked.clone_from(&drain.blocked);
-        // VMs that cannot come home do not keep a node from being ready.
-        if self.aim == "flushed" && drain.left == 0 && !drain.blocked.is_empty() {
+        if let DrainOutcome::Blocked(_) = outcome {
             return ControlFlow::Break(Outcome::Stuck);
         }
         let figures = format!("{}{}", figures(drain), self.estimate(drain.left));
@@ -92,44 +93,50 @@ impl Wait {
     }
 }
 
-/// Waits until a node is flushed, as an order asked for, and gives the order as it came out.
+/// Waits until a node is flushed, and returns the order with its outcome.
 pub(crate) async fn flushed(client: &Client, order: &NodeChanged, output: Output) -> Result<NodeChanged, Failure> {
     let (name, version) = (&order.name, order.version);
-    let mut wait = Wait::new("flush", "flushed", version);
+    let mut wait = Wait::new(DomainOrder::Flush, version);
     let mut progress = Progress::new(name, output);
     loop {
         let outcome = wait.done(client, name, &mut progress).await?;
         if outcome != Outcome::Stuck {
-            return told(name, &outcome, &wait, &progress);
+            return result(name, &outcome, &wait, &progress);
         }
-        // What the node said may be a moment old; its plan is made now.
+        // The node's report may be outdated; a plan is computed now.
         let plan = client.flush_plan(name).await?;
-        if !plan.is_empty() && plan.iter().all(|fate| fate.fate == "blocked") {
-            let vms = plan.into_iter().map(|fate| Blocked { vm: fate.vm, reason: fate.reason });
+        let (blocked, others): (Vec<_>, Vec<_>) = plan.into_iter().partition(|fate| fate.fate == "blocked");
+        if !blocked.is_empty() && others.iter().all(|fate| fate.fate == "away") {
+            let vms = blocked.into_iter().map(Blocked::from);
             return Err(Failure::new(stuck(name, &vms.collect::<Vec<_>>())));
         }
         sleep(Duration::from_secs(1)).await;
     }
 }
 
-/// Waits until a node is ready, as an order asked for, and gives the order as it came out.
+/// Waits until a node is ready, and returns the order with its outcome.
 pub(crate) async fn ready(client: &Client, order: &NodeChanged, output: Output) -> Result<NodeChanged, Failure> {
     let (name, version) = (&order.name, order.version);
-    let mut wait = Wait::new("unflush", "ready", version);
+    let mut wait = Wait::new(DomainOrder::Ready, version);
     let mut progress = Progress::new(name, output);
     let outcome = wait.done(client, name, &mut progress).await?;
-    let done = told(name, &outcome, &wait, &progress)?;
-    for Blocked { vm, reason } in &wait.blocked {
-        output.note(&format!("{vm} does not come home: {reason}"));
+    let done = result(name, &outcome, &wait, &progress)?;
+    // It may have been over before the node reported anything. (Nodes of an older version have no such plan.)
+    let stay = match client.ready_plan(name).await {
+        Ok(plan) => plan.into_iter().filter(|fate| fate.fate == "blocked").map(Blocked::from).collect(),
+        Err(_) => wait.blocked,
+    };
+    for Blocked { vm, reason } in stay {
+        output.note(&format!("{vm} does not return: {reason}"));
     }
     Ok(done)
 }
 
-fn told(name: &str, outcome: &Outcome, wait: &Wait, progress: &Progress) -> Result<NodeChanged, Failure> {
+fn result(name: &str, outcome: &Outcome, wait: &Wait, progress: &Progress) -> Result<NodeChanged, Failure> {
     let message = match outcome {
         Outcome::Done => {
-            let message = format!("{name} is {} ({:.1} s).", wait.aim, progress.seconds());
-            let (name, state) = (name.to_owned(), wait.aim.to_owned());
+            let message = format!("{name} is {} ({:.1} s).", wait.order.aim(), progress.seconds());
+            let (name, state) = (name.to_owned(), wait.order.aim().to_string());
             return Ok(NodeChanged { message, name, state, version: wait.seen });
         }
         Outcome::Stuck => stuck(name, &wait.blocked),
@@ -138,26 +145,26 @@ fn told(name: &str, outcome: &Outcome, wait: &Wait, progress: &Progress) -> Resu
             return Err(Failure { code: 4, message });
         }
         Outcome::Away(state) => format!(
-            "The daemon of {name}, which does this, has been in state {state} for {} s. It goes on when the daemon is back.",
-            AWAY.as_secs()
+            "The daemon of {name}, which does this, has been in state {state} for {} s. The work continues when the daemon is back.",
+            AWAY_TIMEOUT.as_secs()
         ),
     };
     Err(Failure::new(message))
 }
 
-/// What is told of VMs that cannot leave a node.
+/// The message about VMs that cannot leave a node.
 fn stuck(name: &str, vms: &[Blocked]) -> String {
-    let list: Vec<String> = vms.iter().map(|b| format!("  {}: {}", b.vm, b.reason)).collect();
+    let list: Vec<String> = vms.iter().map(|b| format!("  {b}")).collect();
     let first = vms.first().map_or("VM", |b| &b.vm);
     format!(
-        "{name} is not flushed: nothing more can be done about these VMs, which are on it still:\n{}\n\
-         Shut them down ('drover vm shutdown {first}') or move them by hand ('drover vm move {first} --to NODE'), and the flush goes on;\n\
-         or take it back ('drover node ready {name}').",
+        "{name} is not flushed: these VMs are still on it, and cannot be moved:\n{}\n\
+         Shut them down ('drover vm shutdown {first}') or move them yourself ('drover vm move {first} --to NODE'), and the flush continues;\n\
+         or cancel the flush ('drover node ready {name}').",
         list.join("\n")
     )
 }
 
-/// How far a node is, in figures.
+/// Progress of a node, in figures.
 pub(crate) fn figures(drain: &Drain) -> String {
     let blocked = match drain.blocked.as_slice() {
         [] => String::new(),
@@ -183,14 +190,14 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_flush_is_waited_for_until_nothing_more_can_be_done() {
-        let mut wait = Wait::new("flush", "flushed", 5);
+    async fn the_wait_for_a_flush_ends_when_all_remaining_vms_are_blocked() {
+        let mut wait = Wait::new(DomainOrder::Flush, 5);
         let stuck = json!([{"vm": "db", "reason": "no"}]);
         let line = |figures: &str| {
             ControlFlow::Continue(Some(Line { what: "being flushed".to_owned(), figures: figures.to_owned() }))
         };
         let mut look = |node: &Node| wait.look(node);
-        assert_eq!(look(&node(4, "ready", "run", json!(null))), ControlFlow::Continue(None), "old news");
+        assert_eq!(look(&node(4, "ready", "run", json!(null))), ControlFlow::Continue(None), "an older version");
         assert_eq!(
             look(&node(5, "flush", "run", json!({"left": 3, "moving": 2, "blocked": []}))),
             line("3 VMs left, 2 moving")
@@ -205,16 +212,16 @@ mod tests {
             ControlFlow::Break(Outcome::Overtaken("unflush".to_owned()))
         );
         assert!(look(&node(5, "flush", "dead", none())).is_continue(), "its daemon may come back");
-        tokio::time::advance(AWAY).await;
+        tokio::time::advance(AWAY_TIMEOUT).await;
         assert_eq!(look(&node(5, "flush", "dead", none())), ControlFlow::Break(Outcome::Away("dead".to_owned())));
     }
 
     #[tokio::test]
-    async fn vms_that_stay_away_do_not_keep_a_node_from_being_ready() {
-        let mut wait = Wait::new("unflush", "ready", 5);
+    async fn blocked_vms_do_not_prevent_a_node_from_being_ready() {
+        let mut wait = Wait::new(DomainOrder::Ready, 5);
         let blocked = json!({"left": 0, "moving": 0, "blocked": [{"vm": "db", "reason": "no"}]});
         assert!(wait.look(&node(5, "unflush", "run", blocked)).is_continue());
         assert_eq!(wait.look(&node(6, "ready", "run", json!(null))), ControlFlow::Break(Outcome::Done));
-        assert_eq!(wait.blocked.len(), 1, "they are told in the end");
+        assert_eq!(wait.blocked.len(), 1, "reported at the end");
     }
 }

@@ -1,4 +1,4 @@
-//! Waits until the role of the primary has passed to a node, or from it.
+//! Waiting until a node has, or no longer has, the primary role.
 
 use super::{
     follow,
@@ -6,39 +6,39 @@ use super::{
 };
 use crate::{failure::Failure, output::Output};
 use drover_client::Client;
-use drover_model::wire::{Node, NodeChanged, StateOf};
+use drover_model::wire::{ListNodes, Node, NodeChanged, StateOf};
 use std::{ops::ControlFlow, time::Duration};
 use tokio::time::{Instant, sleep};
 
-/// How long a node may be shown as if nobody had asked anything of it: whoever is asked may be a moment behind.
-const BEHIND: Duration = Duration::from_secs(3);
-/// How long the reason may take, or another try, once a handoff is being taken back.
-const SAY_WHY: Duration = Duration::from_secs(10);
-/// How long a handoff may take in all.
-const LONGEST: Duration = Duration::from_secs(60);
+/// How long a node may show no sign of the order: the view of the answering node may lag behind.
+const LAG_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long the reason, or another attempt, may take after a handoff is cancelled.
+const REASON_TIMEOUT: Duration = Duration::from_secs(10);
+/// Timeout for a whole handoff.
+const HANDOFF_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How it came out.
+/// Outcome of an order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Outcome {
-    /// It is as it was ordered.
+    /// The order is done.
     Done,
-    /// It failed: why.
+    /// It failed, for this reason.
     Failed(String),
-    /// The node shows no sign of the order any more: the state that it is in.
+    /// The node shows no sign of the order any more: the node's state.
     Idle(String),
-    /// It takes too long: the state that the node is in.
+    /// It takes too long: the node's state.
     Late(String),
 }
 
-/// A handoff to a node, or from it.
+/// A handoff to or from a node.
 struct Handoff {
-    /// To it.
+    /// Whether it is a handoff to the node.
     to: bool,
-    /// What it said of an earlier handoff, before this one was asked for.
+    /// The node's takeover problem before this handoff was ordered.
     earlier: String,
-    /// It has begun to show.
+    /// Whether a sign of the handoff was seen.
     begun: bool,
-    /// Since when it does not show.
+    /// Since when there is no sign of it.
     idle: Option<Instant>,
     start: Instant,
 }
@@ -52,17 +52,17 @@ impl Handoff {
         let (state, problem) = (node.coordinator_state.as_str(), &node.takeover_problem);
         let line = match (self.to, state) {
             (true, "primary") | (false, "secondary" | "client") => return ControlFlow::Break(Outcome::Done),
-            (true, "takeover") => self.goes_on("taking the role of the primary over"),
-            (false, "relinquish") => self.goes_on("handing the role of the primary over"),
-            // Shown by a node that is behind, it may be the end of an earlier handoff.
+            (true, "takeover") => self.in_progress("taking over the primary role"),
+            (false, "relinquish") => self.in_progress("handing over the primary role"),
+            // The same problem as before may be that of an earlier handoff, from a view that lags behind.
             (true, _) if !problem.is_empty() && (self.begun || *problem != self.earlier) => {
                 return ControlFlow::Break(Outcome::Failed(problem.clone()));
             }
             _ => {
                 let idle = self.idle.get_or_insert_with(Instant::now).elapsed();
-                // A handoff to it that is taken back shows for a moment as if there had been none. How one from it
-                // goes, the others are asked.
-                if idle >= if self.begun && self.to { SAY_WHY } else { BEHIND } {
+                // While a handoff to the node is being cancelled, there is no sign of it for a moment. For a handoff
+                // from the node, the caller asks the other nodes.
+                if idle >= if self.begun && self.to { REASON_TIMEOUT } else { LAG_TIMEOUT } {
                     let failed = self.to && !problem.is_empty();
                     let outcome =
                         if failed { Outcome::Failed(problem.clone()) } else { Outcome::Idle(state.to_owned()) };
@@ -71,13 +71,13 @@ impl Handoff {
                 Line::of(&format!("{state}, waiting for the handoff"))
             }
         };
-        if self.start.elapsed() >= LONGEST {
+        if self.start.elapsed() >= HANDOFF_TIMEOUT {
             return ControlFlow::Break(Outcome::Late(state.to_owned()));
         }
         ControlFlow::Continue(Some(line))
     }
 
-    fn goes_on(&mut self, what: &str) -> Line {
+    fn in_progress(&mut self, what: &str) -> Line {
         (self.begun, self.idle) = (true, None);
         Line::of(what)
     }
@@ -92,7 +92,7 @@ fn gone(name: &str) -> Failure {
     Failure { code: 3, message: format!("{name} was removed meanwhile.") }
 }
 
-/// Waits until a node is the primary, as an order asked for. `earlier`: its takeover problem before that order.
+/// Waits until a node is the primary after an order. `earlier`: its takeover problem before that order.
 pub(crate) async fn primary(
     client: &Client,
     order: &NodeChanged,
@@ -127,7 +127,7 @@ pub(crate) async fn primary(
     }
 }
 
-/// Waits until a node is not the primary any more, as an order asked for.
+/// Waits until a node is no longer the primary after an order.
 pub(crate) async fn secondary(client: &Client, order: &NodeChanged, output: Output) -> Result<NodeChanged, Failure> {
     let name = &order.name;
     let mut progress = Progress::new(name, output);
@@ -142,15 +142,17 @@ pub(crate) async fn secondary(client: &Client, order: &NodeChanged, output: Outp
             Outcome::Late(state) => return Err(late(name, "secondary", &state)),
             Outcome::Failed(_) | Outcome::Idle(_) => {}
         }
-        // It has the role still. Whoever was to take it over says how that goes.
-        let others = client.nodes(&[]).await?;
+        // It still has the role. The node that was to take over reports how that went.
+        let others = client.nodes(&ListNodes::default()).await?;
         if others.iter().any(|node| node.coordinator_state == "takeover") {
             handoff.idle = None;
-        } else if let Some(heir) = others.iter().find(|node| node.name != *name && !node.takeover_problem.is_empty()) {
-            let (heir, why) = (&heir.name, &heir.takeover_problem);
-            return Err(Failure::new(format!("{name} is the primary still: {heir} did not take over: {why}")));
-        } else if handoff.idle.is_none_or(|idle| idle.elapsed() >= SAY_WHY) {
-            let message = format!("{name} is the primary still: somebody gave another order meanwhile.");
+        } else if let Some(candidate) =
+            others.iter().find(|node| node.name != *name && !node.takeover_problem.is_empty())
+        {
+            let (candidate, why) = (&candidate.name, &candidate.takeover_problem);
+            return Err(Failure::new(format!("{name} is still the primary: {candidate} did not take over: {why}")));
+        } else if handoff.idle.is_none_or(|idle| idle.elapsed() >= REASON_TIMEOUT) {
+            let message = format!("{name} is still the primary: somebody gave another order meanwhile.");
             return Err(Failure { code: 4, message });
         }
         sleep(Duration::from_secs(1)).await;
@@ -161,7 +163,7 @@ pub(crate) async fn secondary(client: &Client, order: &NodeChanged, output: Outp
     Ok(NodeChanged { message, state, ..order.clone() })
 }
 
-/// Waits until a node is the primary, however it comes to that.
+/// Waits until a node is the primary, for whatever reason.
 pub(crate) async fn until_primary(client: &Client, name: &str, output: Output) -> Result<StateOf, Failure> {
     let mut progress = Progress::new(name, output);
     let outcome = follow(
@@ -174,26 +176,26 @@ pub(crate) async fn until_primary(client: &Client, name: &str, output: Output) -
     );
     match outcome.await? {
         Some(state) if state == "client" => {
-            Err(Failure::usage(format!("{name} is no coordinator and never becomes the primary.")))
+            Err(Failure::usage(format!("{name} is not a coordinator and never becomes the primary.")))
         }
         Some(state) => Ok(StateOf { name: name.to_owned(), state }),
         None => Err(gone(name)),
     }
 }
 
-/// Who is the primary, in a sentence.
+/// A sentence about which node is the primary.
 async fn now(client: &Client) -> String {
     match client.primary_node().await {
         Ok(Some(primary)) => format!("The primary is {}.", primary.name),
-        Ok(None) => "There is no primary at this moment.".to_owned(),
-        Err(error) => format!("Who is the primary is not known: {error}"),
+        Ok(None) => "There is no primary at the moment.".to_owned(),
+        Err(error) => format!("Which node is the primary is not known: {error}"),
     }
 }
 
 fn late(name: &str, aim: &str, state: &str) -> Failure {
     Failure::new(format!(
-        "{name} is not {aim} yet after {} s: it is in state {state}. It goes on; look with 'drover node info {name}'.",
-        LONGEST.as_secs()
+        "{name} is not {aim} yet after {} s: it is in state {state}. The handoff continues; see 'drover node info {name}'.",
+        HANDOFF_TIMEOUT.as_secs()
     ))
 }
 
@@ -216,9 +218,9 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_handoff_is_waited_for() {
+    async fn the_wait_ends_when_the_handoff_is_done() {
         let mut to = Handoff::new(true, "");
-        assert!(to.look(&role("secondary", "")).is_continue(), "a view that is behind");
+        assert!(to.look(&role("secondary", "")).is_continue(), "the view lags behind");
         assert!(to.look(&role("takeover", "")).is_continue());
         assert_eq!(to.look(&role("primary", "")), ends(Outcome::Done));
 
@@ -229,38 +231,38 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_handoff_that_is_taken_back_says_why() {
+    async fn a_cancelled_handoff_reports_why() {
         let mut to = Handoff::new(true, "no link");
-        assert!(to.look(&role("secondary", "no link")).is_continue(), "that was the last time");
+        assert!(to.look(&role("secondary", "no link")).is_continue(), "the problem of an earlier handoff");
         assert!(to.look(&role("takeover", "")).is_continue());
-        assert!(to.look(&role("secondary", "")).is_continue(), "it takes down what it brought up");
-        pass(BEHIND).await;
+        assert!(to.look(&role("secondary", "")).is_continue(), "it is undoing the takeover");
+        pass(LAG_TIMEOUT).await;
         assert!(to.look(&role("secondary", "")).is_continue());
         assert_eq!(to.look(&role("secondary", "no link")), ends(Outcome::Failed("no link".to_owned())));
 
-        // One that was over before it was seen.
+        // A handoff that ended before it was seen.
         let failed = ends(Outcome::Failed("no link".to_owned()));
         assert_eq!(Handoff::new(true, "").look(&role("secondary", "no link")), failed);
         let mut same = Handoff::new(true, "no link");
         assert!(same.look(&role("secondary", "no link")).is_continue());
-        pass(BEHIND).await;
+        pass(LAG_TIMEOUT).await;
         assert_eq!(same.look(&role("secondary", "no link")), failed);
     }
 
     #[tokio::test(start_paused = true)]
     async fn another_order_ends_the_wait() {
-        for (begun, patience) in [(false, BEHIND), (true, SAY_WHY)] {
+        for (begun, timeout) in [(false, LAG_TIMEOUT), (true, REASON_TIMEOUT)] {
             let mut to = Handoff::new(true, "");
             if begun {
                 assert!(to.look(&role("takeover", "")).is_continue());
             }
             assert!(to.look(&role("secondary", "")).is_continue());
-            pass(patience).await;
+            pass(timeout).await;
             assert_eq!(to.look(&role("secondary", "")), ends(Outcome::Idle("secondary".to_owned())));
         }
         let mut to = Handoff::new(true, "");
         assert!(to.look(&role("takeover", "")).is_continue());
-        pass(LONGEST).await;
+        pass(HANDOFF_TIMEOUT).await;
         assert_eq!(to.look(&role("takeover", "")), ends(Outcome::Late("takeover".to_owned())));
     }
 
@@ -273,7 +275,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_is_the_primary_now_is_told() {
+    async fn a_failed_handoff_reports_the_current_primary() {
         let watched = lines(&[role("secondary", ""), role("takeover", ""), role("secondary", "no link")]);
         let client = routes(&[
             ("/node/hv1/watch", watched),
@@ -290,19 +292,19 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_node_that_stays_primary_says_whose_fault_it_is() {
-        let mut heir = role("secondary", "no link");
-        heir.name = "hv2".to_owned();
+    async fn a_node_that_stays_primary_reports_why() {
+        let mut candidate = role("secondary", "no link");
+        candidate.name = "hv2".to_owned();
         let watched = lines(&[role("primary", "")]);
-        let nodes = serde_json::to_string(&[role("primary", ""), heir]).unwrap();
+        let nodes = serde_json::to_string(&[role("primary", ""), candidate]).unwrap();
         let client = routes(&[("/node/hv1/watch", watched), ("/node", nodes)]).await;
         let failed = secondary(&client, &order("primary"), QUIET).await.unwrap_err();
-        assert_eq!(failed.message, "hv1 is the primary still: hv2 did not take over: no link");
+        assert_eq!(failed.message, "hv1 is still the primary: hv2 did not take over: no link");
         assert!(secondary(&client, &order("secondary"), QUIET).await.is_ok(), "it was already");
     }
 
     #[tokio::test]
-    async fn a_node_that_cannot_become_primary_is_not_waited_for() {
+    async fn there_is_no_wait_for_a_node_that_cannot_become_primary() {
         let watch = |state: &str| [("/node/hv1/watch", lines(&[role("takeover", ""), role(state, "")]))];
         let client = routes(&watch("primary")).await;
         assert_eq!(until_primary(&client, "hv1", QUIET).await.unwrap().state, "primary");

@@ -1,5 +1,5 @@
-//! How far something is, for people: on a terminal one line that is written over; elsewhere a line for each change of
-//! what is being done, and now and then one with new figures.
+//! Progress output: on a terminal one line that is overwritten; elsewhere a new line whenever the activity changes, and
+//! one with new figures from time to time.
 
 use crate::output::{Output, harmless};
 use drover_model::wire::Migration;
@@ -9,10 +9,10 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// How often figures are told where there is no terminal.
-const FIGURES: Duration = Duration::from_secs(10);
+/// Minimum interval between lines that only have new figures, without a terminal.
+const FIGURES_INTERVAL: Duration = Duration::from_secs(10);
 
-/// What is being done, and its figures, which change all the time.
+/// The current activity, and its figures, which change all the time.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Line {
     pub(super) what: String,
@@ -25,11 +25,13 @@ impl Line {
     }
 
     fn text(&self) -> String {
-        harmless(&if self.figures.is_empty() { self.what.clone() } else { format!("{}: {}", self.what, self.figures) })
+        let whole =
+            if self.figures.is_empty() { self.what.clone() } else { format!("{}: {}", self.what, self.figures) };
+        harmless(whole).into_owned()
     }
 }
 
-/// How far a migration is; `None`: nothing is being sent.
+/// Progress of a migration, in figures; `None`: nothing is being sent.
 pub(crate) fn figures(migration: &Migration) -> Option<String> {
     let Migration { total, sent, rate, estimate, .. } = migration;
     let percent = migration.percent()?;
@@ -37,23 +39,23 @@ pub(crate) fn figures(migration: &Migration) -> Option<String> {
     Some(format!("{percent} %, {sent} MiB sent of {total}, {rate} MiB/s{estimate}"))
 }
 
-/// Prints it, to standard error.
+/// Prints progress to standard error.
 pub(super) struct Progress {
     output: Output,
     terminal: bool,
     name: String,
     last: Line,
-    told: Instant,
+    printed: Instant,
     start: Instant,
 }
 
 impl Progress {
     pub(super) fn new(name: &str, output: Output) -> Progress {
         let (terminal, now) = (std::io::stderr().is_terminal(), Instant::now());
-        Progress { output, terminal, name: name.to_owned(), last: Line::default(), told: now, start: now }
+        Progress { output, terminal, name: name.to_owned(), last: Line::default(), printed: now, start: now }
     }
 
-    /// How long it has been waited for.
+    /// Seconds since the wait began.
     pub(super) fn seconds(&self) -> f32 {
         self.start.elapsed().as_secs_f32()
     }
@@ -64,18 +66,20 @@ impl Progress {
         }
         if self.terminal {
             eprint!("\r\x1b[K{}: {} ({} s)", self.name, line.text(), self.start.elapsed().as_secs());
-            // The next one will do.
+            // A lost update is harmless: the next one overwrites it.
             std::io::stderr().flush().ok();
         } else if self.is_due(line) {
             eprintln!("{}: {}", self.name, line.text());
-            self.told = Instant::now();
+            self.printed = Instant::now();
             self.last.clone_from(line);
         }
     }
 
     fn is_due(&self, line: &Line) -> bool {
-        let began = self.last.figures.is_empty() && !line.figures.is_empty();
-        self.last.what != line.what || began || (self.last != *line && self.told.elapsed() >= FIGURES)
+        let first_figures = self.last.figures.is_empty() && !line.figures.is_empty();
+        self.last.what != line.what
+            || first_figures
+            || (self.last != *line && self.printed.elapsed() >= FIGURES_INTERVAL)
     }
 
     pub(super) fn end(&self) {
@@ -91,7 +95,7 @@ mod tests {
     use crate::output::Format;
 
     #[tokio::test(start_paused = true)]
-    async fn figures_are_told_now_and_then() {
+    async fn figures_are_printed_at_intervals() {
         let output = Output { format: Format::Pretty, coloured: false, quiet: false };
         let mut progress = Progress { terminal: false, ..Progress::new("web", output) };
         let line = |figures: &str| Line { what: "to hv2".to_owned(), figures: figures.to_owned() };
@@ -103,14 +107,14 @@ mod tests {
         assert!(due(&mut progress, &line("")));
         assert!(due(&mut progress, &line("1 %")), "the first figures");
         assert!(!due(&mut progress, &line("2 %")));
-        tokio::time::advance(FIGURES).await;
+        tokio::time::advance(FIGURES_INTERVAL).await;
         assert!(due(&mut progress, &line("50 %")));
         assert!(!due(&mut progress, &line("50 %")));
-        assert!(due(&mut progress, &Line::of("waiting")), "another thing is being done");
+        assert!(due(&mut progress, &Line::of("waiting")), "another activity");
     }
 
     #[test]
-    fn a_migration_is_told_in_figures() {
+    fn a_migration_is_shown_in_figures() {
         let mut migration = Migration { total: 1024, sent: 700, left: 512, rate: 117, ..Migration::default() };
         assert_eq!(figures(&migration).unwrap(), "50 %, 700 MiB sent of 1024, 117 MiB/s");
         migration.estimate = Some(4);

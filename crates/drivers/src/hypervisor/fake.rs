@@ -1,31 +1,33 @@
-//! A hypervisor that only pretends, for simulation: with latency, hanging calls, lost events, guests with a will of
-//! their own.
+//! Fake hypervisor for simulation, with latency, hanging calls, lost events, and guests that stop by themselves.
 //!
 //! A [`FakeMachine`] is the node's hardware and libvirtd: it outlives the daemon. A [`FakeHypervisor`] is one daemon's
-//! connection to it. What a daemon had asked for when it crashed may still happen, as with the real thing: `create` is
-//! *define*, then *start*, and at a crash the one of them that is under way is still done, and no later one.
+//! connection to it. Calls of a daemon that crashed may still take effect, as with a real hypervisor: `create` is
+//! *define*, then *start*; at a crash the phase under way is completed, and no later one.
 //!
-//! Everything runs on tokio's (virtual) clock and takes its chance from one seed.
+//! Everything runs on tokio's (virtual) clock, and takes its random numbers from one seed.
 
 mod migrate;
 
-use super::{Connection, Domain, Event, Host, Hypervisor, HypervisorError, Result, Sending};
+use super::{Connection, Domain, Event, Host, Hypervisor, HypervisorError, Listing, Result, Sending};
 use async_trait::async_trait;
-use drover_model::{Dice, Obs, OffReason, Progress, RunState, domain::Mark};
+use drover_model::{
+    Dice, Obs, OffReason, Paused, PausedBy, Progress, RunState, Transit,
+    domain::{Mark, Written, started_with, written},
+};
 use migrate::Leaving;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     ops::Range,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 use tokio::{
     sync::{broadcast, oneshot, watch},
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 use uuid::Uuid;
 
-/// How long a caller waits for a call; the call itself may take longer.
+/// Timeout of a caller; the call itself may take longer.
 const DEADLINE: Duration = Duration::from_secs(5);
 
 /// How calls and guests behave. The default: at once, and well.
@@ -37,20 +39,43 @@ pub struct Weather {
     pub hang_per_mille: u64,
     /// Of 1000 starts, how many are refused.
     pub refuse_per_mille: u64,
+    /// Of 1000 starts, how many end at once without an answer, and nothing is done.
+    pub broken_per_mille: u64,
     /// Of 1000 events, how many are lost.
     pub deaf_per_mille: u64,
     /// Of 1000 guests that are asked to power off, how many ignore it.
     pub stubborn_per_mille: u64,
+    /// Of 1000 guests that are asked to power off, how many hang, and whoever asked with them, until their power is cut.
+    pub hung_per_mille: u64,
     /// How long a guest takes to power off, in milliseconds.
     pub power_off_ms: Range<u64>,
     /// How long it takes to send a guest to another machine, in milliseconds.
     pub transfer_ms: Range<u64>,
     /// Of 1000 guests that are sent, how many do not arrive.
     pub astray_per_mille: u64,
+    /// Of 1000 guests that have come here, how many cannot go on: they go on where they were, and their definition stays
+    /// here, off.
+    pub botched_per_mille: u64,
+    /// Of 1000 attempts to cut a guest's power, how many fail because its process does not end.
+    pub unkillable_per_mille: u64,
+    /// Of 1000 guests that are resumed after an I/O error, how many have it again.
+    pub still_broken_per_mille: u64,
+    /// Of 1000 guests that have come from here, for how many the answer is lost: they go on here, too.
+    pub unanswered_per_mille: u64,
+    /// Of 1000 guests that have left here, how many are left paused at both ends, because libvirtd was restarted.
+    pub stuck_per_mille: u64,
+    /// Of 1000 guests that have left here by post-copy, for how many the link breaks before all memory has followed.
+    pub torn_per_mille: u64,
 }
 
-/// Told, synchronously, that a domain came into memory (true) or went (false).
+/// Called, synchronously, when a domain came into memory (true) or left it (false).
 pub type Observer = Box<dyn Fn(Uuid, Mark, bool) + Send>;
+
+/// Called, synchronously, when a domain was destroyed that had memory of a guest which executes elsewhere.
+pub type OnTorn = Box<dyn Fn(Uuid, Mark) + Send>;
+
+/// Called, synchronously, when a domain's state outside its definition was deleted.
+pub type OnErased = Box<dyn Fn(Uuid) + Send>;
 
 /// One node's hardware.
 #[derive(Clone)]
@@ -83,9 +108,15 @@ struct Inner {
     domains: BTreeMap<Uuid, FakeDomain>,
     weather: Weather,
     dice: Dice,
-    /// Rises with every power-off: calls of an earlier life do nothing.
+    /// Incremented by each power-off: calls of an earlier life have no effect.
     life: u64,
     observer: Option<Observer>,
+    /// The domains of which something is kept outside their definitions.
+    kept: BTreeSet<Uuid>,
+    on_erased: Option<OnErased>,
+    on_torn: Option<OnTorn>,
+    /// Guests of which a daemon has destroyed one half while the other may have needed it. (Others end guests too.)
+    halved: BTreeSet<Uuid>,
 }
 
 #[derive(Debug, Clone)]
@@ -94,19 +125,60 @@ struct FakeDomain {
     mark: Mark,
     run: RunState,
     off: Option<OffReason>,
+    /// When it went off.
+    ended: Option<Instant>,
+    /// Why it does not execute, if it is paused.
+    paused: Option<Paused>,
+    /// It hangs: nobody who asks it gets an answer.
+    hung: bool,
     /// Its migration, while it is being sent.
     sending: Option<Leaving>,
+    /// It has no definition: it is still arriving, or that was removed. Nothing is left of it when it ends.
+    transient: bool,
+    transit: Option<Transit>,
+    /// The observer was told that it came into memory. (A migration hides it from the time at which it is paused.)
+    told: bool,
+    /// The disks that it was started with, and those that it has. As in libvirt, its definition follows the latter.
+    started_with: Written,
+    disks: Written,
 }
 
 impl FakeDomain {
     fn seen(&self, uuid: Uuid) -> Domain {
-        let FakeDomain { name, mark, run, off, sending } = self.clone();
-        Domain { uuid, name, run, off, mark, vnc: None, sending: sending.is_some() }
+        let FakeDomain { name, mark, run, off, sending, transit, transient, started_with, disks, .. } = self.clone();
+        let by = match transit {
+            Some(Transit::Broken) => PausedBy::PostCopyFailed.into(),
+            Some(_) => PausedBy::Migrating.into(),
+            None => self.paused.clone().unwrap_or_default(),
+        };
+        let paused = (run == RunState::Paused).then_some(by);
+        let (vnc, sending) = (None, sending.is_some());
+        Domain { uuid, name, run, off, paused, mark, vnc, sending, transit, transient, started_with, disks }
+    }
+
+    /// Whether it has a part of a guest's memory, of which the rest is on another machine.
+    fn is_half(&self) -> bool {
+        self.run == RunState::Paused && matches!(self.transit, Some(Transit::Split | Transit::Broken))
+    }
+
+    /// libvirt's state of a guest that it was asked to leave paused at its arrival is as if somebody had paused it.
+    fn set_paused(&mut self, paused: Option<Paused>) {
+        self.run = if paused.is_some() { RunState::Paused } else { RunState::Running };
+        self.paused = paused;
     }
 }
 
 impl Inner {
-    fn tell(&self, uuid: Uuid, mark: Mark, started: bool) {
+    /// The domain of that guest, if it is in memory.
+    fn guest(&mut self, uuid: Uuid, mark: Mark) -> std::result::Result<&mut FakeDomain, String> {
+        let domain = self.domains.get_mut(&uuid).filter(|d| d.run != RunState::Off).ok_or("domain is not running")?;
+        if domain.mark == mark { Ok(domain) } else { Err("it is another guest by now".to_owned()) }
+    }
+
+    fn tell(&mut self, uuid: Uuid, mark: Mark, started: bool) {
+        if let Some(domain) = self.domains.get_mut(&uuid) {
+            domain.told = started;
+        }
         if let Some(observer) = &self.observer {
             observer(uuid, mark, started);
         }
@@ -114,14 +186,16 @@ impl Inner {
 
     fn switch_off(&mut self, uuid: Uuid, reason: OffReason) {
         let Some(domain) = self.domains.get_mut(&uuid).filter(|d| d.run != RunState::Off) else { return };
-        if domain.run == RunState::Paused {
-            // A guest that is arriving is not defined here yet: nothing is left of it.
+        (domain.run, domain.off, domain.sending, domain.hung) = (RunState::Off, Some(reason), None, false);
+        domain.ended = Some(Instant::now());
+        (domain.paused, domain.transit) = (None, None);
+        let (mark, transient, told) = (domain.mark, domain.transient, domain.told);
+        if transient {
             self.domains.remove(&uuid);
-            return;
         }
-        (domain.run, domain.off, domain.sending) = (RunState::Off, Some(reason), None);
-        let mark = domain.mark;
-        self.tell(uuid, mark, false);
+        if told {
+            self.tell(uuid, mark, false);
+        }
     }
 }
 
@@ -134,6 +208,10 @@ impl FakeMachine {
             dice: Dice::new(seed),
             life: 0,
             observer: None,
+            kept: BTreeSet::new(),
+            on_erased: None,
+            on_torn: None,
+            halved: BTreeSet::new(),
         };
         FakeMachine {
             inner: Arc::new(Mutex::new(inner)),
@@ -151,9 +229,24 @@ impl FakeMachine {
         self.lock().weather = weather;
     }
 
-    /// Whom to tell of every domain that comes or goes.
+    /// Sets the observer of domains that come into memory or leave it.
     pub fn observe(&self, observer: Observer) {
         self.lock().observer = Some(observer);
+    }
+
+    /// Sets the observer of deleted state.
+    pub fn observe_erased(&self, observer: OnErased) {
+        self.lock().on_erased = Some(observer);
+    }
+
+    /// Sets the observer of guests that lose memory which is still here.
+    pub fn observe_torn(&self, observer: OnTorn) {
+        self.lock().on_torn = Some(observer);
+    }
+
+    /// Whether something is kept of a domain outside its definition.
+    pub fn keeps(&self, uuid: Uuid) -> bool {
+        self.lock().kept.contains(&uuid)
     }
 
     /// A daemon's connection.
@@ -161,8 +254,11 @@ impl FakeMachine {
         FakeHypervisor {
             machine: self.clone(),
             lanes: Arc::default(),
+            overtaking: true,
+            pausing: true,
             daemon: watch::channel(true).0,
             connection: watch::channel(Connection::Up).0,
+            deaf: Mutex::new(vec![(None, Some(Instant::now()))]),
         }
     }
 
@@ -190,10 +286,54 @@ impl FakeMachine {
         }
     }
 
-    /// A guest goes down by itself: [`OffReason::Shutdown`] by its own wish, [`OffReason::Crashed`] against it.
+    /// A guest goes down: [`OffReason::Shutdown`] by its own wish, or because somebody on the node pressed its power
+    /// button; [`OffReason::Ended`] by the host; [`OffReason::Crashed`].
     pub fn guest_goes_down(&self, uuid: Uuid, reason: OffReason) {
         self.lock().switch_off(uuid, reason);
         self.ring(uuid);
+    }
+
+    /// Somebody removes the definition of a guest that runs on (`virsh undefine`).
+    pub fn guest_is_undefined(&self, uuid: Uuid) {
+        if let Some(domain) = self.lock().domains.get_mut(&uuid).filter(|d| d.run != RunState::Off) {
+            domain.transient = true;
+        }
+        self.ring(uuid);
+    }
+
+    /// Whether there is a definition of that domain.
+    pub fn has_definition(&self, uuid: Uuid) -> bool {
+        self.lock().domains.get(&uuid).is_some_and(|domain| !domain.transient)
+    }
+
+    /// A guest that executes is paused, for that reason.
+    pub fn guest_pauses(&self, uuid: Uuid, why: Paused) {
+        if let Some(domain) = self.lock().domains.get_mut(&uuid).filter(|d| d.run == RunState::Running) {
+            domain.set_paused(Some(why));
+        }
+        self.ring(uuid);
+    }
+
+    /// Somebody makes an external snapshot of a guest's disks, or merges it (`None`): they are other files from now on.
+    /// Nobody is told.
+    pub fn disks_are_replaced(&self, uuid: Uuid, suffix: Option<&str>) {
+        if let Some(domain) = self.lock().domains.get_mut(&uuid).filter(|d| d.run != RunState::Off) {
+            let other =
+                |(dev, path): (&String, &String)| (dev.clone(), format!("{path}{}", suffix.unwrap_or_default()));
+            domain.disks = domain.started_with.iter().map(other).collect();
+        }
+    }
+
+    /// The disks that a domain has.
+    pub fn disks(&self, uuid: Uuid) -> Written {
+        self.lock().domains.get(&uuid).map(|domain| domain.disks.clone()).unwrap_or_default()
+    }
+
+    /// Guests in memory that do not execute, but for those that are on their way.
+    pub fn paused(&self) -> Vec<(Uuid, Paused)> {
+        let inner = self.lock();
+        let paused = inner.domains.iter().filter(|(_, domain)| domain.told);
+        paused.filter_map(|(uuid, domain)| Some((*uuid, domain.paused.clone()?))).collect()
     }
 
     fn ring(&self, uuid: Uuid) {
@@ -208,12 +348,30 @@ impl FakeMachine {
         }
     }
 
+    /// Whether a guest that is asked to power off hangs, now or already.
+    fn hangs(&self, uuid: Uuid) -> bool {
+        let mut inner = self.lock();
+        let chance = inner.weather.hung_per_mille;
+        let begins = inner.dice.per_mille(chance);
+        let Some(domain) = inner.domains.get_mut(&uuid).filter(|d| d.run == RunState::Running) else { return false };
+        domain.hung |= begins;
+        domain.hung
+    }
+
+    /// Waits until a hanging guest is powered off.
+    async fn until_cut(&self, uuid: Uuid) {
+        while self.lock().domains.get(&uuid).is_some_and(|d| d.hung && d.run != RunState::Off) {
+            sleep(Duration::from_millis(500)).await;
+        }
+    }
+
     /// Asks a guest to power off, which it does after a while, or never.
     fn press(&self, uuid: Uuid) {
         let (obeys, after, life, mark) = {
             let mut inner = self.lock();
             let Weather { stubborn_per_mille, power_off_ms, .. } = inner.weather.clone();
             let obeys = !inner.dice.per_mille(stubborn_per_mille);
+            let obeys = obeys && inner.domains.get(&uuid).is_some_and(|d| d.run != RunState::Paused);
             (obeys, inner.dice.millis(&power_off_ms), inner.life, inner.domains.get(&uuid).map(|d| d.mark))
         };
         if !obeys {
@@ -224,7 +382,8 @@ impl FakeMachine {
             sleep(after).await;
             let mut inner = machine.lock();
             // Only this guest of this life: not one that was started meanwhile.
-            if inner.life == life && inner.domains.get(&uuid).map(|d| d.mark) == mark {
+            let executes = inner.domains.get(&uuid).is_some_and(|d| d.run == RunState::Running && Some(d.mark) == mark);
+            if inner.life == life && executes {
                 inner.switch_off(uuid, OffReason::Shutdown);
                 drop(inner);
                 machine.ring(uuid);
@@ -233,20 +392,68 @@ impl FakeMachine {
     }
 }
 
+/// A time in which a daemon hears nothing, from and until; `None`: always.
+type Deafness = (Option<Instant>, Option<Instant>);
+
 /// One daemon's connection to a [`FakeMachine`].
 pub struct FakeHypervisor {
     machine: FakeMachine,
-    /// Unfinished changing calls, as the real driver keeps them.
-    lanes: Arc<Mutex<BTreeMap<Uuid, &'static str>>>,
+    /// Unfinished calls, as the real driver keeps them.
+    lanes: Arc<Mutex<BTreeMap<(Uuid, Kind), &'static str>>>,
+    /// See [`FakeHypervisor::without_overtaking`].
+    overtaking: bool,
+    /// See [`FakeHypervisor::without_pausing`].
+    pausing: bool,
     /// False when the daemon has crashed.
     daemon: watch::Sender<bool>,
     connection: watch::Sender<Connection>,
+    /// When it heard nothing of the machine, from and until.
+    deaf: Mutex<Vec<Deafness>>,
+}
+
+/// What a call does to a domain. Each kind waits only for its own; see the real driver's lanes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    Change,
+    Cut,
+    Question,
 }
 
 /// One part of a call that is done whole or not at all.
 type Phase = Box<dyn FnOnce(&mut Inner) -> std::result::Result<(), String> + Send>;
 
 impl FakeHypervisor {
+    /// Every call on a domain waits for every other, and hides the domain: a defect, to see that it would be found.
+    #[must_use]
+    pub fn without_overtaking(self) -> FakeHypervisor {
+        FakeHypervisor { overtaking: false, ..self }
+    }
+
+    /// A guest that is sent executes at the target as soon as it is there: a defect, to see that it would be found.
+    #[must_use]
+    pub fn without_pausing(self) -> FakeHypervisor {
+        FakeHypervisor { pausing: false, ..self }
+    }
+
+    fn kind(&self, kind: Kind) -> Kind {
+        if self.overtaking { kind } else { Kind::Change }
+    }
+
+    /// Takes a domain's lane for a call.
+    fn take(&self, lane: (Uuid, Kind), what: &'static str) -> Result<()> {
+        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        match lanes.get(&lane) {
+            Some(earlier) => {
+                let why = format!("an earlier call to {earlier} has not finished");
+                Err(HypervisorError::Unknown { what: what.to_owned(), why })
+            }
+            None => {
+                lanes.insert(lane, what);
+                Ok(())
+            }
+        }
+    }
+
     /// The daemon dies: the phase that is under way of each call is still done, no later one.
     pub fn crash(&self) {
         self.daemon.send_replace(false);
@@ -257,9 +464,20 @@ impl FakeHypervisor {
         let next = if connected { Connection::Up } else { Connection::Down("a fault".to_owned()) };
         if *self.connection.borrow() != next {
             self.connection.send_replace(next);
+            let mut deaf = self.deaf.lock().unwrap_or_else(PoisonError::into_inner);
+            match deaf.last_mut() {
+                Some((_, until)) if connected => *until = Some(Instant::now()),
+                _ => deaf.push((Some(Instant::now()), None)),
+            }
+            drop(deaf);
             // It fails when nobody listens.
             self.machine.events.send(Event::Everything).ok();
         }
+    }
+
+    /// Whether it has its connection.
+    pub fn is_connected(&self) -> bool {
+        *self.connection.borrow() == Connection::Up
     }
 
     fn down(&self, what: &str) -> Option<HypervisorError> {
@@ -272,17 +490,16 @@ impl FakeHypervisor {
     /// Does a changing call, phase by phase, on a task of its own: the caller's patience ends earlier than the call
     /// may.
     async fn change(&self, uuid: Uuid, what: &'static str, phases: Vec<Phase>) -> Result<()> {
+        self.call((uuid, self.kind(Kind::Change)), what, phases, false).await
+    }
+
+    /// The same in any lane. `hung`: the call lasts until the domain's power is cut.
+    async fn call(&self, lane: (Uuid, Kind), what: &'static str, phases: Vec<Phase>, hung: bool) -> Result<()> {
         if let Some(down) = self.down(what) {
             return Err(down);
         }
-        {
-            let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(earlier) = lanes.get(&uuid) {
-                let why = format!("an earlier call to {earlier} has not finished");
-                return Err(HypervisorError::Unknown { what: what.to_owned(), why });
-            }
-            lanes.insert(uuid, what);
-        }
+        self.take(lane, what)?;
+        let uuid = lane.0;
         let (answer, wait) = oneshot::channel();
         let (machine, lanes, daemon) = (self.machine.clone(), self.lanes.clone(), self.daemon.subscribe());
         tokio::spawn(async move {
@@ -310,7 +527,11 @@ impl FakeHypervisor {
                     break;
                 }
             }
-            lanes.lock().unwrap_or_else(PoisonError::into_inner).remove(&uuid);
+            if hung {
+                machine.until_cut(uuid).await;
+                outcome = Err("the guest has ended".to_owned());
+            }
+            lanes.lock().unwrap_or_else(PoisonError::into_inner).remove(&lane);
             machine.ring(uuid);
             // It fails when the caller gave up.
             answer.send(outcome).ok();
@@ -325,26 +546,64 @@ impl FakeHypervisor {
     }
 
     fn look(&self, uuid: Uuid) -> Obs<Domain> {
-        let lane = self.lanes.lock().unwrap_or_else(PoisonError::into_inner).get(&uuid).copied();
+        let lane = {
+            let lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+            lanes.get(&(uuid, Kind::Cut)).or_else(|| lanes.get(&(uuid, Kind::Change))).copied()
+        };
         let machine = self.machine.lock();
         let domain = machine.domains.get(&uuid);
         match (lane, domain) {
             (Some(migrate::WHAT), Some(d)) if d.sending.is_some() => Obs::Known(d.seen(uuid)),
             (Some(what), _) => Obs::Unknown(format!("a call to {what} has not finished")),
-            (None, Some(d)) => Obs::Known(d.seen(uuid)),
+            (None, Some(d)) => {
+                let seen = d.seen(uuid);
+                let told = !d.ended.is_some_and(|at| self.was_deaf(at));
+                Obs::Known(Domain { off: seen.off.map(|off| if told { off } else { untold(off) }), ..seen })
+            }
             (None, None) => Obs::Absent,
         }
+    }
+
+    /// Whether it heard nothing of what happened then.
+    fn was_deaf(&self, at: Instant) -> bool {
+        let deaf = self.deaf.lock().unwrap_or_else(PoisonError::into_inner);
+        deaf.iter().any(|(from, until)| from.is_none_or(|from| from <= at) && until.is_none_or(|until| at < until))
+    }
+}
+
+/// Why a domain is off, for whoever has not heard libvirt's event: it does not keep the rest.
+fn untold(off: OffReason) -> OffReason {
+    match off {
+        OffReason::Shutdown | OffReason::Ended => OffReason::ShutdownOrEnded,
+        other => other,
     }
 }
 
 #[async_trait]
 impl Hypervisor for FakeHypervisor {
-    async fn domains(&self) -> Result<Vec<(Uuid, Obs<Domain>)>> {
+    async fn domains(&self) -> Result<Listing> {
         if let Some(down) = self.down("list domains") {
             return Err(down);
         }
         let all = self.machine.defined();
-        Ok(all.into_iter().map(|uuid| (uuid, self.look(uuid))).collect())
+        let ours = all.into_iter().map(|uuid| (uuid, self.look(uuid))).collect();
+        Ok(Listing { ours, foreign: Vec::new() })
+    }
+
+    async fn mark(&self, uuid: Uuid, from: Mark, to: Mark) -> Result<()> {
+        let mark: Phase = Box::new(move |inner| match inner.domains.get_mut(&uuid) {
+            Some(d) if d.mark == from || d.mark == to => {
+                let (was, runs) = (d.mark, d.run != RunState::Off);
+                (d.mark, d.transient) = (to, false);
+                if runs && was != to {
+                    inner.tell(uuid, to, true);
+                }
+                Ok(())
+            }
+            Some(_) => Err("it is another guest by now".to_owned()),
+            None => Err("there is no such domain".to_owned()),
+        });
+        self.change(uuid, "mark", vec![mark]).await
     }
 
     async fn domain(&self, uuid: Uuid) -> Obs<Domain> {
@@ -354,15 +613,66 @@ impl Hypervisor for FakeHypervisor {
         }
     }
 
+    async fn check(&self, xml: String) -> Result<()> {
+        let what = "check a definition";
+        if let Some(down) = self.down(what) {
+            return Err(down);
+        }
+        let (pause, hangs) = {
+            let mut inner = self.machine.lock();
+            let Weather { latency_ms, hang_per_mille, .. } = inner.weather.clone();
+            (inner.dice.millis(&latency_ms), inner.dice.per_mille(hang_per_mille))
+        };
+        if hangs {
+            sleep(DEADLINE).await;
+            let why = format!("no answer in {} s", DEADLINE.as_secs());
+            return Err(HypervisorError::Unknown { what: what.to_owned(), why });
+        }
+        if pause > Duration::ZERO {
+            sleep(pause).await;
+        }
+        // A machine type that no QEMU has.
+        if xml.contains("machine='none-such'") {
+            let why = "unsupported configuration: unsupported machine type".to_owned();
+            return Err(HypervisorError::BadDefinition { what: what.to_owned(), why });
+        }
+        Ok(())
+    }
+
     async fn create(&self, uuid: Uuid, xml: String) -> Result<()> {
         let Some(mark) = Mark::read(&xml) else {
             return Err(HypervisorError::Refused { what: "start".to_owned(), why: "the XML has no mark".to_owned() });
         };
+        let broken = {
+            let mut inner = self.machine.lock();
+            let chance = inner.weather.broken_per_mille;
+            inner.dice.per_mille(chance)
+        };
+        if broken {
+            let why = "the connection broke".to_owned();
+            return Err(HypervisorError::Unknown { what: "start".to_owned(), why });
+        }
+        let keeps = xml.contains("<tpm");
+        let (started_with, disks) = (started_with(&xml), written(&xml));
         let define: Phase = Box::new(move |inner| {
             if inner.domains.get(&uuid).is_some_and(|d| d.run != RunState::Off) {
                 return Err("domain is already active".to_owned());
             }
-            let domain = FakeDomain { name: uuid.to_string(), mark, run: RunState::Off, off: None, sending: None };
+            let domain = FakeDomain {
+                name: uuid.to_string(),
+                mark,
+                run: RunState::Off,
+                off: None,
+                ended: None,
+                paused: None,
+                hung: false,
+                sending: None,
+                transient: false,
+                transit: None,
+                told: false,
+                started_with,
+                disks,
+            };
             inner.domains.insert(uuid, domain);
             Ok(())
         });
@@ -379,6 +689,9 @@ impl Hypervisor for FakeHypervisor {
             let Some(domain) = inner.domains.get_mut(&uuid) else { return Err("no such domain".to_owned()) };
             (domain.run, domain.off) = (RunState::Running, None);
             let mark = domain.mark;
+            if keeps {
+                inner.kept.insert(uuid);
+            }
             inner.tell(uuid, mark, true);
             Ok(())
         });
@@ -386,28 +699,112 @@ impl Hypervisor for FakeHypervisor {
     }
 
     async fn shutdown(&self, uuid: Uuid) -> Result<()> {
-        self.change(uuid, "shut down", vec![]).await?;
+        let hung = self.machine.hangs(uuid);
+        self.call((uuid, self.kind(Kind::Question)), "shut down", vec![], hung).await?;
         self.machine.press(uuid);
         Ok(())
     }
 
-    async fn destroy(&self, uuid: Uuid) -> Result<()> {
+    async fn pause(&self, uuid: Uuid, mark: Mark) -> Result<()> {
+        let pause: Phase = Box::new(move |inner| {
+            let domain = inner.guest(uuid, mark)?;
+            match domain.paused.as_ref().map(|paused| paused.by) {
+                Some(PausedBy::Asleep) => return Err("domain is pmsuspended".to_owned()),
+                Some(_) => {}
+                None => domain.set_paused(Some(PausedBy::Administrator.into())),
+            }
+            Ok(())
+        });
+        self.call((uuid, self.kind(Kind::Question)), "pause", vec![pause], false).await
+    }
+
+    async fn resume(&self, uuid: Uuid, mark: Mark) -> Result<()> {
+        let resume: Phase = Box::new(move |inner| {
+            let chance = inner.weather.still_broken_per_mille;
+            let broken = inner.dice.per_mille(chance);
+            let domain = inner.guest(uuid, mark)?;
+            if domain.run == RunState::Paused {
+                let arrives = domain.transient && domain.transit == Some(Transit::Switching);
+                if domain.sending.is_some() || arrives {
+                    return Err("it is being migrated".to_owned());
+                }
+                if matches!(domain.transit, Some(Transit::Split | Transit::Broken)) {
+                    return Err("part of its memory is elsewhere".to_owned());
+                }
+            }
+            match domain.paused.as_ref().map(|paused| paused.by) {
+                None => return Err("domain is already running".to_owned()),
+                Some(PausedBy::Asleep) => return Err("domain is pmsuspended".to_owned()),
+                Some(PausedBy::IoError) if broken => {}
+                Some(_) => {
+                    domain.set_paused(None);
+                    domain.transit = None;
+                    if !domain.told {
+                        inner.tell(uuid, mark, true);
+                    }
+                }
+            }
+            Ok(())
+        });
+        self.call((uuid, self.kind(Kind::Question)), "resume", vec![resume], false).await
+    }
+
+    async fn wake(&self, uuid: Uuid, mark: Mark) -> Result<()> {
+        let wake: Phase = Box::new(move |inner| {
+            let domain = inner.guest(uuid, mark)?;
+            match domain.paused.as_ref().map(|paused| paused.by) {
+                Some(PausedBy::Asleep) => domain.set_paused(None),
+                _ => return Err("unable to wake up: guest is not in suspended state".to_owned()),
+            }
+            Ok(())
+        });
+        self.call((uuid, self.kind(Kind::Question)), "wake", vec![wake], false).await
+    }
+
+    async fn destroy(&self, uuid: Uuid, mark: Mark) -> Result<()> {
         let destroy: Phase = Box::new(move |inner| {
+            let chance = inner.weather.unkillable_per_mille;
+            if inner.dice.per_mille(chance) {
+                return Err("Failed to terminate process 1 with SIGKILL: Device or resource busy".to_owned());
+            }
+            if inner.domains.get(&uuid).is_some_and(|d| d.run != RunState::Off && d.mark != mark) {
+                return Err("it is another guest by now".to_owned());
+            }
+            if inner.domains.get(&uuid).is_some_and(FakeDomain::is_half) {
+                inner.halved.insert(uuid);
+            }
             inner.switch_off(uuid, OffReason::Destroyed);
             Ok(())
         });
-        self.change(uuid, "destroy", vec![destroy]).await
+        self.call((uuid, self.kind(Kind::Cut)), "destroy", vec![destroy], false).await
     }
 
-    async fn undefine(&self, uuid: Uuid) -> Result<()> {
+    async fn undefine(&self, uuid: Uuid, mark: Mark) -> Result<()> {
         let undefine: Phase = Box::new(move |inner| match inner.domains.get(&uuid) {
             Some(d) if d.run != RunState::Off => Err("domain is active".to_owned()),
+            Some(d) if d.mark != mark => Err("it is another guest by now".to_owned()),
             _ => {
                 inner.domains.remove(&uuid);
                 Ok(())
             }
         });
         self.change(uuid, "undefine", vec![undefine]).await
+    }
+
+    async fn erase(&self, uuid: Uuid, _xml: String, _nvram: bool) -> Result<()> {
+        let erase: Phase = Box::new(move |inner| {
+            if inner.domains.get(&uuid).is_some_and(|d| d.run != RunState::Off) {
+                return Err("domain is active".to_owned());
+            }
+            inner.domains.remove(&uuid);
+            if inner.kept.remove(&uuid)
+                && let Some(observer) = &inner.on_erased
+            {
+                observer(uuid);
+            }
+            Ok(())
+        });
+        self.change(uuid, "erase", vec![erase]).await
     }
 
     async fn migrate(&self, uuid: Uuid, how: Sending) -> Result<()> {
@@ -429,13 +826,17 @@ impl Hypervisor for FakeHypervisor {
         Ok(())
     }
 
-    async fn post_copy(&self, _uuid: Uuid) -> Result<()> {
-        Err(HypervisorError::Refused { what: "post-copy".to_owned(), why: "the fake has none".to_owned() })
+    async fn post_copy(&self, uuid: Uuid) -> Result<()> {
+        let mut machine = self.machine.lock();
+        match machine.domains.get_mut(&uuid).and_then(|d| d.sending.as_mut()).map(Leaving::switch) {
+            Some(true) => Ok(()),
+            _ => Err(HypervisorError::Refused { what: "post-copy".to_owned(), why: "it has not begun".to_owned() }),
+        }
     }
 
     async fn host(&self) -> Result<Host> {
         let domain_types = vec!["qemu".to_owned()];
-        Ok(Host { version: "fake".to_owned(), cpus: 4, domain_types })
+        Ok(Host { version: "fake".to_owned(), cpus: 4, domain_types, guests: None })
     }
 
     fn events(&self) -> broadcast::Receiver<Event> {
@@ -448,34 +849,4 @@ impl Hypervisor for FakeHypervisor {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const XML: &str =
-        "<domain><metadata><d:vm xmlns:d='urn:drover:domain:1' epoch='3' generation='1'/></metadata></domain>";
-
-    #[tokio::test(start_paused = true)]
-    async fn a_hanging_call_is_unknown_until_it_is_done() {
-        let machine = FakeMachine::new(1);
-        let hypervisor = machine.connect();
-        let uuid = Uuid::from_u128(1);
-        machine.set_weather(Weather { hang_per_mille: 1000, ..Weather::default() });
-        assert!(matches!(hypervisor.create(uuid, XML.to_owned()).await, Err(HypervisorError::Unknown { .. })));
-        assert!(matches!(hypervisor.domain(uuid).await, Obs::Unknown(_)));
-        assert!(matches!(hypervisor.destroy(uuid).await, Err(HypervisorError::Unknown { .. })));
-        sleep(DEADLINE * 10).await;
-        assert_eq!(hypervisor.domain(uuid).await.known().map(|d| d.run), Some(RunState::Running));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn at_a_crash_the_phase_under_way_is_done_and_no_later_one() {
-        let machine = FakeMachine::new(1);
-        machine.set_weather(Weather { latency_ms: 100..101, ..Weather::default() });
-        let (hypervisor, uuid) = (machine.connect(), Uuid::from_u128(1));
-        let call = timeout(Duration::from_millis(50), hypervisor.create(uuid, XML.to_owned())).await;
-        assert!(call.is_err());
-        hypervisor.crash();
-        sleep(Duration::from_secs(1)).await;
-        assert_eq!((machine.defined(), machine.running()), (vec![uuid], vec![]));
-    }
-}
+mod tests;

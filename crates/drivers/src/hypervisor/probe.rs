@@ -1,8 +1,8 @@
-//! Which domain type works on this machine: KVM where a guest really boots with it, else QEMU's translator.
+//! Detects the domain type that works on this machine: KVM if a guest really boots with it, else emulation (TCG).
 //!
 //! `/dev/kvm` can exist and hang every 64-bit guest (a machine that is itself a guest of an odd hypervisor). So a real
-//! kernel is booted with it, without a root file system: it says that it runs, panics for want of a root, and QEMU ends
-//! because it may not reboot. The verdict holds for this boot of the machine and is kept in a file.
+//! kernel is booted with it, without a root file system: it prints its version, panics because it has no root, and QEMU
+//! exits (`-no-reboot`). The result holds for this boot of the machine and is cached in a file.
 
 use drover_model::DomainType;
 use serde::{Deserialize, Serialize};
@@ -15,32 +15,32 @@ use std::{
 };
 use tokio::{io::AsyncReadExt, process::Command, time::timeout};
 
-/// How long the kernel may take to say that it runs. With working KVM it takes well under a second.
+/// Timeout for the kernel's first line. With working KVM it takes well under a second.
 const DEADLINE: Duration = Duration::from_secs(10);
-/// The most that the kernel may say; more is not read.
+/// Limit of the kernel's output in bytes; more is not read.
 const OUTPUT_MAX: usize = 256 << 10;
-/// The QEMU that libvirt runs too.
+/// The emulator, the same that libvirt runs.
 const QEMU: &str = "qemu-system-x86_64";
 
-/// What an administrator may set.
+/// The domain type as configured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Setting {
-    /// Find out.
+    /// Detect it.
     #[default]
     Auto,
-    /// KVM, whatever a probe would say.
+    /// KVM, without a probe.
     Kvm,
-    /// QEMU's translator.
+    /// Emulation (TCG).
     Qemu,
 }
 
 /// The domain type to use, and why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verdict {
-    /// What to use.
+    /// The domain type.
     pub domain_type: DomainType,
-    /// For people.
+    /// The reason, for people.
     pub why: String,
 }
 
@@ -50,7 +50,7 @@ impl Verdict {
     }
 }
 
-/// What is kept between runs of the daemon.
+/// The cached result.
 #[derive(Serialize, Deserialize)]
 struct Kept {
     boot: String,
@@ -58,8 +58,8 @@ struct Kept {
     verdict: Verdict,
 }
 
-/// Finds out. `kernel`: what to boot, if not the newest `/boot/vmlinuz-*`. `kept`: where the verdict is kept. `boot`:
-/// this boot's id.
+/// Determines the domain type. `kernel`: the kernel to boot; default: the newest `/boot/vmlinuz-*`. `kept`: the cache
+/// file. `boot`: the id of this boot.
 pub async fn decide(setting: Setting, kernel: Option<&Path>, kept: &Path, boot: &str) -> Verdict {
     match setting {
         Setting::Kvm => return Verdict::new(DomainType::Kvm, "it is configured"),
@@ -88,7 +88,7 @@ pub async fn decide(setting: Setting, kernel: Option<&Path>, kept: &Path, boot: 
     verdict
 }
 
-/// The kernel of the highest version (as sorted by its parts) in a folder.
+/// The kernel with the highest version in a folder.
 fn newest_kernel(folder: &Path) -> Option<PathBuf> {
     let names = fs::read_dir(folder).ok()?.flatten().map(|entry| entry.path());
     let version = |path: &PathBuf| -> Vec<u64> {
@@ -100,7 +100,7 @@ fn newest_kernel(folder: &Path) -> Option<PathBuf> {
         .max_by_key(version)
 }
 
-/// QEMU's arguments: nothing but a processor, memory, a serial port and the kernel.
+/// QEMU's arguments: a processor, memory, a serial port and the kernel.
 fn arguments(kernel: &Path) -> Vec<OsString> {
     let mut out: Vec<OsString> = [
         "-accel",
@@ -128,9 +128,9 @@ fn arguments(kernel: &Path) -> Vec<OsString> {
     out
 }
 
-/// What the kernel's words prove.
+/// Judges the kernel's output.
 fn proves(output: &str) -> bool {
-    // The kernel's first own line; firmware and boot loader say nothing like it.
+    // The kernel's first line; firmware and boot loader print nothing like it.
     output.contains("Linux version ")
 }
 
@@ -163,16 +163,16 @@ async fn try_kvm(kernel: &Path) -> Verdict {
         }
     };
     let timely = timeout(DEADLINE, listening).await.is_ok();
-    // It fails when QEMU has ended.
+    // Fails if QEMU has exited already.
     qemu.start_kill().ok();
-    // How it ended does not matter.
+    // The exit status does not matter.
     qemu.wait().await.ok();
     let said = String::from_utf8_lossy(&said);
     if proves(&said) {
         return Verdict::new(DomainType::Kvm, format!("{} boots with it", kernel.display()));
     }
     let mut complaint = String::new();
-    // What it complained of is an extra, worth a second.
+    // QEMU's error message is optional, so only one second is spent on it.
     timeout(Duration::from_secs(1), stderr.read_to_string(&mut complaint)).await.ok();
     let last = said.lines().chain(complaint.lines()).map(str::trim).rfind(|line| !line.is_empty()).unwrap_or("nothing");
     let last: String = last.chars().filter(|c| !c.is_control()).take(200).collect();

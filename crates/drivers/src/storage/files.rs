@@ -1,20 +1,21 @@
-//! Disk files in the one folder that is Drover's own.
+//! Disk files in Drover's own folder.
 
-use super::{Disks, Removed};
+use super::{Disks, Removed, look};
 use async_trait::async_trait;
+use drover_model::image::Looked;
 use std::{
     io,
     path::{Path, PathBuf},
 };
 
-/// The folder. A file elsewhere (also by way of a symbolic link) is somebody else's.
+/// The folder of Drover's disk files. A file outside it, also if reached through a symbolic link, is not Drover's.
 #[derive(Debug, Clone)]
 pub struct DiskFolder {
     folder: PathBuf,
 }
 
 impl DiskFolder {
-    /// Disks in that folder.
+    /// Manages the disk files in `folder`.
     pub fn new(folder: impl Into<PathBuf>) -> DiskFolder {
         DiskFolder { folder: folder.into() }
     }
@@ -22,25 +23,29 @@ impl DiskFolder {
 
 #[async_trait]
 impl Disks for DiskFolder {
+    async fn look(&self, own: Vec<PathBuf>, named: Vec<PathBuf>) -> Looked {
+        look::look(self.folder.clone(), own, named).await
+    }
+
     async fn remove(&self, files: Vec<PathBuf>) -> Vec<Removed> {
         let folder = self.folder.clone();
-        let unfinished: Vec<PathBuf> = files.clone();
-        let work = tokio::task::spawn_blocking(move || {
+        let requested = files.clone();
+        let task = tokio::task::spawn_blocking(move || {
             files.into_iter().map(|file| (file.clone(), remove_one(&folder, &file))).collect()
         });
-        work.await.unwrap_or_else(|error| {
-            unfinished.into_iter().map(|file| (file, Err(io::Error::other(error.to_string())))).collect()
+        task.await.unwrap_or_else(|error| {
+            requested.into_iter().map(|file| (file, Err(io::Error::other(error.to_string())))).collect()
         })
     }
 }
 
 fn remove_one(folder: &Path, file: &Path) -> io::Result<()> {
     let foreign = || {
-        let why = format!("it is not in {}, so it is not Drover's to delete", folder.display());
-        io::Error::new(io::ErrorKind::PermissionDenied, why)
+        let reason = format!("it is not in {}; Drover deletes only files there", folder.display());
+        io::Error::new(io::ErrorKind::PermissionDenied, reason)
     };
     let (Some(parent), Some(name)) = (file.parent(), file.file_name()) else { return Err(foreign()) };
-    // The parent is resolved, the file itself is not: deleting a link deletes the link.
+    // Symbolic links in the parent are resolved, the file itself is not: deleting a link deletes the link.
     let parent = match (parent.canonicalize(), folder.canonicalize()) {
         (Ok(parent), Ok(folder)) if parent.starts_with(&folder) => parent,
         (Err(error), _) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -48,7 +53,7 @@ fn remove_one(folder: &Path, file: &Path) -> io::Result<()> {
     };
     match std::fs::remove_file(parent.join(name)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        done => done,
+        result => result,
     }
 }
 
@@ -57,15 +62,15 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn deletes_only_inside() {
+    async fn only_files_inside_the_folder_are_deleted() {
         let (ours, theirs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let (mine, other) = (ours.path().join("a.img"), theirs.path().join("b.img"));
         std::fs::write(&mine, b"x").unwrap();
         std::fs::write(&other, b"x").unwrap();
         std::os::unix::fs::symlink(theirs.path(), ours.path().join("link")).unwrap();
-        let crooked = ours.path().join("link/b.img");
+        let linked = ours.path().join("link/b.img");
         let dotted = ours.path().join("..").join(theirs.path().file_name().unwrap()).join("b.img");
-        let files = vec![mine.clone(), mine.clone(), other.clone(), crooked, dotted];
+        let files = vec![mine.clone(), mine.clone(), other.clone(), linked, dotted];
         let outcome: Vec<bool> =
             DiskFolder::new(ours.path()).remove(files).await.into_iter().map(|(_, r)| r.is_ok()).collect();
         assert_eq!(outcome, [true, true, false, false, false]);

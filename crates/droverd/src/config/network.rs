@@ -1,42 +1,39 @@
-//! `[network]`: the networks on which the primary has floating addresses.
+//! `[network]`: the physical networks of this node, and the primary's floating addresses on them.
 
-use drover_agent::WatchedNetwork;
+use drover_agent::WatchedLink;
 use drover_model::{Cidr, FloatingAddress};
 use serde::{Deserialize, Deserializer, de::Error as _};
 use std::{collections::BTreeSet, net::IpAddr};
 
-/// The keys of one network.
-pub(super) const KEYS: &[&str] = &["interface", "floating", "gateway"];
-
-/// The longest name that the kernel gives an interface (IFNAMSIZ, less the final zero).
+/// Maximum length of an interface name in bytes (`IFNAMSIZ` in linux/if.h, without the terminating zero).
 const INTERFACE_MAX: usize = 15;
 
 /// `[network]`
 #[derive(Debug, Clone, PartialEq, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, expecting = "expected a section: [network]")]
 pub(crate) struct Networks {
-    /// To the outside.
+    /// The network to the outside.
     pub(crate) upstream: Network,
-    /// Between the nodes.
+    /// The network between the nodes.
     pub(crate) cluster: Network,
-    /// Of the storage.
+    /// The network for storage traffic.
     pub(crate) storage: Network,
-    /// Whether the primary has 169.254.169.254, where guests ask for their metadata; if not given: when it has a
-    /// floating address at all.
+    /// Whether the primary has 169.254.169.254, the address of the metadata service for guests. Default: if any
+    /// floating address is configured.
     pub(crate) metadata: Option<bool>,
 }
 
-/// `[network.upstream]` and its kin.
+/// `[network.upstream]`, `[network.cluster]` or `[network.storage]`.
 #[derive(Debug, Clone, PartialEq, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, expecting = "expected a section, such as [network.upstream]")]
 pub(crate) struct Network {
-    /// This node's interface to it.
+    /// This node's interface on the network.
     #[serde(deserialize_with = "interface")]
     pub(crate) interface: Option<String>,
-    /// The addresses that the primary has on it. The same on all coordinators.
+    /// The primary's floating addresses on the network. Must be the same on all coordinators.
     #[serde(deserialize_with = "cidrs")]
     pub(crate) floating: Vec<Cidr>,
-    /// Who must answer on it. A primary that cannot reach it hands its role to a coordinator that can.
+    /// A gateway that must be reachable. A primary that cannot reach it hands its role to a coordinator that can.
     pub(crate) gateway: Option<IpAddr>,
 }
 
@@ -46,7 +43,9 @@ fn interface<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String
     if (1..=INTERFACE_MAX).contains(&name.len()) && name.chars().all(good) && name != "." && name != ".." {
         return Ok(Some(name));
     }
-    Err(D::Error::custom(format!("{name:?} is no name of an interface, such as \"eth1\" or \"bond0.100\"")))
+    Err(D::Error::custom(format!(
+        "{name:?} is not a valid interface name; accepted are names such as \"eth1\" and \"bond0.100\""
+    )))
 }
 
 fn cidrs<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Cidr>, D::Error> {
@@ -59,7 +58,7 @@ impl Networks {
         [("upstream", &self.upstream), ("cluster", &self.cluster), ("storage", &self.storage)]
     }
 
-    /// Says what does not fit together.
+    /// Checks that the networks are consistent. `own` is this node's address.
     pub(super) fn check(&self, own: IpAddr) -> Result<(), String> {
         let mut seen = BTreeSet::new();
         for (name, network) in self.all() {
@@ -82,16 +81,16 @@ impl Networks {
         }
     }
 
-    /// The addresses that move with the role, in the order in which they are brought up.
+    /// The floating addresses, in the order in which they are brought up.
     pub(super) fn floating(&self) -> Vec<FloatingAddress> {
-        let mut all: Vec<FloatingAddress> = self.on_networks().collect();
+        let mut all: Vec<FloatingAddress> = self.configured().collect();
         if self.metadata.unwrap_or(!all.is_empty()) {
             all.push(FloatingAddress::metadata());
         }
         all
     }
 
-    fn on_networks(&self) -> impl Iterator<Item = FloatingAddress> + '_ {
+    fn configured(&self) -> impl Iterator<Item = FloatingAddress> + '_ {
         self.all().into_iter().flat_map(|(name, network)| {
             let interface = network.interface.clone().unwrap_or_default();
             network.floating.iter().map(move |address| FloatingAddress {
@@ -102,20 +101,16 @@ impl Networks {
         })
     }
 
-    /// The addresses at which others reach the primary.
+    /// The floating addresses at which other hosts reach the primary.
     pub(crate) fn reachable(&self) -> Vec<IpAddr> {
-        self.on_networks().map(|floating| floating.address.ip).collect()
+        self.configured().map(|floating| floating.address.ip).collect()
     }
 
-    /// The networks that must work for that.
-    pub(super) fn watched(&self) -> Vec<WatchedNetwork> {
+    /// The networks with floating addresses, whose links and gateways the primary watches.
+    pub(super) fn watched(&self) -> Vec<WatchedLink> {
         let with = self.all().into_iter().filter(|(_, network)| !network.floating.is_empty());
         let watched = with.filter_map(|(name, network)| {
-            Some(WatchedNetwork {
-                name: name.to_owned(),
-                interface: network.interface.clone()?,
-                gateway: network.gateway,
-            })
+            Some(WatchedLink { name: name.to_owned(), interface: network.interface.clone()?, gateway: network.gateway })
         });
         watched.collect()
     }

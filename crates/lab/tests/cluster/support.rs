@@ -1,30 +1,36 @@
-//! A lab for one test, and the words of its stories.
+//! A lab for one test, with helpers for commands, waits and assertions.
 
 use drover_lab::{Domain, Lab, Node, Spec};
 use serde_json::Value;
 use std::{path::Path, process::Output, time::Duration};
 
-/// Whatever is waited for comes sooner.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+/// Timeout for expected events. Long, because a busy machine is many times slower, and nothing waits for it in vain.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(120);
 
-/// A cluster that vanishes with this value.
+/// A cluster that is taken down when this value is dropped.
 pub(crate) struct Cluster {
     pub(crate) lab: Lab,
     _folder: tempfile::TempDir,
 }
 
-/// What a command said.
+/// How often a VM, as shown by a node, was granted to a node.
+pub(crate) fn grants(vm: &Value) -> u64 {
+    let epoch = |which: &str| vm["claim"][which].as_u64().unwrap_or(0);
+    epoch("epoch") - epoch("born")
+}
+
+/// Exit code and output of a command.
 #[derive(Debug)]
-pub(crate) struct Said {
+pub(crate) struct CommandResult {
     pub(crate) code: i32,
     pub(crate) out: String,
     pub(crate) err: String,
 }
 
-impl From<Output> for Said {
-    fn from(output: Output) -> Said {
+impl From<Output> for CommandResult {
+    fn from(output: Output) -> CommandResult {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        Said { code: output.status.code().unwrap_or(-1), out: text(&output.stdout), err: text(&output.stderr) }
+        CommandResult { code: output.status.code().unwrap_or(-1), out: text(&output.stdout), err: text(&output.stderr) }
     }
 }
 
@@ -37,159 +43,192 @@ impl Cluster {
             assert!(file.exists(), "{} is not built: run 'cargo build --workspace' first", file.display());
         }
         let lab = Lab::up(folder.path(), Spec::cluster(nodes), program, &|_| ()).unwrap();
-        Cluster { lab, _folder: folder }
+        let cluster = Cluster { lab, _folder: folder };
+        // A daemon is ready as soon as it knows itself.
+        cluster.wait_healthy();
+        cluster
+    }
+
+    /// Waits until a condition holds. What happens on one node is seen at another one a moment later, whatever was waited
+    /// for there.
+    pub(crate) fn until<T>(&self, what: &str, check: impl FnMut() -> Option<T>) -> T {
+        Lab::until(what, TIMEOUT, check).unwrap_or_else(|e| panic!("{e}\n{}", self.logs()))
     }
 
     pub(crate) fn node(&self, name: &str) -> Node<'_> {
         self.lab.node(name).unwrap()
     }
 
-    /// `drover` on a node, whatever it says.
-    pub(crate) fn say(&self, node: &str, arguments: &[&str]) -> Said {
+    /// Runs `drover` on a node.
+    pub(crate) fn try_drover(&self, node: &str, arguments: &[&str]) -> CommandResult {
         self.node(node).output(&[&["drover"], arguments].concat()).unwrap().into()
     }
 
-    /// `drover` on a node, which must work.
+    /// Runs `drover` on a node, which must succeed, and returns its output.
     pub(crate) fn drover(&self, node: &str, arguments: &[&str]) -> String {
-        let said = self.say(node, arguments);
-        assert_eq!(said.code, 0, "drover {}: {said:?}\n{}", arguments.join(" "), self.logs());
-        said.out
+        let result = self.try_drover(node, arguments);
+        assert_eq!(result.code, 0, "drover {}: {result:?}\n{}", arguments.join(" "), self.logs());
+        result.out
     }
 
+    /// Like [`Cluster::drover`], with the format JSON.
     pub(crate) fn json(&self, node: &str, arguments: &[&str]) -> Value {
         let text = self.drover(node, &[&["-f", "json"], arguments].concat());
         serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}"))
     }
 
+    /// A VM as shown by a node.
     pub(crate) fn vm(&self, node: &str, name: &str) -> Value {
         self.json(node, &["vm", "info", name])
     }
 
-    /// Waits until a VM is as it should be, as a node sees it.
+    /// Waits until a VM, as shown by a node, meets a condition.
     pub(crate) fn vm_until(&self, node: &str, name: &str, what: &str, is: impl Fn(&Value) -> bool) -> Value {
-        let look = || {
-            let said = self.say(node, &["-f", "json", "vm", "info", name]);
-            serde_json::from_str::<Value>(&said.out).ok().filter(|vm| is(vm))
-        };
-        Lab::until(&format!("{name}: {what}"), PATIENCE, look)
-            .unwrap_or_else(|e| panic!("{e}\n{}\n{}", self.say(node, &["vm", "info", name]).out, self.logs()))
+        self.json_until(node, &["vm", "info", name], &format!("{name}: {what}"), is)
     }
 
-    /// Defines a VM at a node; it may come to be assigned to another.
+    /// Waits until the output of a command meets a condition.
+    pub(crate) fn json_until(&self, at: &str, arguments: &[&str], what: &str, is: impl Fn(&Value) -> bool) -> Value {
+        let json = [&["-f", "json"], arguments].concat();
+        let check = || serde_json::from_str(&self.try_drover(at, &json).out).ok().filter(|shown| is(shown));
+        let failed = |e| panic!("{e}\n{:?}\n{}", self.try_drover(at, arguments), self.logs());
+        Lab::until(what, TIMEOUT, check).unwrap_or_else(failed)
+    }
+
+    /// Waits until a node knows no VM of this name.
+    pub(crate) fn forgotten_until(&self, at: &str, name: &str) {
+        let unknown = || (self.try_drover(at, &["vm", "info", name]).code == 3).then_some(());
+        self.until(&format!("{at} knows no VM {name}"), unknown);
+    }
+
+    /// Defines a VM with a command on a node. Unless the arguments name a node for it, it may be assigned to any.
     pub(crate) fn define(&self, at: &str, domain: &Domain, arguments: &[&str]) {
         self.define_xml(at, &domain.xml(&self.lab.guest()), arguments);
     }
 
+    /// Like [`Cluster::define`], from a domain XML.
     pub(crate) fn define_xml(&self, at: &str, xml: &str, arguments: &[&str]) {
         std::fs::write(self.lab.shared().join("new.xml"), xml).unwrap();
         self.drover(at, &[&["vm", "define", "/srv/shared/new.xml"], arguments].concat());
     }
 
-    /// The node of a VM.
-    pub(crate) fn home(&self, vm: &str) -> String {
+    /// The node that a VM is assigned to.
+    pub(crate) fn node_of(&self, vm: &str) -> String {
         self.vm("hv1", vm)["node"].as_str().unwrap().to_owned()
     }
 
-    /// The UUIDs of the domains that run on a node, by libvirt's own word.
+    /// UUIDs of the running domains on a node, according to libvirt.
     pub(crate) fn running(&self, node: &str) -> Vec<String> {
         let list = self.node(node).exec(&["virsh", "-q", "-c", "qemu:///system", "list", "--uuid"]).unwrap();
         list.split_whitespace().map(str::to_owned).collect()
     }
 
-    /// The nodes on which a VM runs, by libvirt's own word.
-    pub(crate) fn runs_on(&self, vm: &str) -> Vec<String> {
+    /// The nodes on which a VM runs, according to libvirt.
+    pub(crate) fn running_on(&self, vm: &str) -> Vec<String> {
         let uuid = self.vm("hv1", vm)["uuid"].as_str().unwrap().to_owned();
         let on = self.lab.nodes().into_iter().filter(|n| n.is_on()).map(|n| n.name().to_owned());
         on.filter(|node| self.running(node).contains(&uuid)).collect()
     }
 
-    /// Waits until a console says something; returns all of it.
-    pub(crate) fn console_until(&self, node: &str, vm: &str, says: &str) -> String {
-        let look = || Some(self.say(node, &["vm", "log", vm, "-n", "100000"]).out).filter(|log| log.contains(says));
-        Lab::until(&format!("{vm}'s console never says {says:?}"), PATIENCE, look)
-            .unwrap_or_else(|e| panic!("{e}\n{}", self.logs()))
+    /// Waits until a VM runs on these nodes and no others, according to libvirt.
+    pub(crate) fn running_on_until(&self, vm: &str, nodes: &[&str]) {
+        self.until(&format!("{vm} runs on {nodes:?} only"), || (self.running_on(vm) == nodes).then_some(()));
     }
 
-    /// The nodes whose libvirt knows a domain, whether it runs or not.
-    pub(crate) fn known_on(&self, uuid: &str) -> Vec<String> {
-        let on = self.lab.nodes().into_iter().filter(Node::is_on);
-        let all = |node: &Node<'_>| node.exec(&["virsh", "-q", "-c", "qemu:///system", "list", "--all", "--uuid"]);
-        on.filter(|node| all(node).unwrap().contains(uuid)).map(|node| node.name().to_owned()).collect()
+    /// Waits until no domain runs on a node.
+    pub(crate) fn empty_until(&self, node: &str) {
+        self.until(&format!("nothing runs on {node}"), || self.running(node).is_empty().then_some(()));
     }
 
-    /// Lets a VM be sent with so many MiB a second at most.
-    pub(crate) fn speed(&self, node: &str, vm: &str, mib: u32) {
+    /// Waits until a VM's console log contains a text; returns the log.
+    pub(crate) fn console_until(&self, node: &str, vm: &str, text: &str) -> String {
+        let log = || self.try_drover(node, &["vm", "log", vm, "-n", "100000"]).out;
+        self.until(&format!("{vm}: console contains {text:?}"), || Some(log()).filter(|log| log.contains(text)))
+    }
+
+    /// The nodes whose libvirt has a domain, running or not; an error if a libvirtd does not answer.
+    pub(crate) fn known_on(&self, uuid: &str) -> Result<Vec<String>, String> {
+        let mut known = Vec::new();
+        for node in self.lab.nodes().into_iter().filter(Node::is_on) {
+            let all = node.exec(&["virsh", "-q", "-c", "qemu:///system", "list", "--all", "--uuid"]);
+            if all.map_err(|e| e.to_string())?.contains(uuid) {
+                known.push(node.name().to_owned());
+            }
+        }
+        Ok(known)
+    }
+
+    /// Limits the bandwidth of a VM's migration, in MiB/s.
+    pub(crate) fn set_migration_speed(&self, node: &str, vm: &str, mib: u32) {
         let set = ["virsh", "-q", "-c", "qemu:///system", "migrate-setspeed", vm, &mib.to_string()];
         self.node(node).exec(&set).unwrap();
     }
 
-    /// Waits until a daemon is seen in a state by another node.
-    pub(crate) fn daemon_until(&self, at: &str, node: &str, wanted: &str) {
-        self.node_until(at, node, &format!("its daemon is in state {wanted}"), |info| info["daemon_state"] == wanted);
+    /// Waits until the node `at` shows the daemon of `node` in a state.
+    pub(crate) fn daemon_until(&self, at: &str, node: &str, state: &str) {
+        self.node_until(at, node, &format!("its daemon is in state {state}"), |info| info["daemon_state"] == state);
     }
 
-    /// Waits until a node is as it should be, as another one sees it.
+    /// Waits until `node`, as shown by the node `at`, meets a condition.
     pub(crate) fn node_until(&self, at: &str, node: &str, what: &str, is: impl Fn(&Value) -> bool) -> Value {
-        let look = || {
-            let said = self.say(at, &["-f", "json", "node", "info", node]);
-            serde_json::from_str::<Value>(&said.out).ok().filter(|info| is(info))
-        };
-        Lab::until(&format!("{node}: {what}"), PATIENCE, look)
-            .unwrap_or_else(|e| panic!("{e}\n{}\n{}", self.say(at, &["node", "info", node]).out, self.logs()))
+        self.json_until(at, &["node", "info", node], &format!("{node}: {what}"), is)
     }
 
-    /// Waits until every node sees every node there for work.
-    pub(crate) fn all_well(&self) {
+    /// Waits until every node shows every node as healthy, as far as it was reported. (That a libvirtd was killed may not
+    /// have been.)
+    pub(crate) fn wait_healthy(&self) {
         for at in self.lab.nodes() {
             for node in self.lab.nodes() {
-                self.node_until(at.name(), node.name(), "is well", |n| {
-                    n["daemon_state"] == "run" && n["hypervisor_problem"] == ""
+                self.node_until(at.name(), node.name(), "is healthy", |n| {
+                    n["daemon_state"] == "run" && n["hypervisor_problem"] == "" && n["cpu_count"].as_u64() > Some(0)
                 });
             }
         }
     }
 
-    /// The guest's process on its node.
+    /// PID of a guest's QEMU process, in its node's namespace.
     pub(crate) fn qemu(&self, node: &str, vm: &str) -> String {
         self.node(node).exec(&["cat", &format!("/run/libvirt/qemu/{vm}.pid")]).unwrap().trim().to_owned()
     }
 
-    /// The daemons' last words, for a test that fails.
+    /// The ends of all daemons' logs, for the message of a failed test.
     pub(crate) fn logs(&self) -> String {
-        let of = |node: Node<'_>| {
+        let log = |node: Node<'_>| {
             format!("--- {}\n{}", node.name(), if node.is_on() { node.drover_log(25) } else { "off".to_owned() })
         };
-        self.lab.nodes().into_iter().map(of).collect::<Vec<_>>().join("\n")
+        self.lab.nodes().into_iter().map(log).collect::<Vec<_>>().join("\n")
     }
 }
 
-/// A guest that is to live on, wherever it is.
+/// A guest that is followed by the heartbeats on its console, wherever it moves.
 pub(crate) struct Guest<'a> {
     cluster: &'a Cluster,
     pub(crate) name: String,
     uuid: String,
+    /// How many times it has booted so far.
     boots: usize,
-    beat: u64,
+    /// Its last heartbeat seen.
+    heartbeat: u64,
 }
 
 impl<'a> Guest<'a> {
-    /// Defines a guest on a node, starts it, and waits until it is up.
+    /// Defines a guest on a node, starts it, and waits for its heartbeat.
     pub(crate) fn up(cluster: &'a Cluster, node: &str, domain: &Domain, arguments: &[&str]) -> Guest<'a> {
         let at = ["--node", node, "--start", "--wait"];
         cluster.define(node, domain, &[&at, arguments].concat());
         Guest::of(cluster, node, &domain.name)
     }
 
-    /// A guest that runs on a node, as soon as it is up.
+    /// A guest that runs on a node; waits for its heartbeat.
     pub(crate) fn of(cluster: &'a Cluster, node: &str, name: &str) -> Guest<'a> {
         let uuid = cluster.vm(node, name)["uuid"].as_str().unwrap().to_owned();
-        let mut guest = Guest { cluster, name: name.to_owned(), uuid, boots: 0, beat: 0 };
-        guest.goes_on(node);
+        let mut guest = Guest { cluster, name: name.to_owned(), uuid, boots: 0, heartbeat: 0 };
+        guest.wait_heartbeat(node);
         guest.boots = guest.count_boots();
         guest
     }
 
-    /// What a node wrote down of its console: not of what it was before it came there.
+    /// A node's log of the guest's console, which has only what it wrote while it ran there.
     fn console(&self, node: &Node<'_>) -> String {
         let file = node.folder().join(format!("var/log/drover/consoles/{}.log", self.uuid));
         String::from_utf8_lossy(&std::fs::read(file).unwrap_or_default()).into_owned()
@@ -199,55 +238,57 @@ impl<'a> Guest<'a> {
         self.cluster.lab.nodes().iter().map(|node| self.console(node).matches("BOOTED").count()).sum()
     }
 
-    /// The last sign of life on a node's console.
-    fn last_beat(&self, node: &str) -> u64 {
+    /// The last heartbeat in a node's log of the console; 0 if there is none.
+    fn last_heartbeat(&self, node: &str) -> u64 {
         let console = self.console(&self.cluster.node(node));
-        // The last line may be half written.
-        let whole = console.rsplit_once('\n').map_or("", |(whole, _)| whole);
-        let beats = whole.lines().rev().filter_map(|line| line.strip_prefix("HB ")?.split(' ').next()?.parse().ok());
-        beats.into_iter().next().unwrap_or(0)
+        // The last line may be incomplete.
+        let complete = console.rsplit_once('\n').map_or("", |(complete, _)| complete);
+        let heartbeats =
+            complete.lines().rev().filter_map(|line| line.strip_prefix("HB ")?.split(' ').next()?.parse().ok());
+        heartbeats.into_iter().next().unwrap_or(0)
     }
 
-    fn goes_on(&mut self, node: &str) {
-        let look = || Some(self.last_beat(node)).filter(|beat| *beat > self.beat);
-        let what = format!("{} goes on after {} on {node}", self.name, self.beat);
-        self.beat = Lab::until(&what, PATIENCE, look)
+    /// Waits for a new heartbeat on a node.
+    pub(crate) fn wait_heartbeat(&mut self, node: &str) {
+        let check = || Some(self.last_heartbeat(node)).filter(|heartbeat| *heartbeat > self.heartbeat);
+        let what = format!("{}: a heartbeat after {} on {node}", self.name, self.heartbeat);
+        self.heartbeat = Lab::until(&what, TIMEOUT, check)
             .unwrap_or_else(|e| panic!("{e}\n{}\n{}", self.console(&self.cluster.node(node)), self.cluster.logs()));
     }
 
-    /// Waits until only this node knows it, and it goes on living there: it is the same guest, which has not booted
-    /// again.
-    pub(crate) fn lives_on(&mut self, node: &str) {
-        self.is_only_on(&[node]);
-        self.goes_on(node);
+    /// Waits until only this node has the domain and its heartbeats continue there, and asserts that it is still the
+    /// same guest: it has not booted again.
+    pub(crate) fn wait_alive_on(&mut self, node: &str) {
+        self.wait_only_on(&[node]);
+        self.wait_heartbeat(node);
         assert_eq!(self.count_boots(), self.boots, "{} has booted again\n{}", self.name, self.cluster.logs());
     }
 
-    /// Waits until these nodes and no others know it.
-    pub(crate) fn is_only_on(&self, nodes: &[&str]) {
-        let look = || (self.cluster.known_on(&self.uuid) == nodes).then_some(());
-        Lab::until(&format!("{} is on {nodes:?} only", self.name), PATIENCE, look)
+    /// Waits until these nodes and no others have the domain.
+    pub(crate) fn wait_only_on(&self, nodes: &[&str]) {
+        let check = || self.cluster.known_on(&self.uuid).is_ok_and(|on| on == nodes).then_some(());
+        Lab::until(&format!("{} is on {nodes:?} only", self.name), TIMEOUT, check)
             .unwrap_or_else(|e| panic!("{e}, but on {:?}\n{}", self.cluster.known_on(&self.uuid), self.cluster.logs()));
     }
 
-    /// It has booted once more, and is up on this node.
-    pub(crate) fn has_rebooted_on(&mut self, node: &str) {
-        self.is_only_on(&[node]);
+    /// Waits until it has booted exactly once more, and has a heartbeat on this node.
+    pub(crate) fn wait_rebooted_on(&mut self, node: &str) {
+        self.wait_only_on(&[node]);
         let boots = self.boots + 1;
-        Lab::until(&format!("{} boots on {node}", self.name), PATIENCE, || (self.count_boots() >= boots).then_some(()))
+        Lab::until(&format!("{} boots on {node}", self.name), TIMEOUT, || (self.count_boots() >= boots).then_some(()))
             .unwrap_or_else(|e| panic!("{e}\n{}", self.cluster.logs()));
         assert_eq!(self.count_boots(), boots);
-        (self.boots, self.beat) = (boots, 0);
-        self.goes_on(node);
+        (self.boots, self.heartbeat) = (boots, 0);
+        self.wait_heartbeat(node);
     }
 
-    /// Sends it so slowly from now on that there is time for something else.
-    pub(crate) fn slowly(&self, node: &str) {
-        self.cluster.speed(node, &self.name, 1);
+    /// Slows its migration to 1 MiB/s, so that a test can act while it is under way.
+    pub(crate) fn throttle(&self, node: &str) {
+        self.cluster.set_migration_speed(node, &self.name, 1);
     }
 
-    /// Waits until some of it is sent.
-    pub(crate) fn is_being_sent(&self, at: &str) {
-        self.cluster.vm_until(at, &self.name, "is being sent", |vm| vm["migration"]["sent"].as_u64() > Some(0));
+    /// Waits until its migration has transferred some memory.
+    pub(crate) fn wait_sending(&self, at: &str) {
+        self.cluster.vm_until(at, &self.name, "is migrating", |vm| vm["migration"]["sent"].as_u64() > Some(0));
     }
 }

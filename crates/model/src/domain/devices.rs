@@ -1,11 +1,11 @@
-//! The rest of a definition, read for people: what `vm info` shows. Nothing is decided by it, so what is odd is shown
-//! as it is.
+//! Details of a definition for users: what `vm info` shows. Invalid values are shown as they are.
 
-use super::{child_text, children, effective};
+use super::{KeptState, Sole, bound::Taken, child_text, children, effective, kept, sole};
 use roxmltree::{Document, Node};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 
-/// What a definition has, for people. Field names are those of the HTTP API.
+/// Details of a definition, for users. Field names are those of the HTTP API.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Devices {
     /// `<os><type>`: `hvm`.
@@ -15,20 +15,36 @@ pub struct Devices {
     pub arch: String,
     /// `pc-q35-7.2`.
     pub machine: String,
-    /// The QEMU binary, where the definition names one.
+    /// The QEMU binary, if the definition names one.
     pub emulator: String,
-    /// The type of the first serial port or console: `pty`. Empty: it has none.
+    /// The type of the first serial port or console: `pty`. Empty: there is none.
     pub console: String,
-    /// `sockets/cores/threads`, or `dies` ones too, as users know it; empty: not set.
+    /// `sockets/cores/threads`, or with `dies` too, as users know it; empty: not set.
     pub vcpu_topology: String,
     /// Names of the elements of `<features>`.
     pub features: Vec<String>,
-    /// How its processor is to look: `host-passthrough`, `host-model`, `custom`; empty: not said.
+    /// CPU mode: `host-passthrough`, `host-model`, `custom`; empty: not set.
     #[serde(default)]
     pub cpu_mode: String,
-    /// Files that QEMU opens when the guest starts: disks, a kernel.
+    /// Files, folders and block devices that must have the same content wherever it is started: disks, a kernel.
     #[serde(skip)]
     pub files: Vec<String>,
+    /// What its node has, and another node is not known to have: devices of the host, servers on it; for users.
+    #[serde(skip)]
+    pub bound: Vec<String>,
+    /// Why it is not migrated while it runs, although it could be started elsewhere; for users.
+    #[serde(skip)]
+    pub not_live: Option<String>,
+    /// State that libvirt keeps of it on its node, in files that the definition does not name.
+    #[serde(skip)]
+    pub kept: Vec<KeptState>,
+    /// The file of the firmware's variables, if the definition names one. It need not exist on the target of a live
+    /// migration, which transfers the variables.
+    #[serde(skip)]
+    pub nvram: Option<String>,
+    /// What only one VM may have.
+    #[serde(skip)]
+    pub soles: BTreeSet<Sole>,
     /// Disks, in the definition's order.
     pub disks: Vec<Disk>,
     /// Interfaces, in the definition's order.
@@ -49,16 +65,19 @@ pub struct Disk {
     pub dev: String,
     /// `virtio`, `scsi`, ...
     pub bus: String,
-    /// Whether the guest only reads it, as a CD.
+    /// Whether it is read-only, as a CD.
     #[serde(default)]
     pub read_only: bool,
-    /// How the host caches it: `none`, `writeback`; empty: the hypervisor's default.
+    /// Whether its definition lets several guests use it at once.
+    #[serde(default)]
+    pub shareable: bool,
+    /// Cache mode: `none`, `writeback`; empty: the hypervisor's default.
     #[serde(default)]
     pub cache: String,
 }
 
 impl Disk {
-    /// Whether nothing of it is in a host's cache while the guest runs, so that another host sees what was written.
+    /// Whether the host's cache has none of its data while the guest runs, so that another host sees all writes.
     pub fn is_uncached(&self) -> bool {
         self.read_only || matches!(self.cache.as_str(), "none" | "directsync")
     }
@@ -70,7 +89,7 @@ pub struct Interface {
     /// `bridge`, `user`, ...
     #[serde(rename = "type")]
     pub kind: String,
-    /// Hardware address; empty: the hypervisor chooses one.
+    /// MAC address; empty: the hypervisor chooses one.
     pub mac: String,
     /// Bridge or device that it is connected to.
     pub source: String,
@@ -97,13 +116,13 @@ fn first<'a, 'i>(node: Node<'a, 'i>, name: &'static str) -> Option<Node<'a, 'i>>
 }
 
 impl Devices {
-    /// Reads them; all empty when the text is no XML.
+    /// Reads them; all empty if the text is not valid XML.
     pub fn read(xml: &str) -> Devices {
         let Ok(document) = Document::parse(xml) else { return Devices::default() };
         let root = document.root_element();
         let os_type = first(root, "os").and_then(|os| first(os, "type"));
         let mut out = Devices {
-            os_type: os_type.and_then(|t| t.text()).unwrap_or("").trim().to_owned(),
+            os_type: first(root, "os").and_then(|os| child_text(os, "type")).unwrap_or_default(),
             arch: attribute(os_type, "arch"),
             machine: attribute(os_type, "machine"),
             console: attribute(effective::console(root), "type"),
@@ -114,19 +133,21 @@ impl Devices {
             cpu_mode: attribute(first(root, "cpu"), "mode"),
             ..Devices::default()
         };
-        if let Some(os) = first(root, "os") {
-            let named = ["kernel", "initrd", "dtb"].iter().filter_map(|name| child_text(os, name));
-            out.files.extend(named.map(str::to_owned));
+        Taken { files: out.files, bound: out.bound, not_live: out.not_live } = Taken::of(root);
+        out.kept.extend(kept::has_tpm(root).then_some(KeptState::Tpm));
+        match kept::nvram(root) {
+            Some(kept::Nvram::Unnamed(_)) => out.kept.push(KeptState::Nvram),
+            Some(kept::Nvram::Named(file)) => out.nvram = file,
+            None => {}
         }
         if let Some(devices) = first(root, "devices") {
-            out.emulator = child_text(devices, "emulator").unwrap_or("").to_owned();
+            out.emulator = child_text(devices, "emulator").unwrap_or_default();
             out.disks = children(devices, "disk").map(disk).collect();
-            let files = out.disks.iter().filter(|d| d.kind == "file" && !d.name.is_empty());
-            out.files.extend(files.map(|d| d.name.clone()));
             out.networks = children(devices, "interface").map(interface).collect();
             out.controllers = children(devices, "controller")
                 .map(|c| Controller { kind: attribute(Some(c), "type"), model: attribute(Some(c), "model") })
                 .collect();
+            out.soles = sole::of(devices, &out);
         }
         out
     }
@@ -151,6 +172,7 @@ fn disk(node: Node<'_, '_>) -> Disk {
         bus: attribute(target, "bus"),
         cache: attribute(first(node, "driver"), "cache"),
         read_only: node.attribute("device") == Some("cdrom") || first(node, "readonly").is_some(),
+        shareable: first(node, "shareable").is_some(),
     }
 }
 
@@ -190,5 +212,22 @@ mod tests {
         assert_eq!(d.networks[0].source, "br1");
         assert_eq!(d.controllers[0].model, "virtio-scsi");
         assert_eq!(Devices::read("<"), Devices::default());
+    }
+
+    #[test]
+    fn detects_state_that_libvirt_keeps() {
+        use KeptState::{Nvram, Tpm};
+        let tpm = |backend: &str| format!("<devices><tpm model='tpm-crb'>{backend}</tpm></devices>");
+        for (xml, kept, nvram) in [
+            (tpm("<backend type='emulator' version='2.0'/>"), vec![Tpm], None),
+            (tpm("<backend type='passthrough'><device path='/dev/tpm0'/></backend>"), vec![], None),
+            (format!("<os firmware='efi'/>{}", tpm("<backend type='emulator'/>")), vec![Tpm, Nvram], None),
+            ("<os><loader type='pflash' readonly='yes'>/c</loader></os>".to_owned(), vec![Nvram], None),
+            ("<os firmware='efi'><nvram>/own.fd</nvram></os>".to_owned(), vec![], Some("/own.fd")),
+            ("<os><type>hvm</type></os>".to_owned(), vec![], None),
+        ] {
+            let found = Devices::read(&format!("<domain>{xml}</domain>"));
+            assert_eq!((found.kept, found.nvram.as_deref()), (kept, nvram), "{xml}");
+        }
     }
 }

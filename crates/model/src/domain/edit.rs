@@ -1,9 +1,9 @@
-//! Edits of an XML text by ranges: what is not named stays to the letter.
+//! Edits of an XML text by ranges: the rest of the text is unchanged.
 
 use roxmltree::Node;
 use std::ops::Range;
 
-/// Replaces the given ranges (which must not overlap) by the given texts.
+/// Replaces the given ranges, which must not overlap, by the given texts.
 pub(super) fn apply(xml: &str, mut edits: Vec<(Range<usize>, String)>) -> String {
     edits.sort_by_key(|(range, _)| (range.start, range.end));
     let (mut out, mut at) = (String::with_capacity(xml.len() + 512), 0);
@@ -28,7 +28,7 @@ pub(super) fn inner(xml: &str, element: Node<'_, '_>) -> Range<usize> {
     }
 }
 
-/// The edit that puts `text` at the end of an element's content, opening a self-closing element if need be.
+/// The edit that appends `text` to an element's content, opening a self-closing element if necessary.
 pub(super) fn append(xml: &str, element: Node<'_, '_>, text: &str) -> (Range<usize>, String) {
     let range = element.range();
     let source = xml.get(range.clone()).unwrap_or("");
@@ -40,7 +40,7 @@ pub(super) fn append(xml: &str, element: Node<'_, '_>, text: &str) -> (Range<usi
     (range.end - 2..range.end, format!(">{text}</{name}>"))
 }
 
-/// A text as the value of an attribute in single quotes.
+/// Escapes a text as an attribute's value in single quotes.
 pub(super) fn escape(text: &str) -> String {
     text.chars().fold(String::new(), |mut out, c| {
         match c {

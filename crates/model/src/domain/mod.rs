@@ -1,44 +1,49 @@
-//! libvirt domain XML: read once into what Drover needs, edited in place, otherwise left as its author wrote it.
+//! libvirt domain XML: parsed once for the facts that Drover needs, edited in place, otherwise kept as its author wrote
+//! it.
 //!
-//! The text is the truth: elements that Drover does not know survive untouched, because edits replace single ranges of
-//! the text (`edit`) and nothing is ever written anew from a parsed tree. [`Definition`] is the checked text with the
-//! few facts that decisions need; [`devices`] reads the rest for people.
+//! The text is authoritative: elements unknown to Drover are preserved, because edits replace single ranges of the text
+//! (`edit`) and nothing is ever generated from a parsed tree. [`Definition`] is the validated text with the few facts
+//! that decisions need; [`devices`] reads further details for users. Values are read as libvirt reads them (`text`), and
+//! what a guest demands is what QEMU will get (`demand`).
 
+mod bound;
+mod demand;
 pub mod devices;
 mod edit;
 mod effective;
+mod kept;
+mod named;
+mod sole;
+mod text;
+mod written;
 
-pub use effective::{DomainType, Effective, Mark};
+pub use demand::{MEMORY_MAX, MEMORY_MIN, VCPUS_MAX, demand};
+pub use effective::{DomainType, Effective, Mark, started_with, without_scripts};
+pub use kept::{KeptState, nvram_file};
+pub use named::{Named, named, paths_in, plain};
+pub use sole::Sole;
+pub use written::{Written, written};
 
 use crate::{
     name::{BadName, VmName},
-    units::Bytes,
     vm::Demand,
 };
 use roxmltree::{Document, Node};
+use text::child_text;
 use uuid::Uuid;
 
-/// The longest domain XML that is accepted, in bytes. A record stays under 64 KiB, with room for the other fields and
-/// for JSON's escapes; real definitions are of 2 to 10 KiB.
+/// Maximum size of a domain XML, in bytes. A record stays under 64 KiB, with space for the other fields and for JSON's
+/// escapes; real definitions have 2 to 10 KiB.
 pub const XML_MAX: usize = 48 * 1024;
 
-/// The most virtual CPUs that one VM may have: QEMU 7.2's largest `pc-q35` machine has 288, later ones 4096.
-pub const VCPUS_MAX: u32 = 4096;
-
-/// The least memory that a VM may have: below it no firmware runs.
-pub const MEMORY_MIN: Bytes = Bytes::mib(1);
-
-/// The most memory that a VM may have: the limit of 52 physical address bits.
-pub const MEMORY_MAX: Bytes = Bytes(1 << 52);
-
-/// How deep elements may be nested. Real definitions reach 8; parsers of XML recurse.
+/// Maximum depth of nested elements. Real definitions reach 8; XML parsers recurse.
 const DEPTH_MAX: usize = 64;
 
 /// Why a domain XML is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadXml {
     /// Too long.
-    #[error("xml: {0} bytes are too many: at most {XML_MAX} are accepted")]
+    #[error("xml: {0} bytes are too many: at most {XML_MAX} are accepted, with name and UUID in it")]
     TooLong(usize),
     /// Nested too deeply.
     #[error("xml: elements are nested more than {DEPTH_MAX} deep")]
@@ -46,18 +51,21 @@ pub enum BadXml {
     /// Not well-formed, or with a DTD (entities are not accepted).
     #[error("xml: not well-formed: {0}")]
     Malformed(String),
-    /// Another document.
+    /// Not a domain.
     #[error("xml: the root element is <{0}>; a libvirt <domain> is expected")]
     NotADomain(String),
     /// A required element is missing or occurs twice.
-    #[error("xml: <domain> must have exactly one <{0}>, and has {1}")]
+    #[error("xml: <domain> must have one <{0}>, and has {1}")]
     Count(&'static str, usize),
+    /// It does not say how much memory the VM has.
+    #[error("xml: <domain> needs its memory, in <memory> or in NUMA cells")]
+    NoMemory,
     /// An element's or attribute's value is not accepted.
     #[error("xml: {what} is {value:?}: {accepted}")]
     Value {
         /// The element or attribute.
         what: &'static str,
-        /// What it is.
+        /// Its value.
         value: String,
         /// What is accepted.
         accepted: String,
@@ -67,7 +75,7 @@ pub enum BadXml {
     Name(#[from] BadName),
 }
 
-/// A domain XML that was checked, with the facts that decisions need.
+/// A validated domain XML, with the facts that decisions need.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Definition {
     /// The text, with name and UUID in it.
@@ -76,15 +84,15 @@ pub struct Definition {
     pub name: VmName,
     /// `<uuid>`.
     pub uuid: Uuid,
-    /// `<memory>` and `<vcpu>`.
+    /// Memory and virtual CPUs.
     pub demand: Demand,
     /// `<description>`, or empty.
     pub description: String,
 }
 
 impl Definition {
-    /// Checks a text that somebody gave us. A missing `<uuid>` is filled in with `fresh`; everything else that is
-    /// missing or wrong is an error that says what and what is accepted.
+    /// Validates a text from a user. A missing `<uuid>` is filled in with `fresh`; everything else that is missing or
+    /// wrong is an error that says what and what is accepted.
     pub fn parse(xml: &str, fresh: Uuid) -> Result<Definition, BadXml> {
         let document = document(xml)?;
         let root = document.root_element();
@@ -98,26 +106,29 @@ impl Definition {
                 accepted: "accepted are kvm and qemu".to_owned(),
             });
         }
-        let name = VmName::new(only(root, "name")?)?;
-        let demand = Demand { memory: memory(root)?, vcpus: vcpus(root)? };
-        let description = child_text(root, "description").unwrap_or_default().to_owned();
-        let found = children(root, "uuid").count();
-        let (uuid, xml) = match found {
-            0 => {
-                let element = format!("<uuid>{fresh}</uuid>");
-                let name = children(root, "name").next().map_or(0, |n| n.range().end);
-                (fresh, edit::apply(xml, vec![(name..name, element)]))
+        // Not trimmed: libvirt would not, and would name the domain otherwise.
+        let name = text::string(sole(root, "name")?.ok_or(BadXml::Count("name", 0))?);
+        let name = VmName::new(&name)?;
+        let demand = Demand { memory: demand::memory(root)?, vcpus: demand::vcpus(root)? };
+        let description = child_text(root, "description").unwrap_or_default();
+        let given = sole(root, "uuid")?;
+        let (uuid, xml) = match given.map(text::string).filter(|text| !text.is_empty()) {
+            None => {
+                let after_name = children(root, "name").next().map_or(0, |n| n.range().end);
+                let place = given.map_or(after_name..after_name, |empty| empty.range());
+                let xml = edit::apply(xml, vec![(place, format!("<uuid>{fresh}</uuid>"))]);
+                // What is stored, and read again at each start, must be within the limit too.
+                within_limit(&xml)?;
+                (fresh, xml)
             }
-            1 => {
-                let text = only(root, "uuid")?;
-                let uuid = Uuid::parse_str(text).map_err(|_| BadXml::Value {
+            Some(text) => {
+                let uuid = text::uuid(&text).ok_or_else(|| BadXml::Value {
                     what: "<uuid>",
                     value: text.chars().take(80).collect(),
                     accepted: "accepted is the form 01234567-89ab-cdef-0123-456789abcdef".to_owned(),
                 })?;
                 (uuid, xml.to_owned())
             }
-            many => return Err(BadXml::Count("uuid", many)),
         };
         if uuid.is_nil() {
             return Err(BadXml::Value {
@@ -129,7 +140,7 @@ impl Definition {
         Ok(Definition { xml, name, uuid, demand, description })
     }
 
-    /// The same definition under another name: one range of the text changes.
+    /// Renames the definition: one range of the text changes.
     pub fn renamed(&self, name: &VmName) -> Result<Definition, BadXml> {
         let document = document(&self.xml)?;
         let element = children(document.root_element(), "name").next().ok_or(BadXml::Count("name", 0))?;
@@ -138,18 +149,19 @@ impl Definition {
     }
 }
 
-/// What a stored definition asks of its node; zero where the text cannot be read (it was checked when it was stored).
-pub fn demand(xml: &str) -> Demand {
-    let Ok(document) = document(xml) else { return Demand::default() };
-    let root = document.root_element();
-    Demand { memory: memory(root).unwrap_or_default(), vcpus: vcpus(root).unwrap_or_default() }
+fn within_limit(xml: &str) -> Result<(), BadXml> {
+    if xml.len() > XML_MAX { Err(BadXml::TooLong(xml.len())) } else { Ok(()) }
 }
 
-/// Parses a text as a `<domain>` document within our limits.
+/// The name in a domain's XML.
+pub fn name_of(xml: &str) -> Option<String> {
+    let document = Document::parse(xml).ok()?;
+    child_text(document.root_element(), "name")
+}
+
+/// Parses a text as a `<domain>` document within the limits.
 fn document(xml: &str) -> Result<Document<'_>, BadXml> {
-    if xml.len() > XML_MAX {
-        return Err(BadXml::TooLong(xml.len()));
-    }
+    within_limit(xml)?;
     if too_deep(xml) {
         return Err(BadXml::TooDeep);
     }
@@ -162,8 +174,8 @@ fn document(xml: &str) -> Result<Document<'_>, BadXml> {
     Ok(document)
 }
 
-/// Whether elements are nested deeper than the limit. Counts tags roughly, before any parser recurses into them; what
-/// is in comments and CDATA is counted too, which no real definition minds.
+/// Whether elements are nested deeper than the limit. A rough count of tags, before any parser recurses into them; tags
+/// in comments and CDATA are counted too, which does not matter for real definitions.
 fn too_deep(xml: &str) -> bool {
     let (mut depth, bytes) = (0usize, xml.as_bytes());
     for (at, _) in xml.match_indices('<') {
@@ -185,69 +197,24 @@ fn too_deep(xml: &str) -> bool {
 }
 
 fn children<'a, 'i>(node: Node<'a, 'i>, name: &'static str) -> impl Iterator<Item = Node<'a, 'i>> {
-    node.children().filter(move |n| n.has_tag_name(name))
+    // A name without a namespace would match elements of all namespaces.
+    node.children().filter(move |n| n.has_tag_name(name) && n.tag_name().namespace().is_none())
 }
 
-fn child_text<'a>(node: Node<'a, '_>, name: &'static str) -> Option<&'a str> {
-    children(node, name).next().and_then(|n| n.text()).map(str::trim)
-}
-
-/// The text of the one child of that name.
-fn only<'a>(root: Node<'a, '_>, name: &'static str) -> Result<&'a str, BadXml> {
+/// The only child with that name, if there is one.
+fn sole<'a, 'i>(root: Node<'a, 'i>, name: &'static str) -> Result<Option<Node<'a, 'i>>, BadXml> {
     let mut found = children(root, name);
-    let first = found.next().ok_or(BadXml::Count(name, 0))?;
+    let first = found.next();
     match found.count() {
-        0 => Ok(first.text().unwrap_or("").trim()),
+        0 => Ok(first),
         more => Err(BadXml::Count(name, more + 1)),
-    }
-}
-
-/// `<memory>` in bytes. Units as libvirt has them (formatdomain, "Memory Allocation"): KiB when none is given.
-fn memory(root: Node<'_, '_>) -> Result<Bytes, BadXml> {
-    let text = only(root, "memory")?;
-    let unit = children(root, "memory").next().and_then(|n| n.attribute("unit")).unwrap_or("KiB");
-    let factor: u64 = match unit {
-        "b" | "bytes" => 1,
-        "KB" => 1000,
-        "k" | "K" | "KiB" => 1 << 10,
-        "MB" => 1_000_000,
-        "M" | "MiB" => 1 << 20,
-        "GB" => 1_000_000_000,
-        "G" | "GiB" => 1 << 30,
-        "TB" => 1_000_000_000_000,
-        "T" | "TiB" => 1 << 40,
-        other => {
-            return Err(BadXml::Value {
-                what: "the unit of <memory>",
-                value: other.chars().take(80).collect(),
-                accepted: "accepted are b, KB, KiB, MB, MiB, GB, GiB, TB, TiB".to_owned(),
-            });
-        }
-    };
-    let bad = || BadXml::Value {
-        what: "<memory>",
-        value: text.chars().take(80).collect(),
-        accepted: format!("accepted is a whole number, from {MEMORY_MIN} to {MEMORY_MAX}"),
-    };
-    let bytes = text.parse::<u64>().ok().and_then(|n| n.checked_mul(factor)).map(Bytes).ok_or_else(bad)?;
-    if bytes < MEMORY_MIN || bytes > MEMORY_MAX { Err(bad()) } else { Ok(bytes) }
-}
-
-fn vcpus(root: Node<'_, '_>) -> Result<u32, BadXml> {
-    let text = only(root, "vcpu")?;
-    match text.parse::<u32>() {
-        Ok(n) if (1..=VCPUS_MAX).contains(&n) => Ok(n),
-        _ => Err(BadXml::Value {
-            what: "<vcpu>",
-            value: text.chars().take(80).collect(),
-            accepted: format!("accepted is a whole number from 1 to {VCPUS_MAX}"),
-        }),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Bytes;
 
     pub(super) const SMALL: &str = "<?xml version='1.0'?>\n<!-- mine -->\n<domain type='kvm' xmlns:q='urn:q'>\n  <name>web</name>\n  <uuid>0f6a1d2c-5b7e-4a3f-9c8d-1e2f3a4b5c6d</uuid>\n  <memory unit='MiB'>512</memory>\n  <vcpu placement='static'>2</vcpu>\n  <q:odd thing=\"1\"/>\n</domain>\n";
 
@@ -266,14 +233,33 @@ mod tests {
 
     #[test]
     fn fills_in_a_missing_uuid_and_touches_nothing_else() {
-        let without = SMALL.replace("\n  <uuid>0f6a1d2c-5b7e-4a3f-9c8d-1e2f3a4b5c6d</uuid>", "");
-        let d = Definition::parse(&without, Uuid::from_u128(7)).unwrap();
-        assert_eq!(d.uuid, Uuid::from_u128(7));
-        assert_eq!(d.xml.replace("<uuid>00000000-0000-0000-0000-000000000007</uuid>", ""), without);
+        const OWN: &str = "<uuid>00000000-0000-0000-0000-000000000007</uuid>";
+        for place in ["", "<uuid/>", "<uuid><!-- none --></uuid>"] {
+            let without = SMALL.replace("<uuid>0f6a1d2c-5b7e-4a3f-9c8d-1e2f3a4b5c6d</uuid>", place);
+            let d = Definition::parse(&without, Uuid::from_u128(7)).unwrap();
+            assert_eq!(d.uuid, Uuid::from_u128(7));
+            assert_eq!(d.xml.replace(OWN, place), without);
+        }
     }
 
     #[test]
-    fn renaming_changes_the_name_alone() {
+    fn the_limit_counts_what_is_stored() {
+        let without = SMALL.replace("\n  <uuid>0f6a1d2c-5b7e-4a3f-9c8d-1e2f3a4b5c6d</uuid>", "");
+        let uuid = format!("<uuid>{}</uuid>", Uuid::from_u128(7));
+        let of_size = |size: usize| format!("{without}{}", " ".repeat(size - without.len()));
+        let fits = Definition::parse(&of_size(XML_MAX - uuid.len()), Uuid::from_u128(7)).unwrap();
+        assert_eq!(fits.xml.len(), XML_MAX);
+        // What is stored is read again: to start it, and to change it.
+        assert_eq!(Definition::parse(&fits.xml, Uuid::from_u128(8)).unwrap(), fits);
+        for size in [XML_MAX - uuid.len() + 1, XML_MAX] {
+            let error = refused(&of_size(size));
+            assert!(error.contains(&format!("{} bytes are too many", size + uuid.len())), "{error}");
+        }
+        assert!(matches!(fits.renamed(&VmName::new("longer").unwrap()), Err(BadXml::TooLong(_))));
+    }
+
+    #[test]
+    fn renaming_changes_the_name_only() {
         let d = Definition::parse(&SMALL.replace("mine", "web is mine"), Uuid::from_u128(7)).unwrap();
         let r = d.renamed(&VmName::new("db").unwrap()).unwrap();
         assert_eq!(r.name.as_str(), "db");
@@ -281,22 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_units_are_libvirts() {
-        for (unit, n, bytes) in [
-            ("", "2048", 2048 << 10),
-            (" unit='b'", "1048576", 1 << 20),
-            (" unit='KB'", "2000", 2_000_000),
-            (" unit='M'", "3", 3 << 20),
-            (" unit='GB'", "1", 1_000_000_000),
-            (" unit='GiB'", "1", 1 << 30),
-        ] {
-            let xml = SMALL.replace("<memory unit='MiB'>512", &format!("<memory{unit}>{n}"));
-            assert_eq!(Definition::parse(&xml, Uuid::nil()).unwrap().demand.memory, Bytes(bytes), "{unit}");
-        }
-    }
-
-    #[test]
-    fn refuses_with_what_where_and_what_is_accepted() {
+    fn errors_say_what_where_and_what_is_accepted() {
         let bomb = "<!DOCTYPE d [<!ENTITY a \"ha\"><!ENTITY b \"&a;&a;\">]><domain><name>&b;</name></domain>";
         let many = SMALL.replace("<vcpu placement='static'>2</vcpu>", "<vcpu>1</vcpu><vcpu>2</vcpu>");
         for (xml, says) in [
@@ -304,16 +275,17 @@ mod tests {
             ("<domain>".to_owned(), "not well-formed"),
             ("<network/>".to_owned(), "<network>; a libvirt <domain>"),
             (bomb.to_owned(), "not well-formed: XML with DTD"),
-            (SMALL.replace("<name>web</name>", ""), "exactly one <name>, and has 0"),
+            (SMALL.replace("<name>web</name>", ""), "one <name>, and has 0"),
+            (SMALL.replace("<name>web</name>", "<x:name xmlns:x='urn:x'>web</x:name>"), "one <name>, and has 0"),
+            (SMALL.replace("<domain ", "<domain xmlns='urn:x' "), "one <name>, and has 0"),
+            (SMALL.replace(">web<", "> web<"), "VM name \" web\" is not accepted"),
             (SMALL.replace("web", "a/b"), "VM name \"a/b\" is not accepted"),
             (SMALL.replace("0f6a1d2c", "zzzz"), "<uuid> is \"zzzz-"),
             (SMALL.replace("0f6a1d2c-5b7e-4a3f-9c8d-1e2f3a4b5c6d", &Uuid::nil().to_string()), "nil UUID"),
             (SMALL.replace("512", "-1"), "<memory> is \"-1\""),
             (SMALL.replace("512", "0"), "from 1 MiB"),
-            (SMALL.replace("512", "99999999999999999999"), "<memory> is"),
-            (SMALL.replace("unit='MiB'", "unit='parsec'"), "the unit of <memory> is \"parsec\""),
             (SMALL.replace(">2<", ">0<"), "<vcpu> is \"0\""),
-            (many, "exactly one <vcpu>, and has 2"),
+            (many, "one <vcpu>, and has 2"),
             (SMALL.replace("type='kvm'", "type='xen'"), "accepted are kvm and qemu"),
             ("<a>".repeat(5000), "nested more than"),
             (format!("<domain>{}</domain>", " ".repeat(XML_MAX)), "too many"),

@@ -12,18 +12,18 @@ use std::sync::Arc;
 /// A node's three records.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NodeView {
-    /// What it is meant to be.
+    /// Its configuration and wanted state.
     pub record: Kept<NodeRecord>,
-    /// What it reports.
+    /// Its report.
     pub status: Option<Kept<NodeStatus>>,
-    /// Its daemon's sign of life.
+    /// The session of its daemon.
     pub session: Option<Kept<NodeSession>>,
-    /// Why one of them cannot be read: then it is no target for VMs.
+    /// Why one of them cannot be read; then the node is not a target for VMs.
     pub unreadable: Option<Arc<Unreadable>>,
 }
 
 impl NodeView {
-    /// Joins what is on the shelves; `None`: there is no such node.
+    /// Joins the node's records from the shelves; `None`: there is no such node.
     pub(super) fn join(shelves: &Shelves, name: &NodeName) -> Option<NodeView> {
         let (record, status) = (shelves.of::<NodeRecord>(), shelves.of::<NodeStatus>());
         Some(NodeView {
@@ -34,7 +34,7 @@ impl NodeView {
         })
     }
 
-    /// What its daemon does, as the others see it: a report counts while its session lives.
+    /// The state of its daemon as seen by the others: a report counts only while its session lives.
     pub fn daemon_state(&self) -> DaemonState {
         match (&self.session, self.status.as_ref().map(|s| s.value.daemon)) {
             (Some(_), Some(state)) if state != DaemonState::Stop => state,
@@ -44,7 +44,7 @@ impl NodeView {
         }
     }
 
-    /// The part that it plays.
+    /// Its state as a coordinator.
     pub fn coordinator_state(&self, primary: &Primary) -> CoordinatorState {
         let me = &self.record.value.name;
         let passing = primary.phase().is_some_and(|phase| !matches!(phase, Phase::Lock | Phase::Back));

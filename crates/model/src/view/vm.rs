@@ -5,7 +5,7 @@ use crate::{
     name::NodeName,
     record::{Kept, Stored},
     shelf::Shelves,
-    vm::{Arrival, Claim, Demand, VmRecord, VmState, VmStatus},
+    vm::{Arrival, Claim, Demand, RunState, VmRecord, VmState, VmStatus},
 };
 use std::{collections::BTreeSet, sync::Arc};
 use uuid::Uuid;
@@ -13,27 +13,27 @@ use uuid::Uuid;
 /// A VM's records.
 #[derive(Debug, Clone, PartialEq)]
 pub struct VmView {
-    /// What is wanted. Its state is [`VmState::Unreadable`] if that cannot be read.
+    /// Wanted state. Its state is [`VmState::Unreadable`] if the record cannot be read.
     pub record: Kept<VmRecord>,
-    /// Who may run it. `None`: it has not come yet (the records come one by one), or cannot be read.
+    /// Which node may run it. `None`: not received yet (records are received one by one), or unreadable.
     pub claim: Option<Kept<Claim>>,
-    /// Whether there is a claim that cannot be read: then nobody here knows who may run it.
+    /// Whether there is an unreadable claim: then it is unknown which node may run the VM.
     pub claim_unreadable: bool,
-    /// What its node reports.
+    /// The report of its node.
     pub status: Option<Kept<VmStatus>>,
-    /// What the node says to which it is to go.
+    /// The answer of the target of its move.
     pub arrival: Option<Kept<Arrival>>,
-    /// Read from the definition once.
+    /// Cached from the definition.
     pub demand: Demand,
-    /// Read from the definition once, for people.
+    /// Cached from the definition, for users.
     pub devices: Arc<Devices>,
 }
 
-// Nothing in it is unlike itself, so that a shared one is equal without being looked at.
+// All members have a total equality, so a shared value equals itself without a comparison.
 impl Eq for VmView {}
 
 impl VmView {
-    /// Joins what is on the shelves; `None`: there is no such VM. `old`: what it was before.
+    /// Joins the VM's records from the shelves; `None`: there is no such VM. `old`: its previous state.
     pub(super) fn join(shelves: &Shelves, uuid: &Uuid, old: Option<&VmView>) -> Option<VmView> {
         let record = shelves.of::<VmRecord>().get(uuid)?.clone();
         let same = old.filter(|old| old.record.is_same(&record) || old.record.value.xml == record.value.xml);
@@ -52,14 +52,14 @@ impl VmView {
         })
     }
 
-    /// A VM without anything but its record, as a test or a plan needs it.
+    /// A VM with nothing but its record, for tests and plans.
     pub fn of(record: Stored<VmRecord>) -> VmView {
         let (demand, devices) = (domain::demand(&record.value.xml), Arc::new(Devices::read(&record.value.xml)));
         let (claim, status, arrival) = (None, None, None);
         VmView { record: record.into(), claim, claim_unreadable: false, status, arrival, demand, devices }
     }
 
-    /// Why nothing may be done with it: one of its records cannot be read.
+    /// Why no operation on it is possible: one of its records cannot be read.
     pub fn unreadable(&self) -> Option<&'static str> {
         if self.record.value.state == VmState::Unreadable {
             Some("its record is unreadable (see 'drover status')")
@@ -70,8 +70,8 @@ impl VmView {
         }
     }
 
-    /// Who may run it: the holder of its claim. Of one that cannot be read the last that was heard of, or the node that
-    /// it is assigned to.
+    /// The node that may run it: the holder of its claim. If the claim is unreadable: the last known holder, or the
+    /// node that it is assigned to.
     pub fn holder(&self) -> Option<&NodeName> {
         match &self.claim {
             Some(claim) => claim.value.node.as_ref(),
@@ -87,23 +87,35 @@ impl VmView {
         self.holder() == Some(node)
     }
 
-    /// Whether nobody may run it, so that whoever is to may take it.
+    /// Whether no node may run it, so that it can be taken.
     pub fn is_free(&self) -> bool {
         !self.claim_unreadable && self.claim.as_ref().is_some_and(|claim| claim.value.node.is_none())
     }
 
-    /// Where its guest may be beside its holder: a move is under way, or was taken back and may have come to its end
-    /// all the same.
+    /// Where its guest may be other than on its holder: a move is under way, or was cancelled and may have completed
+    /// anyway.
     pub fn sent_to(&self) -> Option<&NodeName> {
         self.claim.as_ref().and_then(|claim| claim.value.to.as_ref())
     }
 
-    /// Whether it is to move, or its guest may be on its way.
+    /// Whether its holder reports, under the present claim, that it does not run.
+    pub fn is_reported_off(&self) -> bool {
+        let (Some(claim), Some(status)) = (&self.claim, &self.status) else { return false };
+        let current = claim.value.is_held_by(&status.node) && claim.value.epoch == status.epoch;
+        current && !status.unknown && matches!(status.run, None | Some(RunState::Off))
+    }
+
+    /// Whether it should move to that node, or its guest may be on its way there.
+    pub fn is_coming_to(&self, node: &NodeName) -> bool {
+        self.record.value.state.destination() == Some(node) || self.sent_to() == Some(node)
+    }
+
+    /// Whether it should move, or its guest may be on its way.
     pub(super) fn is_moving(&self) -> bool {
         self.record.value.state.destination().is_some() || self.sent_to().is_some()
     }
 
-    /// Whether a node has something to do for it: it is assigned to it, held by it, or coming to it.
+    /// Whether a node must act for it: it is assigned to the node, held by it, or coming to it.
     pub fn concerns(&self, node: &NodeName) -> bool {
         let record = &self.record.value;
         record.node.as_ref() == Some(node)
@@ -112,12 +124,13 @@ impl VmView {
             || self.sent_to() == Some(node)
     }
 
-    /// Whether it counts for a node: it concerns it, has its home there, or that node spoke of it last.
+    /// Whether it is relevant to a node: it concerns the node, has its home there, or that node was the last to report
+    /// on it.
     pub fn matters_to(&self, node: &NodeName) -> bool {
         self.nodes().contains(node)
     }
 
-    /// The nodes to which it matters: those, its home, and the one that spoke of it last.
+    /// The nodes that it is relevant to: those that it concerns, its home, and the last one that reported on it.
     pub(super) fn nodes(&self) -> BTreeSet<&NodeName> {
         let record = &self.record.value;
         let named = [&record.node, &record.last_node].into_iter().filter_map(Option::as_ref);

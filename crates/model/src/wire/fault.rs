@@ -1,23 +1,26 @@
-//! Faults, as the API shows them, and the orders that they are listed in.
+//! Faults in the API, and the orders in which they are listed.
 
-use crate::{Fault, words::words};
+use crate::{
+    Fault,
+    words::{words, written_as_words},
+};
 use serde::{Deserialize, Serialize};
 
 /// A fault.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct FaultInfo {
-    /// Names the cause.
+    /// Identifies the cause.
     pub id: String,
     /// When it was first seen: milliseconds since 1970, UTC.
     pub first_reported: u64,
     /// When it was last seen.
     pub last_reported: u64,
-    /// When somebody acknowledged it; 0: nobody did.
+    /// When it was acknowledged; 0: it was not.
     pub acknowledged_at: u64,
     /// `new` or `ack`.
     pub status: String,
-    /// How much of the cluster's health it costs, in percent.
+    /// Deduction from the cluster's health, in percent.
     pub health_delta: u8,
     /// What is wrong and what to do.
     pub message: String,
@@ -37,18 +40,18 @@ impl From<&Fault> for FaultInfo {
     }
 }
 
-/// What faults are listed by: the names of their fields. Those that are alike are listed by id.
+/// Keys to sort faults by: the names of their fields. Equal ones are sorted by id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FaultKey {
     /// When each was first seen.
     FirstReported,
     /// When each was last seen.
     LastReported,
-    /// When somebody acknowledged it; those that nobody did come first.
+    /// When it was acknowledged; unacknowledged ones come first.
     AcknowledgedAt,
-    /// Acknowledged ones come first, as the words have it: `ack`, `new`.
+    /// By the alphabet: `ack`, `new`.
     Status,
-    /// What it costs, the least first.
+    /// Deduction from the cluster's health, smallest first.
     HealthDelta,
     /// By the alphabet.
     Message,
@@ -63,9 +66,10 @@ words!(
     HealthDelta = "health_delta",
     Message = "message"
 );
+written_as_words!(FaultKey);
 
 impl FaultKey {
-    /// Brings faults that are in the order of their ids into this one.
+    /// Sorts faults that are sorted by id by this key.
     pub fn sort(self, faults: &mut [FaultInfo]) {
         match self {
             FaultKey::FirstReported => faults.sort_by_key(|f| f.first_reported),
@@ -83,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn faults_are_listed_by_any_of_their_fields() {
+    fn faults_are_sorted_by_any_of_their_fields() {
         let fault = |id: &str, first, last, acknowledged, delta, message: &str| FaultInfo {
             id: id.to_owned(),
             first_reported: first,

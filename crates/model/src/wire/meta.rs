@@ -1,4 +1,4 @@
-//! What is said of a VM beside its definition, as the API shows it.
+//! VM metadata in the API.
 
 use crate::{name::NodeName, view::VmView};
 use serde::{Deserialize, Serialize};
@@ -9,10 +9,10 @@ use serde::{Deserialize, Serialize};
 pub struct Tag {
     /// Its text.
     pub name: String,
-    /// Who set it: `user`.
+    /// Origin: `user`.
     #[serde(rename = "type")]
     pub kind: String,
-    /// Whether it cannot be removed.
+    /// Whether it is protected from removal.
     pub protected: bool,
 }
 
@@ -34,17 +34,17 @@ pub struct Meta {
     pub name: String,
     /// Nodes that it may run on; empty: all.
     pub node_limit: Vec<String>,
-    /// How its node is chosen; `none`: the cluster's default.
+    /// Selector of its node; `none`: the cluster's default.
     pub node_selector: String,
-    /// Whether it starts when its node becomes ready; holds once.
+    /// Whether it is started when its node becomes ready; applies once.
     pub node_autostart: bool,
     /// How it is moved; `none`: live, else cold.
     pub migration_method: String,
-    /// The longest pause of a live migration, in milliseconds.
+    /// Maximum downtime in a live migration, in milliseconds.
     pub migration_max_downtime: u32,
     /// The profile that it was built from; empty: none.
     pub profile: String,
-    /// The higher, the sooner it is moved or started.
+    /// VMs with a higher priority are moved and started first.
     pub priority: i32,
     /// Its tags, by name.
     pub tags: Vec<Tag>,
@@ -53,7 +53,7 @@ pub struct Meta {
 }
 
 impl Meta {
-    /// A VM's metadata out of the view.
+    /// A VM's metadata from the view.
     pub fn of(vm: &VmView) -> Meta {
         let record = &vm.record.value;
         let meta = &record.meta;

@@ -1,43 +1,51 @@
-//! What the HTTP API takes and answers: version 1, with the field names that its clients know.
+//! Requests and answers of the HTTP API, version 1, with the field names that its clients know.
 //!
-//! Everything here is made from the view by pure functions. Sizes are MiB here and nowhere deeper. Fields of things
-//! that this cluster does not have are present and empty, as clients expect them.
+//! Pure functions build all answers from the view. Sizes are in MiB here and nowhere deeper. Fields of features that
+//! this cluster does not have are present and empty, as clients expect them.
 
+mod drain;
 mod fault;
+mod fence;
 mod meta;
 mod moves;
 mod node;
+mod placed;
+mod request;
 mod status;
 mod vm;
 
+pub use drain::{DrainOutcome, DrainWait};
 pub use fault::{FaultInfo, FaultKey};
+pub use fence::{FenceInfo, Proof};
 pub use meta::{Meta, Tag, Tags};
 pub use moves::{Explained, Fate, Judged, Migration, MoveOrder, MoveOutcome};
 pub use node::{Blocked, Drain, Memory, Node, NodeChanged, NodeNumbers, Vcpu};
+pub use placed::{Placed, Rejected, Scored};
+pub use request::*;
 pub use status::{Health, HealthMessage, Resource, Resources, Status};
-pub use vm::{Vm, VmClaim, VmNode};
+pub use vm::{ListedVm, Settled, Vm, VmClaim, VmNode};
 
 use crate::{ClusterConfig, Token, TokenRole, WallTime, name::TokenName};
 use serde::{Deserialize, Serialize};
 
-/// The version of Drover, as answers give it.
+/// The version of Drover in answers.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// An answer that is only a sentence.
+/// An answer that is just a message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Message {
-    /// For people.
+    /// For users.
     pub message: String,
 }
 
-/// What answers: the API's version, and the node.
+/// The API's version, and the node that answers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Root {
-    /// For people.
+    /// For users.
     pub message: String,
-    /// The name of the node that answers. Older daemons do not say it.
+    /// The name of the node that answers. Older daemons omit it.
     #[serde(default)]
     pub node: String,
 }
@@ -46,12 +54,12 @@ pub struct Root {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Refusal {
-    /// The whole story in one sentence.
+    /// The complete message in one sentence.
     pub message: String,
     /// The parameter that was not accepted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub field: Option<String>,
-    /// What it was.
+    /// The given value.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub given: Option<String>,
     /// What is accepted.
@@ -63,15 +71,15 @@ pub struct Refusal {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Changed {
-    /// For people.
+    /// For users.
     pub message: String,
     /// The VM's name.
     pub name: String,
     /// The VM's UUID.
     pub uuid: String,
-    /// The version of the VM's record now; to be named by a later change that must not overwrite anything.
+    /// The version of the VM's record now; give it in a later change that must not overwrite other changes.
     pub version: i64,
-    /// For a move: the node that it goes to.
+    /// For a move: the target.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<String>,
     /// For a new definition: what changed, as a unified diff.
@@ -79,15 +87,15 @@ pub struct Changed {
     pub diff: Option<String>,
 }
 
-/// The answer to an order that switches maintenance.
+/// The answer to a change of the maintenance mode.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Maintenance {
-    /// For people.
+    /// For users.
     pub message: String,
     /// Whether the cluster is in maintenance now.
     pub maintenance: bool,
-    /// When maintenance ends by itself: milliseconds since 1970, UTC. Not there: it is off, or has no end of its own.
+    /// When maintenance ends by itself: milliseconds since 1970, UTC. Absent: it is off, or has no end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub maintenance_until: Option<u64>,
 }
@@ -96,7 +104,7 @@ pub struct Maintenance {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Log {
-    /// Whose.
+    /// The name of the VM or node.
     pub name: String,
     /// The lines.
     pub data: String,
@@ -106,9 +114,9 @@ pub struct Log {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct StateOf {
-    /// Whose.
+    /// The name of the VM or node.
     pub name: String,
-    /// The state's word.
+    /// The state.
     pub state: String,
 }
 
@@ -125,7 +133,7 @@ pub struct PrimaryNode {
     pub state: String,
 }
 
-/// What holds for the whole cluster.
+/// The cluster's configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Config {
@@ -133,25 +141,25 @@ pub struct Config {
     pub cluster_name: String,
     /// Whether it is in maintenance now.
     pub maintenance: bool,
-    /// When maintenance ends by itself: milliseconds since 1970, UTC. Not there: it is off, or has no end of its own.
+    /// When maintenance ends by itself: milliseconds since 1970, UTC. Absent: it is off, or has no end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub maintenance_until: Option<u64>,
-    /// How the node of a VM is chosen that has no selector of its own.
+    /// Selector for VMs without one of their own.
     pub selector: String,
-    /// How many VMs move away from one node at once, at most.
+    /// Maximum number of concurrent moves from one node.
     pub moves_per_source: u32,
-    /// How many VMs move to one node at once, at most.
+    /// Maximum number of concurrent moves to one node.
     pub moves_per_target: u32,
-    /// How many VMs move at once in all, at most.
+    /// Maximum number of concurrent moves in the cluster.
     pub moves: u32,
-    /// What becomes of a live migration that does not come to its end by its deadline: `abort`, `post-copy`.
+    /// What to do with a live migration that has not completed by its deadline: `abort`, `post-copy`.
     pub stall: String,
-    /// When that is, in seconds.
+    /// Deadline of a live migration, in seconds.
     pub migration_deadline: u32,
 }
 
 impl Config {
-    /// The configuration, as it is now.
+    /// The present configuration.
     pub fn of(config: &ClusterConfig, now: WallTime) -> Config {
         let maintenance = config.is_in_maintenance(now);
         Config {
@@ -168,7 +176,7 @@ impl Config {
     }
 }
 
-/// A token, without itself.
+/// A token, without its secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct TokenInfo {
@@ -182,7 +190,7 @@ pub struct TokenInfo {
 }
 
 impl TokenInfo {
-    /// What may be shown of it.
+    /// The token without its secret.
     pub fn of(token: &Token) -> TokenInfo {
         let role = match token.role {
             TokenRole::Admin => "admin",
@@ -192,13 +200,13 @@ impl TokenInfo {
     }
 }
 
-/// A new token, the only time that it is shown.
+/// A new token; the secret is shown only here.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct NewToken {
     /// Its name.
     #[cfg_attr(feature = "schema", schemars(with = "String"))]
     pub name: TokenName,
-    /// The token itself.
+    /// The secret.
     pub token: String,
 }

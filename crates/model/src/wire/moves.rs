@@ -1,4 +1,4 @@
-//! Moves of VMs, as the API shows them: how far one is, how it came out, and where VMs would go.
+//! Moves of VMs in the API: progress, outcome, and where VMs would go.
 
 use super::Vm;
 use crate::{view::VmView, vm::Progress};
@@ -8,24 +8,24 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Migration {
-    /// The node that it goes to.
+    /// The target.
     pub to: String,
-    /// What there is to send, as far as that is known; 0: nothing is being sent yet, or it is moved while off.
+    /// Total amount of data, as far as known; 0: nothing is being sent yet, or it is moved while off.
     pub total: u64,
-    /// What is sent. What the guest writes again is sent again, so it can become more than there is.
+    /// Amount sent. Memory that the guest changes is sent again, so it can exceed the total.
     pub sent: u64,
-    /// What is left to send. The guest writes on, so it can grow.
+    /// Amount left. It can grow, because the guest writes on.
     pub left: u64,
-    /// What is sent in a second.
+    /// Transfer rate per second.
     pub rate: u64,
-    /// For how long it has been sent, in seconds.
+    /// Time since the start of the transfer, in seconds.
     pub elapsed: u64,
-    /// How long it may take still, in seconds, if the guest wrote nothing more; null: not known.
+    /// Estimated remaining time, in seconds, if the guest wrote nothing more; null: not known.
     pub estimate: Option<u64>,
 }
 
 impl Migration {
-    /// A VM's move out of the view: from the order until it is known at which end the guest is.
+    /// A VM's move from the view: from the order until it is known at which end the guest is.
     pub fn of(vm: &VmView) -> Option<Migration> {
         let sent_to = || vm.claim.as_ref().and_then(|claim| claim.value.to.as_ref());
         let to = vm.record.value.state.destination().or_else(sent_to)?;
@@ -43,44 +43,44 @@ impl Migration {
         })
     }
 
-    /// How much of it is done, in percent; `None`: nothing is being sent.
+    /// Progress in percent; `None`: nothing is being sent.
     pub fn percent(&self) -> Option<u64> {
         let done = self.total.saturating_sub(self.left);
         (done * 100).checked_div(self.total)
     }
 }
 
-/// How a move came out, for whoever waits for it.
+/// Outcome of a move, for clients that wait for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MoveOutcome {
     /// It is under way.
     UnderWay,
-    /// The VM is there, and runs.
+    /// The VM runs on the target.
     Arrived,
     /// It failed, for this reason.
     Failed(String),
-    /// The VM is not there and does not go there any more. If its move failed, its node says so in a moment; otherwise
-    /// somebody wants something else of it.
+    /// The VM is not on the target and is not going there any more. If its move failed, its node will report that soon;
+    /// otherwise another order has replaced the move.
     Ended,
 }
 
-/// A move as it was ordered, for whoever waits for it and has to tell its outcome from what was before.
+/// An ordered move, for clients that wait for it and must distinguish its outcome from earlier ones.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MoveOrder {
     to: String,
-    /// The version of the VM's record that the order made.
+    /// The version of the VM's record with the order.
     version: i64,
-    /// How often in a row it had been told before that a move failed.
+    /// Number of failures in a row that were reported before the order.
     failures: u32,
 }
 
 impl MoveOrder {
-    /// An order that made this version of the record of a VM, which was so before it.
+    /// An order that is in this version of a VM's record. `before`: the VM before the order.
     pub fn new(before: &Vm<'_>, to: &str, version: i64) -> MoveOrder {
         MoveOrder { to: to.to_owned(), version, failures: before.move_failures }
     }
 
-    /// How it came out, by how the VM is now; `None`: what is shown is older than the order.
+    /// The outcome, by the VM's present state; `None`: that is older than the order.
     pub fn outcome(&self, now: &Vm<'_>) -> Option<MoveOutcome> {
         let to = self.to.as_str();
         if now.version < self.version {
@@ -90,7 +90,7 @@ impl MoveOrder {
             ("migrate" | "migrate-live" | "unmigrate", Some(migration)) if migration.to == to => MoveOutcome::UnderWay,
             ("start", _) if now.node == to && now.is_settled() => MoveOutcome::Arrived,
             ("start", _) if now.node == to => MoveOutcome::UnderWay,
-            // Stopped on its way, and not yet known to have come back.
+            // Cancelled on its way, and not yet known to be back.
             ("start", Some(migration)) if migration.to == to => MoveOutcome::UnderWay,
             ("start", _) if now.move_failures > self.failures => {
                 let why = now.move_failed.strip_prefix(&format!("to {to}: ")).unwrap_or(&now.move_failed);
@@ -103,7 +103,7 @@ impl MoveOrder {
 }
 
 impl Vm<'_> {
-    /// Where it is and what it does there, for the end of a sentence.
+    /// Where it is and in which state, for the end of a sentence.
     pub fn whereabouts(&self) -> String {
         let node = [&self.claim.node, &self.node].into_iter().find(|node| !node.is_empty());
         let on = node.map(|node| format!(" on {node}")).unwrap_or_default();
@@ -123,15 +123,24 @@ pub struct Explained {
     pub name: String,
     /// The node that it is assigned to; empty: none.
     pub node: String,
-    /// What the scores are made by.
+    /// Selector of the scores.
     pub selector: String,
-    /// The node that is chosen; empty: none can take it.
+    /// See [`Vm::paused_reason`](super::Vm::paused_reason): a guest that does not execute is not moved.
+    #[serde(default)]
+    pub paused_reason: String,
+    /// See [`Vm::older_disks`](super::Vm::older_disks): it is moved live only.
+    #[serde(default)]
+    pub older_disks: String,
+    /// The chosen node; empty: no node can take it.
     pub chosen: String,
     /// Every node, by name.
     pub nodes: Vec<Judged>,
+    /// The placement that brought it to its node; absent if not recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub placed: Option<super::Placed>,
 }
 
-/// What became of one node in a choice.
+/// Result for one node in a placement.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Judged {
@@ -139,11 +148,11 @@ pub struct Judged {
     pub node: String,
     /// Whether it can take the VM.
     pub fits: bool,
-    /// By the selector; the highest wins. Null: it cannot take it.
+    /// Score by the selector; the highest wins. Null: it cannot take the VM.
     pub score: Option<i64>,
-    /// Memory that it could still promise with the VM on it, in MiB. Null: it cannot take it.
+    /// Memory that it could still promise with the VM on it, in MiB. Null: it cannot take the VM.
     pub memory_left: Option<u64>,
-    /// Why it cannot take it; empty: it can.
+    /// Why it cannot take the VM; empty: it can.
     pub reason: String,
 }
 
@@ -155,10 +164,11 @@ pub struct Fate {
     pub vm: String,
     /// The VM's UUID.
     pub uuid: String,
-    /// `moves`; `shutdown`: it is shut down, and starts again when the node is ready; `waits`: something is being done
-    /// with it already, and is waited for; `blocked`: nothing can be done about it.
+    /// `moves`; `shutdown`: it is shut down, and started when the node is ready; `waits`: another operation on it is
+    /// under way; `blocked`: nothing can be done; `away`: it was to come, and its
+    /// holder is away, so nobody waits for it.
     pub fate: String,
-    /// Where it moves; empty: nowhere.
+    /// The target; empty: it does not move.
     pub to: String,
     /// How it moves: `live`, `live-else-cold`, `cold`; empty: it does not.
     pub how: String,
@@ -187,14 +197,14 @@ mod tests {
     }
 
     fn held(node: &str) -> Claim {
-        Claim::never().granted_to(&name(node))
+        Claim::new(crate::Epoch(0)).granted_to(&name(node))
     }
 
     fn sending(node: &str) -> Claim {
         held(node).sending_to(Some(&name("b")))
     }
 
-    /// A cluster of three nodes, whose daemons run, so that what they reported counts; and the VM in it.
+    /// A cluster of three nodes, whose daemons run, so that their reports count; and the VM in it.
     fn cluster(
         state: &VmState,
         on: &str,
@@ -227,10 +237,10 @@ mod tests {
     }
 
     #[test]
-    fn moves_come_out_as_they_do() {
+    fn outcomes_of_moves() {
         use MoveOutcome::*;
         let order = |to: &str| VmState::Migrate { to: name(to), kind: MoveKind::Migrate, how: How::Live };
-        let (start, free) = (VmState::Start, Claim::never());
+        let (start, free) = (VmState::Start, Claim::new(crate::Epoch(0)));
         let failed = VmState::Fail { reason: "no disk".to_owned() };
         // One move had failed before this one, or could not even be tried.
         let (view, vm) = cluster(&VmState::Start, "a", &held("a"), RUNS, 1);

@@ -1,20 +1,22 @@
-//! A node, as the API shows it.
+//! Nodes in the API.
 
 use super::VERSION;
 use crate::{
-    node::{DomainState, DrainReport},
+    name::VmName,
+    node::{DrainReport, NodeState},
     units::WallTime,
     view::{ClusterView, NodeView},
     vm::Demand,
 };
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
+use uuid::Uuid;
 
-/// Processor threads of a node.
+/// CPU threads of a node.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Vcpu {
-    /// All of them.
+    /// Total number.
     pub total: u32,
     /// Virtual CPUs of the VMs that it holds.
     pub allocated: u32,
@@ -24,19 +26,19 @@ pub struct Vcpu {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Memory {
-    /// What it offers.
+    /// Total that it offers.
     pub total: u64,
-    /// What the VMs that it holds may use.
+    /// Allocated to the VMs that it holds.
     pub allocated: u64,
-    /// What all VMs assigned to it would need.
+    /// Needed if all VMs assigned to it ran.
     pub provisioned: u64,
-    /// What is not free.
+    /// Used.
     pub used: u64,
-    /// What could be given out now.
+    /// Available now.
     pub free: u64,
 }
 
-/// A VM that a node can do nothing about while it is emptied or filled.
+/// A VM that blocks a flush or a ready.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Blocked {
@@ -46,7 +48,7 @@ pub struct Blocked {
     pub reason: String,
 }
 
-/// How far a node is with being emptied (flush) or having its VMs brought home (ready).
+/// Progress of a flush (VMs leave the node) or a ready (VMs come home).
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Drain {
@@ -54,15 +56,54 @@ pub struct Drain {
     pub left: u32,
     /// Those of them that are on their way.
     pub moving: u32,
-    /// VMs that it can do nothing about.
+    /// VMs for which nothing can be done.
     pub blocked: Vec<Blocked>,
+}
+
+impl Blocked {
+    /// The blocked VMs of a report.
+    pub fn of(report: &DrainReport) -> Vec<Blocked> {
+        let shown = |(vm, reason): &(VmName, String)| Blocked { vm: vm.to_string(), reason: reason.clone() };
+        report.blocked.iter().map(shown).chain(report.strays.iter().map(Blocked::stray)).collect()
+    }
+
+    /// A guest of whose VM there is no record: it keeps its node from being flushed.
+    pub fn stray(uuid: &Uuid) -> Blocked {
+        let reason = format!(
+            "a guest of Drover's runs here, and there is no record of its VM; define the VM again, or end the guest on the node ('virsh destroy {uuid}')"
+        );
+        Blocked { vm: uuid.to_string(), reason }
+    }
+}
+
+impl From<super::Fate> for Blocked {
+    fn from(fate: super::Fate) -> Blocked {
+        Blocked { vm: fate.vm, reason: fate.reason }
+    }
+}
+
+impl fmt::Display for Blocked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.vm, self.reason)
+    }
 }
 
 impl From<&DrainReport> for Drain {
     fn from(report: &DrainReport) -> Drain {
-        let blocked = report.blocked.iter().map(|(vm, reason)| Blocked { vm: vm.to_string(), reason: reason.clone() });
-        Drain { left: report.left, moving: report.moving, blocked: blocked.collect() }
+        Drain { left: report.left, moving: report.moving, blocked: Blocked::of(report) }
     }
+}
+
+/// What controls a node's power from outside.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Bmc {
+    /// What it is and where.
+    pub what: String,
+    /// Why it would not cut the node's power; empty: at the last check it would.
+    pub problem: String,
+    /// When the node last checked it, by its own clock: milliseconds since 1970, UTC; 0: not yet.
+    pub checked: u64,
 }
 
 /// The answer to a change of a node's domain state.
@@ -73,7 +114,7 @@ pub struct NodeChanged {
     pub message: String,
     /// The node's name.
     pub name: String,
-    /// Its state now, of the kind that was asked for.
+    /// Its present domain state or coordinator state, as requested.
     pub state: String,
     /// The version of its record now.
     pub version: i64,
@@ -87,23 +128,23 @@ pub struct Node {
     pub name: String,
     /// `init`, `run`, `shutdown`, `stop`, `dead`.
     pub daemon_state: String,
-    /// Since when the daemon has been in that state, in milliseconds since 1970, as far as the answering node has seen
-    /// it; 0: not known.
+    /// Since when the daemon has been in that state, in milliseconds since 1970, as observed by the answering node; 0:
+    /// not known.
     #[serde(default)]
     pub daemon_state_since: u64,
     /// `primary`, `takeover`, `relinquish`, `secondary`, `client`.
     pub coordinator_state: String,
-    /// Why it did not become the primary when that was asked for last; empty: it did, or nobody asked.
+    /// Why the last requested handoff to it failed; empty: it did not fail, or there was none.
     #[serde(default)]
     pub takeover_problem: String,
-    /// What ails the networks on which it would have floating addresses.
+    /// Problems of the networks with floating addresses.
     #[serde(default)]
     pub network_problems: Vec<String>,
     /// `ready`, `flush`, `flushed`, `unflush`.
     pub domain_state: String,
     /// Drover's version on it, under the name that clients know.
     pub pvc_version: String,
-    /// Processor threads.
+    /// CPU threads.
     pub cpu_count: u32,
     /// Kernel release.
     pub kernel: String,
@@ -115,28 +156,31 @@ pub struct Node {
     pub health: u8,
     /// Health checks that ran.
     pub health_plugins: Vec<String>,
-    /// What they found.
+    /// Their results.
     pub health_details: Vec<serde_json::Value>,
     /// Load average over one minute.
     pub load: f32,
-    /// How many VMs are in its memory.
+    /// Number of VMs in its memory.
     pub domains_count: usize,
     /// Their UUIDs.
     pub running_domains: Vec<String>,
-    /// Processor threads.
+    /// CPU threads.
     pub vcpu: Vcpu,
     /// Memory.
     pub memory: Memory,
     /// Throughput of its network interfaces.
     pub interfaces: BTreeMap<String, serde_json::Value>,
 
-    /// QEMU's and libvirt's versions; empty: not known.
+    /// Versions of QEMU and libvirt; empty: not known.
     pub hypervisor: String,
     /// Why its hypervisor cannot be used; empty: it can.
     pub hypervisor_problem: String,
-    /// How guests are executed: `kvm` or `qemu`; empty: being found out.
+    /// What controls its power from outside; null: nothing that is known.
+    #[serde(default)]
+    pub bmc: Option<Bmc>,
+    /// How guests are executed: `kvm` or `qemu`; empty: not known yet.
     pub domain_type: String,
-    /// How far it is with being emptied or filled; null: neither.
+    /// Progress of a flush or a ready; null: there is none.
     #[serde(default)]
     pub drain: Option<Drain>,
     /// The version of its record.
@@ -146,12 +190,12 @@ pub struct Node {
     pub updated: u64,
 }
 
-/// What is computed about a node elsewhere (`plan::capacity`, `plan::health`).
+/// Figures of a node that are computed elsewhere (`plan::capacity`, `plan::health`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct NodeNumbers {
-    /// In use.
+    /// Allocated.
     pub allocated: Demand,
-    /// Assigned.
+    /// Provisioned.
     pub provisioned: Demand,
     /// In percent.
     pub health: u8,
@@ -160,11 +204,11 @@ pub struct NodeNumbers {
 }
 
 impl Node {
-    /// A node out of the view.
+    /// A node from the view.
     pub fn of(view: &ClusterView, node: &NodeView, numbers: NodeNumbers) -> Node {
         let (record, status) = (&node.record.value, node.status.as_ref().map(|status| &status.value));
         let text = |read: fn(&crate::NodeStatus) -> &String| status.map(read).cloned().unwrap_or_default();
-        let draining = matches!(record.domain_state, DomainState::Flush | DomainState::Unflush);
+        let draining = matches!(record.domain_state, NodeState::Flush | NodeState::Unflush);
         let (total, free) = status.map(|s| (s.memory_total, s.memory_free)).unwrap_or_default();
         Node {
             name: record.name.to_string(),
@@ -196,6 +240,11 @@ impl Node {
             interfaces: BTreeMap::new(),
             hypervisor: text(|s| &s.hypervisor),
             hypervisor_problem: text(|s| &s.hypervisor_problem),
+            bmc: status.and_then(|s| s.bmc.as_ref()).map(|bmc| Bmc {
+                what: bmc.shown.clone(),
+                problem: bmc.problem.clone(),
+                checked: bmc.checked.0,
+            }),
             domain_type: status.and_then(|s| s.domain_type).map_or("", crate::DomainType::word).to_owned(),
             drain: status.and_then(|s| s.drain.as_ref()).filter(|_| draining).map(Drain::from),
             version: node.record.version.0,
@@ -211,9 +260,9 @@ mod tests {
     use crate::name::NodeName;
     use serde_json::json;
 
-    /// A report of an earlier flush that has not been replaced yet says nothing of a node that is ready.
+    /// An outdated report of a flush is not shown for a node that is ready.
     #[test]
-    fn how_far_a_node_is_shows_while_it_is_emptied_or_filled() {
+    fn progress_is_shown_during_a_flush_and_a_ready() {
         let shown = |state: &str| {
             let mut view = ClusterView::default();
             let record = json!({"schema": 1, "name": "a", "role": "coordinator", "api": "", "domain_state": state});

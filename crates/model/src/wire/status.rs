@@ -1,27 +1,27 @@
-//! The cluster as a whole, as the API shows it.
+//! The state of the cluster in the API.
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// Something that costs health.
+/// A problem that reduces health.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct HealthMessage {
-    /// Names the cause.
+    /// Identifies the cause.
     pub id: String,
-    /// How much it costs, in percent.
+    /// Deduction, in percent.
     pub health_delta: u8,
-    /// For people.
+    /// For users.
     pub text: String,
 }
 
-/// How well something is.
+/// Health.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Health {
     /// In percent.
     pub health: u8,
-    /// What it lacks.
+    /// Its problems.
     pub messages: Vec<HealthMessage>,
 }
 
@@ -29,17 +29,17 @@ pub struct Health {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Resource {
-    /// All there is.
+    /// Total.
     pub total: f64,
     /// Free.
     pub free: f64,
-    /// Not free.
+    /// Used.
     pub used: f64,
-    /// What VMs in memory may use.
+    /// Allocated to VMs in memory.
     pub allocated: f64,
-    /// What all VMs would need.
+    /// Needed if all VMs ran.
     pub provisioned: f64,
-    /// Load of the processors.
+    /// CPU load.
     pub load: f64,
     /// Used, in percent.
     pub utilization: f64,
@@ -51,7 +51,7 @@ pub struct Resource {
 pub struct Resources {
     /// Memory, in MiB.
     pub memory: Resource,
-    /// Processor threads.
+    /// CPU threads.
     pub cpu: Resource,
     /// Storage.
     pub disk: Resource,
@@ -63,13 +63,13 @@ pub struct Resources {
 pub struct Status {
     /// Its name.
     pub cluster_name: String,
-    /// How well it is.
+    /// Its health.
     pub cluster_health: Health,
-    /// How well each node is.
+    /// Health of each node.
     pub node_health: BTreeMap<String, Health>,
     /// Whether it is in maintenance now: `true` or `false`, as text.
     pub maintenance: String,
-    /// When maintenance ends by itself: milliseconds since 1970, UTC. Not there: it is off, or has no end of its own.
+    /// When maintenance ends by itself: milliseconds since 1970, UTC. Absent: it is off, or has no end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub maintenance_until: Option<u64>,
     /// The primary coordinator; empty: none.
@@ -78,13 +78,13 @@ pub struct Status {
     pub pvc_version: String,
     /// The floating address; empty: none.
     pub upstream_ip: String,
-    /// `total`, and how many nodes are in each pair of states: `run,ready`.
+    /// `total`, and the number of nodes in each pair of states: `run,ready`.
     pub nodes: BTreeMap<String, usize>,
-    /// `total`, and how many VMs are in each state.
+    /// `total`, and the number of VMs in each state.
     pub vms: BTreeMap<String, usize>,
     /// Managed networks.
     pub networks: usize,
-    /// `total`, and how many Ceph OSDs are in each pair of states.
+    /// `total`, and the number of Ceph OSDs in each pair of states.
     pub osds: BTreeMap<String, usize>,
     /// Ceph pools.
     pub pools: usize,
@@ -92,8 +92,8 @@ pub struct Status {
     pub volumes: usize,
     /// Ceph snapshots.
     pub snapshots: usize,
-    /// What there is and what is used.
+    /// Total and used resources.
     pub resources: Resources,
-    /// Whether the answering node sees the present state; otherwise why not.
+    /// Whether the answering node has the present state; if not, why.
     pub stale: String,
 }

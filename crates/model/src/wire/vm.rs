@@ -1,27 +1,31 @@
-//! A VM, as the API shows it.
+//! VMs in the API.
 
-use super::{Meta, Migration};
+use super::{Meta, Migration, Placed};
 use crate::{
     domain::devices::Devices,
     name::NodeName,
     node::DaemonState,
+    replaced::ReplacedDisk,
     view::{ClusterView, VmView},
     vm::{RunState, VmState},
 };
 use serde::{Deserialize, Serialize};
 use std::{borrow::Cow, collections::BTreeMap};
 
-/// Who may run a VM.
+/// The claim on a VM.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct VmClaim {
-    /// The node; empty: nobody.
+    /// The holder; empty: none.
     pub node: String,
     /// The epoch of the last grant.
     pub epoch: u64,
+    /// The epoch with which the VM was made: the difference is how often it was granted.
+    #[serde(default)]
+    pub born: u64,
 }
 
-/// Where a VM is, and where it goes back to.
+/// A VM's node and home.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct VmNode {
@@ -29,7 +33,7 @@ pub struct VmNode {
     pub name: String,
     /// The node that it is assigned to; empty: none.
     pub node: String,
-    /// The node that it was migrated away from; empty: none.
+    /// Its home, if it was migrated away; empty: it was not.
     pub last_node: String,
 }
 
@@ -41,11 +45,11 @@ pub struct Vm<'a> {
     pub name: String,
     /// Its UUID.
     pub uuid: String,
-    /// What is wanted of it: `start`, `stop`, `shutdown`, ...
+    /// Its wanted state: `start`, `stop`, `shutdown`, ...
     pub state: String,
     /// The node that it is assigned to; empty: none.
     pub node: String,
-    /// The node that it was migrated away from; empty: none.
+    /// Its home, if it was migrated away; empty: it was not.
     pub last_node: String,
     /// `no`, or `from NODE`.
     pub migrated: String,
@@ -53,19 +57,19 @@ pub struct Vm<'a> {
     pub failed_reason: String,
     /// Nodes that it may run on; empty: all.
     pub node_limit: Vec<String>,
-    /// How its node is chosen; `none`: the cluster's default.
+    /// Selector of its node; `none`: the cluster's default.
     pub node_selector: String,
-    /// Whether it starts when its node becomes ready; holds once.
+    /// Whether it is started when its node becomes ready; applies once.
     pub node_autostart: bool,
     /// How it is moved; `none`: live, else cold.
     pub migration_method: String,
-    /// The longest pause of a live migration, in milliseconds.
+    /// Maximum downtime in a live migration, in milliseconds.
     pub migration_max_downtime: u32,
     /// Its tags.
     pub tags: Vec<super::Tag>,
     /// Its snapshots.
     pub snapshots: Vec<serde_json::Value>,
-    /// For people.
+    /// For users.
     pub description: String,
     /// The profile that it was built from; empty: none.
     pub profile: String,
@@ -77,49 +81,106 @@ pub struct Vm<'a> {
     pub memory_stats: BTreeMap<String, u64>,
     /// Live figures of its CPUs.
     pub vcpu_stats: BTreeMap<String, u64>,
-    /// What its definition has.
+    /// Details of its definition.
     #[serde(flatten)]
     #[cfg_attr(feature = "schema", schemars(with = "BTreeMap<String, serde_json::Value>"))]
     pub devices: Cow<'a, Devices>,
     /// Its VNC display.
     pub vnc: BTreeMap<String, String>,
-    /// The domain XML; not there in a list that was asked for without.
+    /// The domain XML; absent in a list that was requested without it.
     #[serde(default, skip_serializing_if = "str::is_empty")]
     pub xml: Cow<'a, str>,
 
-    /// The higher, the sooner it is moved or started.
+    /// VMs with a higher priority are moved and started first.
     #[serde(default)]
     pub priority: i32,
     /// Its move, while one is under way.
     #[serde(default)]
     pub migration: Option<Migration>,
-    /// Where its last move should have brought it, and why it did not; empty: it did.
+    /// Target of its last move, and why that failed; empty: it did not fail.
     #[serde(default)]
     pub move_failed: String,
-    /// How often in a row its moves have failed.
+    /// Number of failed moves in a row.
     #[serde(default)]
     pub move_failures: u32,
-    /// What its node sees: `running`, `paused`, `shutting-down`, `off`, `unknown`; `absent`: there is no domain.
+    /// Run state reported by its node: `running`, `paused`, `shutting-down`, `off`, `unknown`; `absent`: there is no
+    /// domain.
     pub run_state: String,
-    /// What its node is doing for it, for people; empty: nothing.
+    /// Why its guest is paused: `administrator`, `io-error`, `asleep`, `crashed`, `watchdog`, `busy`, `migrating`,
+    /// `post-copy-failed`, `unknown`; empty: it is not.
+    #[serde(default)]
+    pub paused_by: String,
+    /// The same as the end of a sentence, with the disks that have an error; empty: it is not paused.
+    #[serde(default)]
+    pub paused_reason: String,
+    /// Disks that its guest writes to, or has written to, instead of those that it was started with.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub replaced_disks: Vec<ReplacedDisk>,
+    /// Why it would not be started, because of these disks; empty: it would.
+    #[serde(default)]
+    pub older_disks: String,
+    /// What its node is doing for it, for users; empty: nothing.
     pub doing: String,
     /// Crashes in a row.
     pub crashes: u32,
     /// Whether its console is logged.
     pub console_available: bool,
-    /// Counts its definitions.
+    /// Number of its definition.
     pub generation: u64,
     /// Whether the running domain was started from an older definition than the present one.
     pub pending_changes: bool,
-    /// The version of its record, for changes that must not overwrite anything.
+    /// The version of its record, for changes that must not overwrite other changes.
     pub version: i64,
-    /// Who may run it.
+    /// Its claim.
     pub claim: VmClaim,
+    /// The placement that brought it to its node; absent if not recorded, and in lists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub placed: Option<Placed>,
+    /// The placement of its move, while one is under way; absent in lists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub going: Option<Placed>,
+}
+
+/// A VM in a list: some fields of [`Vm`], so that the others of thousands of VMs are not parsed.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct ListedVm {
+    /// See [`Vm::name`].
+    pub name: String,
+    /// See [`Vm::uuid`].
+    pub uuid: String,
+    /// See [`Vm::state`].
+    pub state: String,
+    /// See [`Vm::run_state`].
+    pub run_state: String,
+    /// See [`Vm::paused_reason`].
+    #[serde(default)]
+    pub paused_reason: String,
+    /// See [`Vm::node`].
+    pub node: String,
+    /// See [`Vm::last_node`].
+    pub last_node: String,
+    /// See [`Vm::vcpu`].
+    pub vcpu: u32,
+    /// See [`Vm::memory`].
+    pub memory: u64,
+    /// See [`Vm::tags`].
+    pub tags: Vec<super::Tag>,
+    /// See [`Vm::failed_reason`].
+    pub failed_reason: String,
+    /// See [`Vm::doing`].
+    pub doing: String,
+    /// See [`Vm::migration`].
+    #[serde(default)]
+    pub migration: Option<Migration>,
+    /// See [`Vm::move_failed`].
+    #[serde(default)]
+    pub move_failed: String,
+    /// See [`Vm::pending_changes`].
+    pub pending_changes: bool,
 }
 
 impl<'a> Vm<'a> {
-    /// A VM out of the view. What the node that holds it reported counts while that node's daemon is there to know
-    /// better.
+    /// A VM from the view. A report counts while the daemon of the reporting holder is alive.
     pub fn of(view: &ClusterView, vm: &'a VmView) -> Vm<'a> {
         let record = &vm.record.value;
         let status = vm.status.as_ref();
@@ -127,8 +188,10 @@ impl<'a> Vm<'a> {
         let text = |node: &Option<NodeName>| node.as_ref().map(ToString::to_string).unwrap_or_default();
         let failure = status.and_then(|s| s.move_failure.as_ref());
         let meta = Meta::of(vm);
+        let replaced = status.and_then(|s| s.replaced.as_ref());
         let running = status.and_then(|s| s.generation);
         let vnc = status.and_then(|s| s.vnc.as_ref());
+        let paused = status.and_then(|s| s.why_paused()).filter(|_| run_state == "paused");
         Vm {
             name: record.name.to_string(),
             uuid: record.uuid.to_string(),
@@ -165,6 +228,10 @@ impl<'a> Vm<'a> {
             move_failed: failure.map(|f| format!("to {}: {}", f.to, f.reason)).unwrap_or_default(),
             move_failures: failure.map_or(0, |f| f.told),
             run_state: run_state.to_owned(),
+            paused_by: paused.as_ref().map_or("", |paused| paused.by.word()).to_owned(),
+            paused_reason: paused.as_ref().map(ToString::to_string).unwrap_or_default(),
+            replaced_disks: replaced.map(|replaced| replaced.disks.clone()).unwrap_or_default(),
+            older_disks: replaced.and_then(|replaced| replaced.why_not_started(record)).unwrap_or_default(),
             doing,
             crashes: status.map_or(0, |s| s.crashes),
             console_available: status.is_some_and(|s| s.console) && !vm.devices.console.is_empty(),
@@ -174,23 +241,53 @@ impl<'a> Vm<'a> {
             claim: vm
                 .claim
                 .as_ref()
-                .map(|c| VmClaim { node: text(&c.value.node), epoch: c.value.epoch.0 })
+                .map(|c| VmClaim { node: text(&c.value.node), epoch: c.value.epoch.0, born: c.value.born.0 })
                 .unwrap_or_default(),
+            placed: record.placed.as_deref().map(Placed::of),
+            going: record.going.as_deref().filter(|going| vm.is_coming_to(&going.to)).map(Placed::of),
         }
     }
 
-    /// Whether what is wanted is at rest and the world agrees with it, so that there is nothing to wait for.
-    pub fn is_settled(&self) -> bool {
+    /// The outcome of the wanted state, if that is a state of rest and has been reached, so that there is nothing to
+    /// wait for.
+    pub fn settled(&self) -> Option<Settled<'_>> {
+        let free = self.claim.node.is_empty();
         match self.state.as_str() {
-            // While it is being sent it may be at either end, whatever is wanted of it by now.
-            "start" => self.run_state == "running" && !self.claim.node.is_empty() && self.migration.is_none(),
-            "stop" | "disable" | "fail" => self.claim.node.is_empty(),
-            _ => false,
+            // While it is being sent it may be at either end, whatever its wanted state is by now.
+            "start" if free || self.migration.is_some() => None,
+            "start" if self.run_state == "running" => Some(Settled::Running(&self.claim.node)),
+            "start" if self.stays_paused() => Some(Settled::Paused(&self.paused_reason)),
+            "stop" | "disable" => free.then_some(Settled::Off),
+            "fail" => free.then_some(Settled::Failed(&self.failed_reason)),
+            _ => None,
         }
+    }
+
+    /// Whether its guest is paused until somebody does something.
+    fn stays_paused(&self) -> bool {
+        !matches!(self.paused_by.as_str(), "" | "busy" | "migrating")
+    }
+
+    /// Whether there is nothing to wait for.
+    pub fn is_settled(&self) -> bool {
+        self.settled().is_some()
     }
 }
 
-/// What is known of the guest, and what its node is doing for it.
+/// Outcome of a VM's wanted state, for clients that wait for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settled<'a> {
+    /// It runs on that node.
+    Running(&'a str),
+    /// It is in memory and does not execute, for this reason ([`Vm::paused_reason`]), until somebody does something.
+    Paused(&'a str),
+    /// It is off.
+    Off,
+    /// It could not be started, for this reason.
+    Failed(&'a str),
+}
+
+/// The guest's run state, and what its node is doing for it.
 fn seen(view: &ClusterView, vm: &VmView) -> (&'static str, String) {
     let status = vm.status.as_ref();
     let last = run_word(status.and_then(|s| s.run));

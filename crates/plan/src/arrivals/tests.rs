@@ -1,17 +1,9 @@
-//! What a node answers to VMs that are to come to it; and that it never promises more than it can carry.
+//! Answers of a node to incoming moves; it never promises more than it has.
 
 use super::*;
-use crate::place::tests::{
-    Tweak, cluster, kept, moving, name, node, node_in, running, same_cases, sending, status, vm,
-};
-use drover_model::{Arrival, DomainState, How, MoveKind, NodeView, VmRecord, vm::VM_SCHEMA};
+use crate::testing::same_cases;
+use drover_model::{How, MoveKind, NodeState, NodeView, VmRecord, testing::*};
 use proptest::prelude::*;
-
-/// What node `b` has said of a VM, as of a version of its record.
-fn said(vm: &mut VmView, of: i64, refused: Option<&str>) {
-    let refused = refused.map(str::to_owned);
-    vm.arrival = Some(kept(Arrival { schema: VM_SCHEMA, node: name("b"), of: Version(of), refused }));
-}
 
 /// What node `b` answers: `vm1: yes; vm2: no, ...`. It has let come those of `granted`, which the view may not show
 /// yet.
@@ -30,24 +22,24 @@ fn around(b: NodeView, vms: Vec<VmView>) -> ClusterView {
 }
 
 #[test]
-fn room_is_given_out_once() {
+fn memory_is_promised_once() {
     let no = "vm1: no, 4192 MiB are needed (with 96 MiB for QEMU itself), 3488 MiB are free";
-    let other = |state, on, held| vm(2, state, on, held, 4096);
+    let other = |on| vm(2, 4096).on(on);
     let comes = || moving(2, "a", "b", 4096);
     let here = [
-        ("one that runs here", other(VmState::Start, "b", Some("b"))),
-        ("one that is to start here", other(VmState::Start, "b", None)),
-        ("one that is held here still", other(VmState::Stop, "c", Some("b"))),
-        ("one that may have been sent here", running(2, "a", 4096).but(|v| sending(v, "b"))),
-        ("one that was let come", comes().but(|v| said(v, 0, None))),
+        ("one that runs here", running(2, "b", 4096)),
+        ("one that is to start here", waiting(2, "b", 4096)),
+        ("one that is held here still", other("c").held_by("b")),
+        ("one that may have been sent here", running(2, "a", 4096).sent_to_node("b")),
+        ("one that was let come", comes().answered("b", Version(0), None)),
     ];
     for (what, vm) in here {
         assert_eq!(told(&around(node("b", 8), vec![moving(1, "a", "b", 4096), vm]), &[]), no, "{what}");
     }
     let not_here = [
-        ("one that is off here", other(VmState::Stop, "b", None)),
-        ("one that was refused", comes().but(|v| said(v, 0, Some("full")))),
-        ("one that was taken back", running(2, "a", 4096).but(|v| said(v, 0, None))),
+        ("one that is off here", other("b")),
+        ("one that was refused", comes().answered("b", Version(0), Some("full"))),
+        ("one that was taken back", running(2, "a", 4096).answered("b", Version(0), None)),
         ("one that goes elsewhere", moving(2, "a", "c", 4096)),
     ];
     for (what, vm) in not_here {
@@ -63,17 +55,13 @@ fn room_is_given_out_once() {
 
 #[test]
 fn the_most_important_is_asked_first_and_a_large_one_does_not_keep_a_small_one_out() {
-    let vms = vec![
-        moving(1, "a", "b", 4096),
-        moving(2, "a", "b", 4096).but(|v| v.record.value.meta.priority = 1),
-        moving(3, "a", "b", 1024),
-    ];
+    let vms = vec![moving(1, "a", "b", 4096), moving(2, "a", "b", 4096).priority(1), moving(3, "a", "b", 1024)];
     let no = "vm1: no, 4192 MiB are needed (with 96 MiB for QEMU itself), 3488 MiB are free";
     assert_eq!(told(&around(node("b", 8), vms), &[]), format!("vm2: yes; {no}; vm3: yes"));
 }
 
 #[test]
-fn no_more_come_at_once_than_the_limit_and_the_others_are_answered_later() {
+fn moves_beyond_the_limit_are_answered_later() {
     let comes = |n| moving(n, "a", "b", 64);
     let with = |vms: Vec<VmView>| {
         let mut view = around(node("b", 8), vms);
@@ -81,10 +69,10 @@ fn no_more_come_at_once_than_the_limit_and_the_others_are_answered_later() {
         told(&view, &[])
     };
     assert_eq!(with(vec![comes(1), comes(2), comes(3)]), "vm1: yes; vm2: yes");
-    let let_come = |n| comes(n).but(|v| said(v, 0, None));
+    let let_come = |n| comes(n).answered("b", Version(0), None);
     assert_eq!(with(vec![comes(1), comes(2), let_come(3)]), "vm1: yes");
     assert_eq!(with(vec![comes(1), let_come(2), let_come(3)]), "");
-    let sent = running(3, "a", 64).but(|v| sending(v, "b"));
+    let sent = running(3, "a", 64).sent_to_node("b");
     assert_eq!(with(vec![comes(1), comes(2), sent]), "vm1: yes");
     assert_eq!(with(vec![comes(1), comes(2), running(3, "b", 64)]), "vm1: yes; vm2: yes", "it has arrived");
     // A refusal need not wait.
@@ -95,57 +83,60 @@ fn no_more_come_at_once_than_the_limit_and_the_others_are_answered_later() {
 
 #[test]
 fn what_is_answered_is_answered_anew_only_when_its_record_changes() {
-    let later = |vm: VmView| vm.but(|v| v.record.version = Version(1));
+    let later = |vm: VmView| vm.version(1);
     let comes = || moving(1, "a", "b", 4096);
     for refused in [None, Some("full")] {
-        assert_eq!(told(&around(node("b", 8), vec![comes().but(|v| said(v, 0, refused))]), &[]), "");
-        assert_eq!(told(&around(node("b", 8), vec![later(comes()).but(|v| said(v, 0, refused))]), &[]), "vm1: yes");
+        assert_eq!(told(&around(node("b", 8), vec![comes().answered("b", Version(0), refused)]), &[]), "");
+        assert_eq!(
+            told(&around(node("b", 8), vec![later(comes()).answered("b", Version(0), refused)]), &[]),
+            "vm1: yes"
+        );
     }
     // Its room is its own still, though there is none beside, and no more may come just now.
-    let again = later(comes()).but(|v| said(v, 0, None));
+    let again = later(comes()).answered("b", Version(0), None);
     let mut view = around(node("b", 8), vec![again.clone(), running(2, "b", 3000)]);
     view.config.limits.per_target = 1;
     assert_eq!(told(&view, &[]), "vm1: yes");
     // But not if the move was taken back, and another one was let come meanwhile.
-    let second = moving(2, "a", "b", 4096).but(|v| said(v, 0, None));
+    let second = moving(2, "a", "b", 4096).answered("b", Version(0), None);
     let vms = vec![again.clone(), second.clone(), moving(3, "a", "b", 3000)];
     let no = "vm1: no, 4192 MiB are needed (with 96 MiB for QEMU itself), 3488 MiB are free";
     assert_eq!(told(&around(node("b", 8), vms), &[]), format!("{no}; vm3: yes"));
     // What is being sent comes in any case.
-    let vms = vec![again.but(|v| sending(v, "b")), second, moving(3, "a", "b", 3000)];
+    let vms = vec![again.sent_to_node("b"), second, moving(3, "a", "b", 3000)];
     let no = "vm3: no, 3096 MiB are needed (with 96 MiB for QEMU itself), 0 MiB are free";
     assert_eq!(told(&around(node("b", 8), vms), &[]), format!("vm1: yes; {no}"));
 }
 
 #[test]
-fn what_can_never_come_is_refused_with_the_reason() {
+fn impossible_moves_are_refused_with_the_reason() {
     let ask = |kind, b: NodeView| {
         let state = VmState::Migrate { to: name("b"), kind, how: How::Live };
-        told(&around(b, vec![vm(1, state, "a", Some("a"), 64)]), &[])
+        told(&around(b, vec![vm(1, 64).on("a").wanted(state).held_by("a")]), &[])
     };
     use MoveKind::*;
     for kind in [Migrate, Move, Unmigrate] {
         assert_eq!(ask(kind, node("b", 8)), "vm1: yes");
-        assert_eq!(ask(kind, node_in("b", 8, DomainState::Flush)), "vm1: no, it is in state flush");
-        assert_eq!(ask(kind, node_in("b", 8, DomainState::Flushed)), "vm1: no, it is in state flushed");
-        let broken = node("b", 8).but(|n| status(n).hypervisor_problem = "no libvirtd".to_owned());
+        assert_eq!(ask(kind, node("b", 8).in_state(NodeState::Flush)), "vm1: no, it is in state flush");
+        assert_eq!(ask(kind, node("b", 8).in_state(NodeState::Flushed)), "vm1: no, it is in state flushed");
+        let broken = node("b", 8).without_hypervisor("no libvirtd");
         assert_eq!(ask(kind, broken), "vm1: no, its hypervisor cannot be used: no libvirtd");
-        assert!(ask(kind, node("b", 8).but(|n| n.status = None)).starts_with("vm1: no"));
+        assert!(ask(kind, node("b", 8).unreported()).starts_with("vm1: no"));
     }
     // A node that is being made ready takes those that come home, and no others.
-    assert_eq!(ask(Unmigrate, node_in("b", 8, DomainState::Unflush)), "vm1: yes");
+    assert_eq!(ask(Unmigrate, node("b", 8).in_state(NodeState::Unflush)), "vm1: yes");
     for kind in [Migrate, Move] {
-        assert_eq!(ask(kind, node_in("b", 8, DomainState::Unflush)), "vm1: no, it is in state unflush");
+        assert_eq!(ask(kind, node("b", 8).in_state(NodeState::Unflush)), "vm1: no, it is in state unflush");
     }
 }
 
 #[test]
 fn what_was_said_of_a_vm_that_does_not_come_any_more_is_taken_away() {
     let vms = vec![
-        moving(1, "a", "b", 64).but(|v| said(v, 0, None)),
-        moving(2, "a", "c", 64).but(|v| said(v, 0, None)),
-        running(3, "b", 64).but(|v| said(v, 0, None)),
-        running(4, "a", 64).but(|v| said(v, 0, Some("full"))),
+        moving(1, "a", "b", 64).answered("b", Version(0), None),
+        moving(2, "a", "c", 64).answered("b", Version(0), None),
+        running(3, "b", 64).answered("b", Version(0), None),
+        running(4, "a", 64).answered("b", Version(0), Some("full")),
         running(5, "a", 64),
     ];
     let outdated = outdated(&around(node("b", 8), vms.clone()), &name("b"));
@@ -153,7 +144,7 @@ fn what_was_said_of_a_vm_that_does_not_come_any_more_is_taken_away() {
     assert!(super::outdated(&around(node("b", 8), vms), &name("a")).is_empty(), "it is not that node's to take away");
 }
 
-/// What happens to one of some VMs, or at node `b`.
+/// An event of one VM, or at node `b`.
 #[derive(Debug, Clone, Copy)]
 enum Event {
     /// Somebody wants it to go to `b`.
@@ -221,7 +212,7 @@ proptest! {
                     }
                 }),
                 Event::TakenBack(i) => change(&mut store, i, |vm| set_state(vm, VmState::Start)),
-                Event::Sent(i) => change(&mut store, i, |vm| if may_come(vm) { sending(vm, "b") }),
+                Event::Sent(i) => change(&mut store, i, |vm| if may_come(vm) { vm.claim.as_mut().unwrap().to = Some(name("b")) }),
                 Event::Arrived(i) => change(&mut store, i, |vm| {
                     let claim = &mut vm.claim.as_mut().unwrap().value;
                     if claim.to.is_some() {
@@ -243,7 +234,7 @@ proptest! {
                         }
                         if store.vms[&answer.uuid].record.version == answer.of {
                             let refused = answer.refused.as_deref();
-                            store.change_vm(&answer.uuid, |vm| said(vm, answer.of.0, refused));
+                            store.change_vm(&answer.uuid, |vm| *vm = vm.clone().answered("b", answer.of, refused));
                         }
                     }
                     for uuid in outdated(&seen, &b) {

@@ -1,143 +1,10 @@
-//! Golden tables of the choice of a node; and the clusters that other tests are made of.
+//! Golden tables of the choice of a node.
 
 mod properties;
 
 use super::*;
-use drover_model::{
-    Claim, Kept, MoveKind, NodeRecord, NodeSession, Role, Stored, Version, VmName, VmState, WallTime,
-    node::NODE_SCHEMA,
-    vm::{Epoch, Generation, VM_SCHEMA},
-};
-use proptest::test_runner::{Config, RngSeed};
+use drover_model::{Claim, RunState, Stored, Version, VmState, testing::*};
 use std::sync::Arc;
-use uuid::Uuid;
-
-pub(crate) fn name(n: &str) -> NodeName {
-    NodeName::new(n).unwrap()
-}
-
-pub(crate) fn kept<T>(value: T) -> Kept<T> {
-    Stored::new(value, Version::NEW).into()
-}
-
-/// A node that takes VMs, with so much memory and four processor threads.
-pub(crate) fn node(n: &str, gib: u64) -> NodeView {
-    NodeView {
-        record: kept(NodeRecord {
-            schema: NODE_SCHEMA,
-            name: name(n),
-            machine: String::new(),
-            role: Role::Coordinator,
-            api: String::new(),
-            migration: String::new(),
-            domain_state: DomainState::Ready,
-        }),
-        status: Some(kept(NodeStatus {
-            schema: NODE_SCHEMA,
-            daemon: DaemonState::Run,
-            version: String::new(),
-            kernel: String::new(),
-            os: String::new(),
-            arch: String::new(),
-            hypervisor: String::new(),
-            hypervisor_problem: String::new(),
-            domain_type: None,
-            cpus: 4,
-            memory_total: Bytes::mib(gib * 1024),
-            memory_free: Bytes::mib(gib * 1024),
-            load: 0.0,
-            domains: vec![],
-            cpu_model: String::new(),
-            bridges: vec![],
-            network_problems: vec![],
-            floating: vec![],
-            shared: vec![],
-            drain: None,
-            duties: vec![],
-            updated: WallTime(0),
-        })),
-        session: Some(kept(NodeSession {
-            schema: NODE_SCHEMA,
-            instance: Uuid::nil(),
-            machine: String::new(),
-            boot: String::new(),
-            started: WallTime(0),
-        })),
-        unreadable: None,
-    }
-}
-
-/// The same in another state.
-pub(crate) fn node_in(n: &str, gib: u64, state: DomainState) -> NodeView {
-    let mut node = node(n, gib);
-    node.record.value.domain_state = state;
-    node
-}
-
-pub(crate) fn status(node: &mut NodeView) -> &mut NodeStatus {
-    node.status.as_mut().unwrap()
-}
-
-/// `vm<n>` with one vCPU: its state, the node that it is assigned to, the node that holds its claim, its memory.
-pub(crate) fn vm(n: u128, state: VmState, on: &str, held: Option<&str>, mib: u64) -> VmView {
-    VmView {
-        record: kept(VmRecord {
-            schema: VM_SCHEMA,
-            uuid: Uuid::from_u128(n),
-            name: VmName::new(&format!("vm{n}")).unwrap(),
-            state,
-            node: Some(name(on)),
-            last_node: None,
-            xml: String::new(),
-            generation: Generation(1),
-            description: String::new(),
-            profile: String::new(),
-            meta: VmMeta::default(),
-        }),
-        claim: Some(kept(Claim { schema: VM_SCHEMA, node: held.map(name), epoch: Epoch(1), to: None })),
-        claim_unreadable: false,
-        status: None,
-        arrival: None,
-        demand: Demand { memory: Bytes::mib(mib), vcpus: 1 },
-        devices: Arc::default(),
-    }
-}
-
-/// `vm<n>`, which runs on a node.
-pub(crate) fn running(n: u128, on: &str, mib: u64) -> VmView {
-    vm(n, VmState::Start, on, Some(on), mib)
-}
-
-/// `vm<n>`, which runs on a node and is to go to another.
-pub(crate) fn moving(n: u128, on: &str, to: &str, mib: u64) -> VmView {
-    let state = VmState::Migrate { to: name(to), kind: MoveKind::Migrate, how: How::LiveElseCold };
-    vm(n, state, on, Some(on), mib)
-}
-
-impl Tweak for NodeView {}
-impl Tweak for VmView {}
-/// One thing about it is otherwise.
-pub(crate) trait Tweak: Sized {
-    fn but(mut self, change: impl FnOnce(&mut Self)) -> Self {
-        change(&mut self);
-        self
-    }
-}
-
-pub(crate) fn cluster(nodes: Vec<NodeView>, vms: Vec<VmView>) -> ClusterView {
-    let mut view = ClusterView::default();
-    nodes.iter().for_each(|node| view.put_node(node));
-    vms.iter().for_each(|vm| view.put_vm(vm));
-    view
-}
-
-/// Properties are tried on the same cases each time, unless `PROPTEST_RNG_SEED` says otherwise.
-pub(crate) fn same_cases(cases: u32) -> Config {
-    let given = Config::default();
-    let rng_seed = if given.rng_seed == RngSeed::Random { RngSeed::Fixed(1) } else { given.rng_seed };
-    let cases = if given.cases == 256 { cases } else { given.cases };
-    Config { cases, rng_seed, failure_persistence: None, ..given }
-}
 
 /// A new VM of that size.
 fn place(view: &ClusterView, memory_mib: u64, vcpus: u32, meta: &VmMeta) -> Placement {
@@ -164,35 +31,29 @@ fn what_runs_and_what_is_about_to_run_counts_what_is_off_does_not() {
     use VmState::*;
     let shutdown = Shutdown { timeout_s: 9, then: drover_model::AtRest::Stop };
     let rows = [
-        ("starts on a", vm(1, Start, "a", None, 1024), "b"),
-        ("runs on a", vm(1, Start, "a", Some("a"), 1024), "b"),
-        ("may still run on a", vm(1, Stop, "b", Some("a"), 1024), "b"),
-        ("is shut down on a", vm(1, shutdown, "a", Some("a"), 1024), "b"),
-        ("restarts on a", vm(1, Restart { timeout_s: 9 }, "a", None, 1024), "b"),
+        ("starts on a", waiting(1, "a", 1024), "b"),
+        ("runs on a", running(1, "a", 1024), "b"),
+        ("may still run on a", vm(1, 1024).on("b").held_by("a"), "b"),
+        ("is shut down on a", vm(1, 1024).on("a").wanted(shutdown).held_by("a"), "b"),
+        ("restarts on a", vm(1, 1024).on("a").wanted(Restart { timeout_s: 9 }), "b"),
         ("is on its way from a", moving(1, "a", "c", 1024), "b"),
         ("is on its way to a", moving(1, "c", "a", 1024), "b"),
-        ("may have been sent to a", running(1, "c", 1024).but(|v| sending(v, "a")), "b"),
-        ("is off on a", vm(1, Stop, "a", None, 1024), "a"),
-        ("is disabled on a", vm(1, Disable, "a", None, 1024), "a"),
-        ("failed on a", vm(1, Fail { reason: String::new() }, "a", None, 1024), "a"),
+        ("may have been sent to a", running(1, "c", 1024).sent_to_node("a"), "b"),
+        ("is off on a", vm(1, 1024).on("a"), "a"),
+        ("is disabled on a", vm(1, 1024).on("a").wanted(Disable), "a"),
+        ("failed on a", vm(1, 1024).on("a").wanted(Fail { reason: String::new() }), "a"),
     ];
     for (what, vm, chosen) in rows {
         // Node c is in the cluster, but takes nothing.
-        let nodes = vec![node("a", 4), node("b", 4), node_in("c", 64, DomainState::Flushed)];
+        let nodes = vec![node("a", 4), node("b", 4), node("c", 64).in_state(NodeState::Flushed)];
         assert_eq!(small(&cluster(nodes, vec![vm])).as_deref(), Some(chosen), "a VM {what}");
     }
-}
-
-/// The claim says that the guest is being sent to that node.
-pub(crate) fn sending(vm: &mut VmView, to: &str) {
-    let claim = vm.claim.as_mut().unwrap();
-    claim.value = claim.value.sending_to(Some(&name(to)));
 }
 
 #[test]
 fn a_vm_that_moves_takes_its_room_at_both_ends_and_once_at_each() {
     let four = || vec![node("a", 4), node("b", 4), node("c", 4)];
-    for vm in [moving(1, "a", "b", 2048), moving(1, "a", "b", 2048).but(|v| sending(v, "b"))] {
+    for vm in [moving(1, "a", "b", 2048), moving(1, "a", "b", 2048).sent_to_node("b")] {
         let ledger = Ledger::of(&cluster(four(), vec![vm]));
         let promised = |n| ledger.usage(&name(n)).promised_memory.as_mib();
         assert_eq!((promised("a"), promised("b"), promised("c")), (2048 + 96, 2048 + 96, 0));
@@ -209,13 +70,13 @@ fn a_vm_that_moves_takes_its_room_at_both_ends_and_once_at_each() {
 #[test]
 fn a_node_that_takes_no_vm_says_why() {
     let nodes = vec![
-        node("a", 8).but(|n| n.session = None),
-        node("b", 8).but(|n| n.status = None),
-        node("c", 8).but(|n| status(n).daemon = DaemonState::Shutdown),
-        node_in("d", 8, DomainState::Flush),
-        node_in("e", 8, DomainState::Flushed),
-        node_in("f", 8, DomainState::Unflush),
-        node("g", 8).but(|n| status(n).hypervisor_problem = "no libvirtd".to_owned()),
+        node("a", 8).dead(),
+        node("b", 8).unreported(),
+        node("c", 8).reporting(|r| r.daemon = DaemonState::Shutdown),
+        node("d", 8).in_state(NodeState::Flush),
+        node("e", 8).in_state(NodeState::Flushed),
+        node("f", 8).in_state(NodeState::Unflush),
+        node("g", 8).without_hypervisor("no libvirtd"),
         node("h", 1),
     ];
     let placement = place(&cluster(nodes, vec![]), 512, 1, &VmMeta::default());
@@ -254,6 +115,12 @@ impl Setting {
     fn kernel(&mut self) -> &mut Self {
         self.definition("<os><kernel>/shared/k</kernel><initrd>/local/i</initrd></os>")
     }
+    fn never_ran(&mut self) {
+        self.vm.claim = Some(Stored::new(Claim::new(drover_model::Epoch(0)), Version::NEW).into());
+    }
+    fn is_off(&mut self) {
+        self.vm = self.vm.clone().reported(|report| report.run = Some(RunState::Off));
+    }
     fn limit(&mut self, nodes: &str) {
         self.vm.record.value.meta.node_limit = nodes.split_whitespace().map(name).collect();
     }
@@ -261,18 +128,18 @@ impl Setting {
         self.vm.demand = Demand { memory: Bytes::mib(mib), vcpus };
     }
     fn bridges(&mut self, b: &str) {
-        status(&mut self.b).bridges = vec![b.to_owned()];
+        self.b.report().bridges = vec![b.to_owned()];
     }
     fn shared(&mut self, h: &str, b: &str) {
         let words = |text: &str| text.split_whitespace().map(str::to_owned).collect();
-        (status(&mut self.h).shared, status(&mut self.b).shared) = (words(h), words(b));
+        (self.h.report().shared, self.b.report().shared) = (words(h), words(b));
     }
     fn execution(&mut self, h: Option<DomainType>, b: Option<DomainType>) {
-        (status(&mut self.h).domain_type, status(&mut self.b).domain_type) = (h, b);
+        (self.h.report().domain_type, self.b.report().domain_type) = (h, b);
     }
     fn processors(&mut self, how: DomainType, h: &str, b: &str) {
         self.execution(Some(how), Some(how));
-        (status(&mut self.h).cpu_model, status(&mut self.b).cpu_model) = (h.to_owned(), b.to_owned());
+        (self.h.report().cpu_model, self.b.report().cpu_model) = (h.to_owned(), b.to_owned());
     }
 }
 
@@ -284,6 +151,12 @@ fn every_rejection_of_a_move_has_its_reason() {
     const USER: &str = "<devices><interface type='user'/></devices>";
     const DIRECT: &str = "<devices><interface type='direct'><source dev='eth0'/></interface></devices>";
     const HOST_CPU: &str = "<cpu mode='host-passthrough'/>";
+    const TPM: &str = "<devices><tpm><backend type='emulator'/></tpm></devices>";
+    const EFI: &str = "<os firmware='efi'/>";
+    const BLOCK: &str = "<devices><disk type='block'><source dev='/dev/vg/a'/></disk></devices>";
+    const PCI: &str = "<devices><hostdev mode='subsystem' type='pci'/></devices>";
+    const FOLDER: &str = "<devices><filesystem><source dir='/shared/f'/></filesystem></devices>";
+    const OWN_NVRAM: &str = "<os firmware='efi'><nvram>/shared/n</nvram></os>";
     const CUSTOM_CPU: &str = "<cpu mode='custom'/>";
     type Row = (How, fn(&mut Setting), &'static str);
     let rows: Vec<Row> = vec![
@@ -309,6 +182,35 @@ fn every_rejection_of_a_move_has_its_reason() {
         (Cold, |s| s.disk("/shared2/d").shared("/shared", "/shared"), "/shared2/d is a file of the VM's node only"),
         (Cold, |s| s.kernel().shared("/shared", "/shared"), "/local/i is a file of the VM's node only"),
         (Cold, |s| s.kernel().shared("/shared /local", "/local /shared"), ""),
+        (Cold, |s| _ = s.definition(BLOCK), "/dev/vg/a is a file of the VM's node only"),
+        (Live, |s| s.definition(BLOCK).shared("/dev/vg", "/dev/vg"), ""),
+        // What only its node has, unless an administrator says otherwise. It never goes live.
+        (Cold, |s| _ = s.definition(PCI), "it uses a device of the host (pci) of the VM's node"),
+        (Live, |s| _ = s.definition(PCI), "it uses a device of the host (pci) of the VM's node"),
+        (
+            Cold,
+            |s| {
+                s.definition(PCI).never_ran();
+            },
+            "it uses a device of the host (pci) of the VM's node",
+        ),
+        (Cold, |s| s.definition(PCI).limit("b h"), ""),
+        (Live, |s| s.definition(PCI).limit("b h"), "it cannot be moved live: it uses a device of the host (pci)"),
+        (Live, |s| s.definition(FOLDER).shared("/shared", "/shared"), "it cannot be moved live: a folder of the host"),
+        (Cold, |s| s.definition(FOLDER).shared("/shared", "/shared"), ""),
+        (Cold, |s| _ = s.definition(FOLDER), "/shared/f is a file of the VM's node only"),
+        // What libvirt keeps on its node goes along with a guest that runs.
+        (Cold, |s| _ = s.definition(TPM), "libvirt keeps the state of its emulated TPM on the VM's node only"),
+        (Cold, |s| s.definition(TPM).never_ran(), ""),
+        (Live, |s| _ = s.definition(TPM), ""),
+        (Live, |s| s.definition(TPM).is_off(), "libvirt keeps the state of its emulated TPM on the VM's node only"),
+        (Live, |s| s.definition(OWN_NVRAM).is_off(), ""),
+        (Cold, |s| _ = s.definition(EFI), "libvirt keeps its firmware's variables (NVRAM) on the VM's node only"),
+        (Live, |s| _ = s.definition(EFI), ""),
+        (Cold, |s| _ = s.definition(OWN_NVRAM), "/shared/n is a file of the VM's node only"),
+        (Cold, |s| s.definition(OWN_NVRAM).shared("/shared", "/shared"), ""),
+        (Cold, |s| s.definition(OWN_NVRAM).never_ran(), ""),
+        (Live, |s| _ = s.definition(OWN_NVRAM), ""),
         // How guests are executed: only one that runs minds.
         (Live, |s| s.execution(None, Some(Kvm)), ""),
         (Live, |s| s.execution(Some(Kvm), Some(Qemu)), "it runs guests by qemu, and the VM's node by kvm"),
@@ -360,11 +262,11 @@ fn each_selector_picks_what_is_best_with_the_vm_on_it() {
     ];
     let (mut nodes, mut vms) = (vec![], vec![]);
     for (on, count, vcpus, mib, off, load) in table {
-        nodes.push(node(on, 16).but(|n| status(n).load = load));
+        nodes.push(node(on, 16).reporting(|r| r.load = load));
         for _ in 0..count {
             vms.push(running(vms.len() as u128, on, mib).but(|v| v.demand.vcpus = vcpus));
         }
-        vms.push(vm(vms.len() as u128, VmState::Stop, on, None, off));
+        vms.push(vm(vms.len() as u128, off).on(on));
     }
     let view = cluster(nodes, vms);
     for (selector, best, score) in [
@@ -394,9 +296,9 @@ fn ties_go_to_the_first_name_by_every_selector() {
 #[test]
 fn the_load_that_is_on_its_way_counts_before_the_node_reports_it() {
     let by_load = VmMeta { selector: Some(Selector::Load), ..VmMeta::default() };
-    let nodes = || vec![node("a", 8).but(|n| status(n).load = 0.5), node("b", 8).but(|n| status(n).load = 1.0)];
+    let nodes = || vec![node("a", 8).reporting(|r| r.load = 0.5), node("b", 8).reporting(|r| r.load = 1.0)];
     assert_eq!(place(&cluster(nodes(), vec![]), 64, 1, &by_load).node(), Some(&name("a")));
-    for coming in [vm(1, VmState::Start, "a", None, 64), moving(1, "b", "a", 64)] {
+    for coming in [waiting(1, "a", 64), moving(1, "b", "a", 64)] {
         assert_eq!(place(&cluster(nodes(), vec![coming]), 64, 1, &by_load).node(), Some(&name("b")));
     }
     let there = cluster(nodes(), vec![running(1, "a", 64)]);
@@ -419,14 +321,14 @@ fn a_new_vm_needs_its_bridges_too() {
     let devices = Devices::read(
         "<domain><devices><interface type='bridge'><source bridge='br1'/></interface></devices></domain>",
     );
-    let view = cluster(vec![node("a", 8), node("b", 4).but(|n| status(n).bridges = vec!["br1".to_owned()])], vec![]);
+    let view = cluster(vec![node("a", 8), node("b", 4).but(|n| n.report().bridges = vec!["br1".to_owned()])], vec![]);
     let placement = choose(&view, &Ledger::of(&view), &Wanted::new(Demand::default(), &meta, &devices));
     assert_eq!((placement.node(), placement.reasons()), (Some(&name("b")), "a: it has no bridge br1".to_owned()));
 }
 
 #[test]
 fn what_its_own_node_does_not_say_is_no_permission() {
-    let silent = || node("h", 8).but(|n| n.status = None);
+    let silent = || node("h", 8).unreported();
     let ask = |nodes: Vec<NodeView>, how, change: fn(&mut Setting)| {
         let mut s = Setting { h: silent(), b: node("b", 8), vm: running(1, "h", 64) };
         change(&mut s);
@@ -439,4 +341,95 @@ fn what_its_own_node_does_not_say_is_no_permission() {
         assert_eq!(ask(nodes.clone(), How::Live, |_| {}), Verdict::Rejected(Rejection::SourceUnknown));
         assert!(matches!(ask(nodes, How::Cold, |_| {}), Verdict::Fits { .. }));
     }
+}
+
+#[test]
+fn what_is_kept_of_a_choice_is_small_and_says_which_were_next_and_why_the_others_not() {
+    let mut nodes: Vec<NodeView> = (10..40).map(|n| node(&format!("n{n}"), 8 + n % 4)).collect();
+    nodes.extend((40..70).map(|n| node(&format!("n{n}"), 8).in_state(NodeState::Flushed)));
+    nodes.extend((70..100).map(|n| node(&format!("n{n}"), 8).without_hypervisor(&format!("{n} {}", "é".repeat(500)))));
+    let kept = place(&cluster(nodes, vec![]), 1000, 1, &VmMeta::default()).kept();
+    let score = 11 * 1024 - 512 - 1096;
+    assert_eq!(
+        (kept.selector, kept.score, kept.left),
+        (Some(Selector::Mem), Some(score), Some(Bytes::mib(score as u64)))
+    );
+    let others: Vec<(&str, i64)> = kept.others.iter().map(|other| (other.node.as_str(), other.score)).collect();
+    assert_eq!(others, [("n15", score), ("n19", score), ("n23", score)], "n11 was chosen");
+    assert_eq!(kept.others_more, 26);
+    let rejected: Vec<(&str, u32)> = kept.rejected.iter().map(|of| (of.node.as_str(), of.more)).collect();
+    assert_eq!((rejected, kept.rejected_more), (vec![("n40", 29), ("n70", 29)], 0));
+    assert_eq!(kept.rejected[0].why, "it is in state flushed");
+    assert_eq!(kept.rejected[1].why.chars().count(), 160);
+    // As many kinds of reasons as there are: the rest is counted.
+    let every = vec![
+        node("a", 8).dead(),
+        node("b", 8).in_state(NodeState::Flush),
+        node("c", 8).without_hypervisor("x"),
+        node("d", 1),
+        node("e", 8).reporting(|r| r.cpus = 1),
+        node("f", 8).but(|n| {
+            n.unreadable = Some(Arc::new(drover_model::Unreadable {
+                version: drover_model::Version(1),
+                newer: None,
+                why: String::new(),
+                document: Default::default(),
+            }))
+        }),
+        node("g", 8),
+        node("h", 8).dead(),
+    ];
+    let meta = VmMeta { node_limit: ["a", "b", "c", "d", "e", "f", "h"].map(name).into(), ..VmMeta::default() };
+    let kept = place(&cluster(every, vec![]), 1000, 2, &meta).kept();
+    let rejected: Vec<(&str, u32)> = kept.rejected.iter().map(|of| (of.node.as_str(), of.more)).collect();
+    assert_eq!(rejected, [("a", 1), ("b", 0), ("c", 0), ("d", 0), ("e", 0), ("f", 0)]);
+    assert_eq!((kept.rejected_more, kept.score, kept.others), (1, None, vec![]));
+}
+
+#[test]
+fn a_node_that_is_named_for_a_new_vm_must_have_what_its_definition_names() {
+    let with = |parts: &str| Devices::read(&format!("<domain><devices>{parts}</devices></domain>"));
+    let bridged = with("<interface type='bridge'><source bridge='br1'/></interface>");
+    let file = |file: &str| with(&format!("<disk type='file'><source file='{file}'/></disk>"));
+    let newer = |n: &mut NodeView| {
+        let problem = drover_model::Unreadable {
+            version: drover_model::Version(1),
+            newer: Some((2, 1)),
+            why: String::new(),
+            document: Default::default(),
+        };
+        n.unreadable = Some(Arc::new(problem));
+    };
+    let nodes = vec![
+        node("has", 8).bridged(&["br0", "br1"]).sharing(&["/other", "/srv"]),
+        node("not", 8).bridged(&["br10"]).sharing(&["/srv2"]),
+        node("full", 1).in_state(NodeState::Flushed).dead().bridged(&["br1"]).sharing(&["/srv"]),
+        node("silent", 8).unreported(),
+        node("newer", 8).bridged(&["br1"]).sharing(&["/srv"]).but(newer),
+    ];
+    let view = cluster(nodes, vec![]);
+    let asked = |devices: &Devices| {
+        let ask = |n| has_for_new(&view, &name(n), devices).err().map(|why| why.to_string()).unwrap_or_default();
+        ["has", "not", "full", "silent", "newer"].map(ask)
+    };
+    let (silent, newer) = ("it has not reported its resources yet".to_owned(), "its records are unreadable");
+    let [has, not, full, quiet, later] = asked(&bridged);
+    assert_eq!((&*has, &*not, &*full, &quiet), ("", "it has no bridge br1", "", &silent), "there need be no room");
+    assert!(later.starts_with(newer), "{later}");
+    let [has, not, full, quiet, later] = asked(&file("/srv/x/a.img"));
+    let lacks = "it does not share /srv (paths.shared), where /srv/x/a.img is";
+    assert_eq!((&*has, &*not, &*full, &quiet), ("", lacks, "", &silent));
+    assert!(later.starts_with(newer), "{later}");
+    // What nobody shares is the node's own, and one that needs nothing may be anywhere.
+    for anywhere in [file("/var/lib/a.img"), file("/srv3/a.img"), with("<interface type='user'/>")] {
+        assert_eq!(asked(&anywhere), [""; 5].map(str::to_owned));
+    }
+    // The chooser asks the same.
+    let (meta, devices) = (VmMeta::default(), file("/srv/x/a.img"));
+    let placement = choose(&view, &Ledger::of(&view), &Wanted::new(Demand::default(), &meta, &devices));
+    assert_eq!(placement.node(), Some(&name("has")));
+    assert!(placement.reasons().contains(&format!("not: {lacks}")), "{}", placement.reasons());
+    // One that shares another of the folders in which the file is has it too.
+    let nested = cluster(vec![node("a", 8).sharing(&["/srv"]), node("b", 8).sharing(&["/srv/x"])], vec![]);
+    assert_eq!(["a", "b"].map(|n| has_for_new(&nested, &name(n), &devices).is_ok()), [true, true]);
 }

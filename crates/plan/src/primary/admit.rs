@@ -1,4 +1,4 @@
-//! Requests for the role to pass to another node.
+//! Requests to pass the primary's role to another node.
 
 use super::election::{heir, is_candidate};
 use drover_model::{ClusterView, Handoff, NodeName, Phase, Primary, Role};
@@ -6,31 +6,31 @@ use drover_model::{ClusterView, Handoff, NodeName, Phase, Primary, Role};
 /// Why a request is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// It is a hypervisor only.
+    /// The node is a hypervisor only.
     #[error(
-        "{0} is no coordinator and cannot be the primary; coordinators are the nodes with role = \"coordinator\" in their configuration file"
+        "{0} is not a coordinator and cannot be the primary; coordinators are the nodes with role = \"coordinator\" in their configuration file"
     )]
     NoCoordinator(NodeName),
     /// Its daemon does not run.
     #[error("{0} cannot become the primary: its daemon does not run")]
     Away(NodeName),
-    /// There is no holder who could hand it over.
+    /// There is no holder that could hand the role over.
     #[error("there is no primary at this moment; the coordinators are choosing one, try again in a few seconds")]
     Vacant,
-    /// Another handoff is too far to be replaced.
+    /// Another handoff has progressed too far to be replaced.
     #[error("the role is passing to {to} already (phase {phase}); try again when that is over")]
     Busy {
         /// The candidate.
         to: NodeName,
-        /// How far it is.
+        /// Its phase.
         phase: Phase,
     },
-    /// There is nobody else.
+    /// There is no other candidate.
     #[error("no other coordinator runs that could take over from {0}")]
     NoHeir(NodeName),
 }
 
-/// The record after a request that `node` become primary; `None`: it is, or is becoming it.
+/// The record after a request to make `node` the primary; `None` if it is already, or is becoming it.
 pub fn make_primary(record: &Primary, view: &ClusterView, node: &NodeName) -> Result<Option<Primary>, Refusal> {
     let able = view.nodes.get(node).ok_or_else(|| Refusal::Away(node.clone()))?;
     if able.record.value.role != Role::Coordinator {
@@ -39,7 +39,7 @@ pub fn make_primary(record: &Primary, view: &ClusterView, node: &NodeName) -> Re
     if record.candidate() == Some(node) && record.phase() != Some(Phase::Back) {
         return Ok(None);
     }
-    // A handoff that has not begun may be replaced, or taken back.
+    // A handoff that has not begun can be replaced or cancelled.
     if let Some(Handoff { to, phase, .. }) = &record.handoff
         && *phase != Phase::Lock
     {
@@ -59,7 +59,7 @@ pub fn make_primary(record: &Primary, view: &ClusterView, node: &NodeName) -> Re
     Ok(Some(Primary { handoff, failed: None, ..record.clone() }))
 }
 
-/// The record after a request that `node` be primary no longer; `None`: it is not.
+/// The record after a request to make `node` a secondary; `None` if it is already.
 pub fn make_secondary(record: &Primary, view: &ClusterView, node: &NodeName) -> Result<Option<Primary>, Refusal> {
     if view.nodes.get(node).is_some_and(|n| n.record.value.role != Role::Coordinator) {
         return Err(Refusal::NoCoordinator(node.clone()));
@@ -76,7 +76,7 @@ pub fn make_secondary(record: &Primary, view: &ClusterView, node: &NodeName) -> 
         Some(Handoff { to, phase, .. }) if to == node && *phase != Phase::Back => {
             Err(Refusal::Busy { to: to.clone(), phase: *phase })
         }
-        // The holder is giving it away, or somebody else is.
+        // The holder is giving it away, or another node is.
         Some(_) => Ok(None),
         None if record.is_held_by(node) => {
             let to = heir(view, node).ok_or_else(|| Refusal::NoHeir(node.clone()))?;

@@ -1,14 +1,30 @@
-//! Which coordinators may be the primary, and in which order they should be.
+//! Eligibility and ranking of the coordinators for the primary's role.
 
-use super::Standing;
 use drover_model::{ClusterView, DaemonState, NodeName, NodeView, Role};
 
-/// Whether a node can have the role now, as far as the records tell.
+/// A coordinator's position in an election; see [`standing`].
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Standing {
+    /// It may have the role.
+    pub eligible: bool,
+    /// Number of other coordinators that should claim before it.
+    pub rank: u32,
+    /// Why it should give the role away, if it has it.
+    pub leave: Option<String>,
+    /// It is urgent, because the node will be gone soon.
+    pub urgent: bool,
+    /// The coordinator that should get it then.
+    pub heir: Option<NodeName>,
+    /// It gives the role up even if nobody takes it over.
+    pub quit: bool,
+}
+
+/// Whether a node can have the role now, according to the records.
 pub fn is_candidate(node: &NodeView) -> bool {
     node.record.value.role == Role::Coordinator && node.daemon_state() == DaemonState::Run
 }
 
-/// What ails the networks of a node on which there are floating addresses.
+/// Number of network problems of a node that matter for floating addresses.
 fn problems(node: &NodeView) -> usize {
     node.status.as_ref().map_or(0, |status| status.network_problems.len())
 }
@@ -21,12 +37,12 @@ fn others<'a>(view: &'a ClusterView, me: &NodeName) -> Vec<(usize, &'a NodeName)
     all
 }
 
-/// The best coordinator beside `me`.
+/// The best coordinator other than `me`.
 pub fn heir(view: &ClusterView, me: &NodeName) -> Option<NodeName> {
     others(view, me).first().map(|(_, name)| (*name).clone())
 }
 
-/// Where a node stands. `my_problems` is what it knows of its own networks now; `stopping`: it has been told to end.
+/// Standing of a node. `my_problems`: problems of its own networks now; `stopping`: its daemon is shutting down.
 pub fn standing(view: &ClusterView, me: &NodeName, role: Role, my_problems: &[String], stopping: bool) -> Standing {
     let others = others(view, me);
     let best = others.first().copied();
@@ -34,7 +50,7 @@ pub fn standing(view: &ClusterView, me: &NodeName, role: Role, my_problems: &[St
     let (leave, urgent) = if stopping {
         (Some(format!("{me} stops")), true)
     } else if role != Role::Coordinator {
-        (Some(format!("{me} is no coordinator any more")), true)
+        (Some(format!("{me} is not a coordinator any more")), true)
     } else if best.is_some_and(|(problems, _)| problems < my_problems.len()) {
         (Some(my_problems.join("; ")), false)
     } else {

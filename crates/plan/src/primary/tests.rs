@@ -12,8 +12,8 @@ fn name(name: &str) -> NodeName {
     NodeName::new(name).unwrap()
 }
 
-/// `a>b take` : held by a, passing to b, in that phase. `a`: held by a. `-`: by nobody. Both sides are suspects from
-/// `stop` on.
+/// `a>b take`: held by a, passing to b, in that phase. `a`: held by a. `-`: without a holder. Both sides are suspects
+/// from `stop` on.
 fn record(text: &str) -> Primary {
     let (sides, phase) = text.split_once(' ').unwrap_or((text, ""));
     let (holder, to) = sides.split_once('>').unwrap_or((sides, ""));
@@ -25,8 +25,7 @@ fn record(text: &str) -> Primary {
     Primary { schema: PRIMARY_SCHEMA, epoch: Epoch(7), holder, suspects, handoff, failed: None }
 }
 
-/// A situation of node `a` or another one: it has authority, all leases are young, everything is down, the record is
-/// new.
+/// A situation of a node: it has authority, all leases are fresh, everything is down, the record is new.
 struct Case {
     me: NodeName,
     record: Primary,
@@ -77,7 +76,7 @@ impl Case {
         self.with(|c| (c.shared, c.exclusive) = (shared, exclusive))
     }
 
-    /// This node's lease has been the same for so many milliseconds.
+    /// This node's lease has been unchanged for so many milliseconds.
     fn silent(self, who: &str, ms: u64) -> Case {
         self.with(|c| c.leases.get_mut(&name(who)).unwrap().since = Mono(NOW.0 - ms))
     }
@@ -104,7 +103,7 @@ impl Case {
         })
     }
 
-    /// What is written, in the short form; `""`: nothing.
+    /// What is written, in the short form; `""` if nothing.
     fn writes(&self) -> String {
         let Some(write) = self.decide().write else { return String::new() };
         let record = write.record;
@@ -114,7 +113,7 @@ impl Case {
 }
 
 #[test]
-fn what_each_side_has_up_in_each_phase() {
+fn services_of_each_side_in_each_phase() {
     use Want::{Down, Up};
     for (text, a, b) in [
         ("a", (Up, Up), (Down, Down)),
@@ -128,7 +127,7 @@ fn what_each_side_has_up_in_each_phase() {
         for (me, wants) in [("a", a), ("b", b), ("c", (Down, Down))] {
             let decision = case(me, text).decide();
             assert_eq!((decision.shared, decision.exclusive), wants, "{me} in {text}");
-            // Without authority nobody has anything up.
+            // Without authority nothing is up.
             let lapsed = case(me, text).with(|c| c.authority = Some(NOW)).decide();
             assert_eq!((lapsed.shared, lapsed.exclusive), (Down, Down), "{me} in {text}, lapsed");
         }
@@ -136,7 +135,33 @@ fn what_each_side_has_up_in_each_phase() {
 }
 
 #[test]
-fn only_the_rightful_one_announces() {
+fn nodes_that_are_not_notified_of_leases_decide_independently_of_them() {
+    let texts = ["-", "a", "a>b lock", "a>b stop", "a>b take", "a>b drop", "a>b start", "a>b back"];
+    let long = TERM * 9;
+    for (text, me, eligible) in
+        texts.iter().flat_map(|t| ["a", "b", "c"].into_iter().flat_map(move |me| [(t, me, true), (t, me, false)]))
+    {
+        let of = |change: fn(&mut Case, Mono)| {
+            let case = case(me, text).with(|c| {
+                c.standing.eligible = eligible;
+                c.record_since = Mono(0);
+                change(c, Mono(NOW.0.saturating_sub(u64::try_from(long.as_millis()).unwrap())));
+            });
+            case.decide()
+        };
+        let silent = |c: &mut Case, at: Mono| c.leases.values_mut().for_each(|heard| heard.since = at);
+        let different = of(|_, _| {}) != of(silent);
+        let hears = hears_leases(Some(&record(text)), &name(me), eligible);
+        assert!(hears || !different, "{me} in {text:?}, eligible: {eligible}");
+        // Only those that may change the decision.
+        let has_part = text.split([' ', '>']).take(2).any(|side| side == me);
+        assert_eq!(hears, eligible || has_part, "{me} in {text:?}");
+    }
+    assert!(hears_leases(None, &name("c"), false), "the record is not known");
+}
+
+#[test]
+fn only_the_owner_of_the_addresses_announces() {
     let announces = |me: &str, text: &str| case(me, text).decide().announce;
     for (text, who) in
         [("a", "a"), ("a>b lock", "a"), ("a>b take", "b"), ("a>b drop", "b"), ("a>b start", "b"), ("a>b back", "a")]
@@ -145,13 +170,13 @@ fn only_the_rightful_one_announces() {
         assert_eq!(all, [who], "{text}");
     }
     assert_eq!(announces("a", "a>b stop"), None, "the other is about to");
-    assert_eq!(announces("a", "a"), announces("a", "a>b lock"), "nothing has changed for anybody");
+    assert_eq!(announces("a", "a"), announces("a", "a>b lock"), "nothing has changed");
     assert_ne!(announces("b", "a>b drop"), announces("b", "a>b start"), "again when the holder has let go");
     assert_ne!(announces("a", "a"), announces("a", "a>b back"), "again when the other may have spoken");
 }
 
 #[test]
-fn each_phase_is_written_by_the_side_that_acts_in_it_when_that_is_done() {
+fn each_phase_is_ended_by_the_side_that_acts_in_it() {
     use Level::{Down, Unknown, Up};
     for (case, wanted) in [
         (case("b", "a>b lock"), ""),
@@ -168,7 +193,7 @@ fn each_phase_is_written_by_the_side_that_acts_in_it_when_that_is_done() {
         (case("b", "a>b start").levels(Up, Up), "b"),
         (case("b", "a>b back").levels(Unknown, Down), ""),
         (case("b", "a>b back").levels(Down, Down), "a"),
-        // Nobody writes what is the other's, and a third nothing.
+        // No side writes the other's phase, and a third node writes nothing.
         (case("a", "a>b take").levels(Up, Down), ""),
         (case("b", "a>b drop").levels(Up, Down), ""),
         (case("c", "a>b start"), ""),
@@ -180,7 +205,7 @@ fn each_phase_is_written_by_the_side_that_acts_in_it_when_that_is_done() {
 }
 
 #[test]
-fn leases_come_and_go_with_the_names_of_the_suspects() {
+fn leases_are_created_and_deleted_with_the_suspects() {
     let write = |case: Case| case.decide().write.unwrap();
     let entered = write(case("b", "a>b lock").with(|c| c.locked = true));
     assert!(entered.make_lease && entered.end_leases.is_empty());
@@ -195,7 +220,7 @@ fn leases_come_and_go_with_the_names_of_the_suspects() {
 }
 
 #[test]
-fn the_role_is_claimed_when_every_suspect_has_been_silent_for_its_term() {
+fn the_role_is_claimed_after_every_suspect_was_silent_for_its_term() {
     for (case, wanted) in [
         (case("c", "-"), "c"),
         (case("c", "a").silent("a", 3999), ""),
@@ -206,7 +231,7 @@ fn the_role_is_claimed_when_every_suspect_has_been_silent_for_its_term() {
         (case("b", "a>b drop").silent("a", 4000), "b"),
         (case("a", "a>b take").silent("b", 4000), "a"),
         (case("a", "a>b start").silent("b", 4000), "a"),
-        // Not by one that is not to have it, has something up, or has just found the store again.
+        // Not by a node that is not eligible, has something up, or has just reconnected to the store.
         (case("c", "a").silent("a", 4000).with(|c| c.standing.eligible = false), ""),
         (case("c", "a").silent("a", 4000).levels(Level::Unknown, Level::Down), ""),
         (case("c", "a").silent("a", 4000).with(|c| c.connected = Some(Mono(NOW.0 - 999))), ""),
@@ -222,7 +247,7 @@ fn the_role_is_claimed_when_every_suspect_has_been_silent_for_its_term() {
 }
 
 #[test]
-fn a_side_that_waits_in_vain_turns_back_or_lets_its_lease_run_out() {
+fn at_the_timeout_a_side_turns_back_or_lets_its_lease_expire() {
     let late = |c: Case| c.with(|c| c.record_since = Mono(NOW.0 - 8000));
     for (case, wanted) in [
         (late(case("a", "a>b lock")), "a"),
@@ -241,7 +266,7 @@ fn a_side_that_waits_in_vain_turns_back_or_lets_its_lease_run_out() {
 }
 
 #[test]
-fn a_lease_is_rewritten_by_whoever_has_one_and_a_lapsed_one_too() {
+fn every_owner_renews_its_lease_even_a_lapsed_one() {
     let beats = |c: &Case| c.decide().beat;
     let due = |c: Case| c.with(|c| c.last_beat = Some(Mono(NOW.0 - 500)));
     assert!(!beats(&case("a", "a")) && beats(&due(case("a", "a"))));
@@ -252,13 +277,13 @@ fn a_lease_is_rewritten_by_whoever_has_one_and_a_lapsed_one_too() {
     assert!(beats(&due(case("b", "a>b take"))) && !beats(&due(case("b", "a>b lock"))));
     assert!(!beats(&due(case("c", "a"))) && !beats(&due(case("a", "a")).with(|c| c.connected = None)));
     assert_eq!(case("a", "a").decide().again, Some(NOW.after(Duration::from_millis(500))));
-    // With a store of one's own nothing is ever over.
+    // With a store that is not shared, authority never ends.
     let alone = due(case("a", "a")).with(|c| (c.timing, c.authority) = (Timing::alone(), None));
     assert!(!beats(&alone) && alone.decide().shared == Want::Up);
 }
 
 #[test]
-fn nothing_comes_up_while_it_is_not_known_what_became_of_a_change() {
+fn nothing_comes_up_while_the_outcome_of_a_change_is_unknown() {
     let decision = case("a", "a").with(|c| c.writing = true).decide();
     assert_eq!((decision.shared, decision.exclusive), (Want::Keep, Want::Keep));
     let decision = case("a", "a>b drop").with(|c| c.writing = true).decide();
@@ -266,7 +291,7 @@ fn nothing_comes_up_while_it_is_not_known_what_became_of_a_change() {
 }
 
 #[test]
-fn a_new_daemon_leaves_what_its_predecessor_had_up_until_it_knows_whether_it_may_have_it() {
+fn a_restarted_daemon_keeps_its_predecessors_services_until_it_knows_its_authority() {
     let new = |me: &str| {
         let unknown = case(me, "a").levels(Level::Unknown, Level::Unknown);
         unknown.with(|c| (c.new, c.authority, c.last_beat) = (true, None, None)).decide()
@@ -276,7 +301,7 @@ fn a_new_daemon_leaves_what_its_predecessor_had_up_until_it_knows_whether_it_may
 }
 
 #[test]
-fn a_holder_with_a_reason_gives_the_role_away() {
+fn a_holder_with_a_reason_begins_a_handoff() {
     let leaving = |urgent: bool, heir: Option<&str>| {
         case("a", "a").levels(Level::Up, Level::Up).with(|c| {
             (c.standing.leave, c.standing.urgent) = (Some("a test".to_owned()), urgent);
@@ -291,14 +316,14 @@ fn a_holder_with_a_reason_gives_the_role_away() {
     let tried = |c: Case| c.with(|c| c.record.failed = Some(FailedHandoff { to: name("b"), why: String::new() }));
     assert_eq!(tried(leaving(true, Some("b"))).writes(), "");
     assert_eq!(settled(tried(leaving(true, Some("b")))).writes(), "a>b lock");
-    // One that may not have it lets go even so.
+    // A node that may not have it gives it up anyway.
     let quits = leaving(true, None).with(|c| c.standing.quit = true);
     assert_eq!((quits.decide().shared, quits.writes().as_str()), (Want::Down, ""));
     assert_eq!(quits.levels(Level::Down, Level::Down).writes(), "-");
 }
 
 #[test]
-fn a_lease_that_was_made_anew_has_not_been_silent() {
+fn a_recreated_lease_has_not_been_silent() {
     let old = Heard { version: Version(0), revision: 5, since: Mono(1), term: TERM };
     assert_eq!(Heard::read(Some(old), Version(0), 5, TERM, NOW), old);
     assert_eq!(Heard::read(Some(old), Version(0), 8, TERM, NOW).since, NOW);

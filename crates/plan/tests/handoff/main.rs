@@ -57,14 +57,14 @@ impl Model for World {
     }
 }
 
-/// What a search has found: properties that do not hold, and situations that it has reached.
+/// Result of a search: violated properties, and reached situations.
 #[derive(Default)]
 struct Found {
     broken: Vec<&'static str>,
     reached: Vec<&'static str>,
 }
 
-/// Searches all of it, or until enough was found.
+/// Searches the whole state space, or until `enough` is found.
 fn search(world: World, enough: HasDiscoveries) -> Found {
     let began = Instant::now();
     let checker = world.checker().threads(2).finish_when(enough).spawn_dfs().join();
@@ -83,7 +83,8 @@ fn search(world: World, enough: HasDiscoveries) -> Found {
     found
 }
 
-/// Searches all of it, and demands that everything holds, and that what the search is about was reached.
+/// Searches the whole state space; all properties must hold, and the situation that the search is about must be
+/// reached.
 fn holds(world: World, about: &'static str) {
     let found = search(world, HasDiscoveries::AnyFailures);
     assert_eq!(found.broken, Vec::<&str>::new());

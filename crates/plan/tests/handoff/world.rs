@@ -10,13 +10,13 @@ use std::{
 
 /// A lease's term, in ticks. All clocks tick at once here, so its owner needs no margin.
 const TERM: u8 = 2;
-/// How long a side waits for the other.
+/// Timeout of one side for the other, in ticks.
 const PATIENCE: u8 = 2;
-/// Ages are not counted further than this: nothing depends on more.
+/// Maximum age, in ticks: nothing depends on higher ones.
 const OLD: u8 = 2;
-/// In so many rounds without any fault everything must be well.
+/// Number of rounds without faults after which the cluster must have recovered.
 const ROUNDS: usize = 40;
-/// The most coordinators.
+/// Maximum number of coordinators.
 const MOST: usize = 3;
 
 /// A tick, as the decisions see it.
@@ -50,15 +50,15 @@ fn index(name: &NodeName) -> usize {
 /// What is searched.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct World {
-    /// How many coordinators.
+    /// Number of coordinators.
     pub(crate) nodes: usize,
-    /// How many times a process dies or a machine loses its power.
+    /// Number of crashes of processes and machines.
     pub(crate) crashes: u8,
-    /// How many requests or answers get lost.
+    /// Number of lost requests or answers.
     pub(crate) losses: u8,
-    /// How many handoffs are asked for.
+    /// Number of requested handoffs.
     pub(crate) requests: u8,
-    /// What is wrong on purpose.
+    /// The planted defect.
     pub(crate) flaw: Flaw,
 }
 
@@ -68,7 +68,7 @@ pub(crate) enum Flaw {
     None,
     /// A claim leaves the silent lease where it is.
     LeaseOutlivesClaim,
-    /// The kernel keeps addresses until it is told otherwise.
+    /// The kernel keeps addresses without a lifetime.
     NoLifetime,
     /// A thing counts as down as soon as it was ordered.
     DownUnconfirmed,
@@ -260,7 +260,7 @@ pub(crate) enum Action {
     PowerOff(usize),
     /// A new process.
     Restart(usize),
-    /// Somebody asks that it be the primary.
+    /// A request to make it the primary.
     Request(usize),
 }
 
@@ -596,7 +596,7 @@ impl State {
         }
     }
 
-    /// One round in which nothing goes wrong.
+    /// One round without faults.
     fn round(&mut self, world: &World) {
         for i in 0..self.nodes.len() {
             if !self.nodes[i].runs {

@@ -1,4 +1,4 @@
-//! A wire between a client and a server that can be cut.
+//! A TCP proxy that can cut or stall its connections.
 
 use std::{io, net::SocketAddr};
 use tokio::{
@@ -6,60 +6,60 @@ use tokio::{
     sync::watch,
 };
 
-/// What the wire does.
+/// What the proxy does with connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Wire {
-    /// Passes everything on.
-    Whole,
-    /// Ends every connection, and refuses new ones.
+pub(crate) enum Mode {
+    /// Forwards data in both directions.
+    Forward,
+    /// Closes every connection, also new ones.
     Cut,
-    /// Keeps connections, and passes nothing on either way.
-    Silent,
+    /// Keeps connections open, and forwards nothing.
+    Stall,
 }
 
-/// Passes connections on to a server.
+/// Forwards TCP connections to a server.
 pub(crate) struct Proxy {
     pub(crate) address: SocketAddr,
-    wire: watch::Sender<Wire>,
+    mode: watch::Sender<Mode>,
 }
 
 impl Proxy {
     pub(crate) async fn to(server: String) -> Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let (wire, state) = watch::channel(Wire::Whole);
+        let (mode, modes) = watch::channel(Mode::Forward);
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                let (mut state, server) = (state.clone(), server.clone());
+                let (mut modes, server) = (modes.clone(), server.clone());
                 tokio::spawn(async move {
-                    if *state.borrow() == Wire::Cut {
+                    if *modes.borrow() == Mode::Cut {
                         return;
                     }
                     let Ok(server) = TcpStream::connect(server).await else { return };
-                    let (there, back) = (state.clone(), state.clone());
-                    let cut = async { state.wait_for(|s| *s == Wire::Cut).await.map(|_| ()) };
+                    let (requests, responses) = (modes.clone(), modes.clone());
+                    let cut = async { modes.wait_for(|mode| *mode == Mode::Cut).await.map(|_| ()) };
                     tokio::select! {
                         _ = cut => {}
-                        _ = pass(&client, &server, there) => {}
-                        _ = pass(&server, &client, back) => {}
+                        _ = forward(&client, &server, requests) => {}
+                        _ = forward(&server, &client, responses) => {}
                     }
                 });
             }
         });
-        Proxy { address, wire }
+        Proxy { address, mode }
     }
 
-    pub(crate) fn set(&self, wire: Wire) {
-        self.wire.send_replace(wire);
+    pub(crate) fn set(&self, mode: Mode) {
+        self.mode.send_replace(mode);
     }
 }
 
-/// Passes on what one side sends, as long as the wire is whole.
-async fn pass(from: &TcpStream, to: &TcpStream, mut state: watch::Receiver<Wire>) -> io::Result<()> {
+/// Forwards data in one direction, in the mode `Forward`.
+async fn forward(from: &TcpStream, to: &TcpStream, mut modes: watch::Receiver<Mode>) -> io::Result<()> {
     let mut buffer = vec![0; 16 * 1024];
     loop {
         from.readable().await?;
-        if state.wait_for(|s| *s == Wire::Whole).await.is_err() {
+        if modes.wait_for(|mode| *mode == Mode::Forward).await.is_err() {
             return Ok(());
         }
         let count = match from.try_read(&mut buffer) {

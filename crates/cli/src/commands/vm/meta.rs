@@ -1,38 +1,129 @@
-//! What is said of VMs beside their definitions.
+//! VM metadata.
 
-use super::{done, with_hint};
+use super::{done, found};
 use crate::{
-    args::{self, Waiting},
+    args::{OneVm, word},
+    commands::{Context, Run},
+    complete,
     failure::Failure,
-    output::{Cell, Facts, Format, Output, Table},
+    output::{Facts, Format},
 };
-use drover_client::Client;
-use drover_model::wire::{Meta, Tag};
+use clap::Args;
+use clap_complete::ArgValueCompleter;
+use drover_model::{
+    MigrationMethod, NodeName, ProfileName,
+    wire::{self, ChangeMeta, SelectorOrder, Tag},
+};
 
-/// The parameters of what was given.
-pub(super) fn params(meta: &args::MetaOptions) -> Vec<(&'static str, String)> {
-    let mut out = Vec::new();
-    let mut put = |name, value: Option<String>| out.extend(value.map(|value| (name, value)));
-    put("limit", (!meta.limit.is_empty()).then(|| meta.limit.join(",")));
-    put("selector", meta.selector.clone());
-    put("autostart", (meta.autostart || meta.no_autostart).then(|| meta.autostart.to_string()));
-    put("migration_method", meta.method.clone());
-    put("migration_max_downtime", meta.max_downtime.map(|ms| ms.to_string()));
-    put("priority", meta.priority.map(|n| n.to_string()));
-    put("profile", meta.profile.clone());
-    put("user_tags", (!meta.tags.is_empty()).then(|| meta.tags.join(",")));
-    put("protected_tags", (!meta.protected_tags.is_empty()).then(|| meta.protected_tags.join(",")));
-    out
+/// Show or change a VM's metadata: where it may run, how it is moved
+///
+/// Without options, the metadata is shown. Fields that are not given stay as they are.
+///
+/// Examples: drover vm meta web; drover vm meta web --limit hv1,hv2 --method live; drover vm meta web --limit ''
+#[derive(Debug, Args)]
+pub(crate) struct Meta {
+    #[command(flatten)]
+    vm: OneVm,
+    #[command(flatten)]
+    change: MetaOptions,
 }
 
-/// A VM's tags in one line; the protected ones are marked.
+// A VM's metadata.
+#[derive(Debug, Args)]
+pub(super) struct MetaOptions {
+    /// The nodes that it may run on, separated by commas or repeated; '' allows all
+    #[arg(short, long, value_name = "NODE,...", add = ArgValueCompleter::new(complete::node_lists))]
+    limit: Vec<String>,
+    /// How its node is chosen; none: by the cluster's default
+    ///
+    /// mem: the most free memory. memprov: the most free memory if all assigned VMs were running. load: the
+    /// lowest load. vcpus: the fewest vCPUs. vms: the fewest VMs.
+    #[arg(short, long, alias = "node-selector", value_name = "SELECTOR", value_parser = word::<SelectorOrder>(SelectorOrder::words()))]
+    selector: Option<SelectorOrder>,
+    /// Start it when its node next becomes ready (once)
+    #[arg(short, long, overrides_with = "no_autostart")]
+    autostart: bool,
+    /// Do not start it when its node becomes ready
+    #[arg(short = 'A', long, overrides_with = "autostart")]
+    no_autostart: bool,
+    /// How it is moved while it runs
+    ///
+    /// none: live, and if that fails, cold. live: only live. shutdown: it is shut down, and started on the other node.
+    #[arg(short, long, value_name = "METHOD", value_parser = word::<MigrationMethod>(MigrationMethod::WORDS.iter().copied()))]
+    method: Option<MigrationMethod>,
+    /// Maximum downtime of its guest at the end of a live migration, in ms (default 300)
+    #[arg(long, value_name = "MS")]
+    max_downtime: Option<u32>,
+    /// VMs with a higher priority are moved and started first (default 0)
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    priority: Option<i32>,
+    /// The profile that it was built from
+    #[arg(long, value_name = "NAME")]
+    profile: Option<ProfileName>,
+    /// Add a tag; may be repeated
+    #[arg(long = "tag", value_name = "TAG")]
+    tags: Vec<String>,
+    /// Add a tag that cannot be removed; may be repeated
+    #[arg(long = "protected-tag", value_name = "TAG")]
+    protected_tags: Vec<String>,
+}
+
+impl MetaOptions {
+    /// The change to send: only the given fields.
+    pub(super) fn change(self) -> Result<ChangeMeta, Failure> {
+        let limit: Result<Vec<NodeName>, _> = self
+            .limit
+            .iter()
+            .flat_map(|some| some.split(','))
+            .map(str::trim)
+            .filter(|n| !n.is_empty())
+            .map(str::parse)
+            .collect();
+        let limit = limit.map_err(|error| Failure::usage(format!("--limit: {error}")))?;
+        Ok(ChangeMeta {
+            limit: (!self.limit.is_empty()).then_some(limit),
+            selector: self.selector,
+            autostart: (self.autostart || self.no_autostart).then_some(self.autostart),
+            migration_method: self.method,
+            migration_max_downtime: self.max_downtime,
+            priority: self.priority,
+            profile: self.profile,
+            user_tags: self.tags,
+            protected_tags: self.protected_tags,
+        })
+    }
+}
+
+impl Run for Meta {
+    async fn run(self, context: &Context) -> Result<(), Failure> {
+        let (client, output, vm) = (context.client()?, context.output, self.vm.vm);
+        let change = self.change.change()?;
+        if !change.is_empty() {
+            let changed = found(&client, &vm, client.set_vm_meta(&vm, &change).await).await?;
+            return done(&client, &changed, false, output).await;
+        }
+        let meta = found(&client, &vm, client.vm_meta(&vm).await).await?;
+        match output.format {
+            Format::Json => output.json(&meta),
+            Format::Raw => output.print(&meta.name),
+            Format::Pretty => {
+                let mut shown = Facts::default();
+                shown.fact("Name", &*meta.name);
+                facts(&mut shown, &meta);
+                output.print(&shown.render(&output))
+            }
+        }
+    }
+}
+
+/// A VM's tags in one line, the protected ones marked.
 pub(super) fn tags(tags: &[Tag]) -> String {
     let shown = tags.iter().map(|tag| format!("{}{}", tag.name, if tag.protected { " (protected)" } else { "" }));
     shown.collect::<Vec<_>>().join(", ")
 }
 
-/// The facts that a VM's own page and its metadata have in common.
-pub(super) fn facts(facts: &mut Facts, meta: &Meta) {
+/// The facts that 'vm info' and 'vm meta' have in common.
+pub(super) fn facts(facts: &mut Facts, meta: &wire::Meta) {
     facts.fact("Limit", meta.node_limit.join(", "));
     facts.fact("Selector", if meta.node_selector == "none" { "the cluster's" } else { &*meta.node_selector });
     facts.fact("Autostart", if meta.node_autostart { "when its node becomes ready" } else { "" });
@@ -42,103 +133,70 @@ pub(super) fn facts(facts: &mut Facts, meta: &Meta) {
         "shutdown" => "cold (shutdown)".to_owned(),
         other => other.to_owned(),
     };
-    let pause = if meta.migration_method == "shutdown" { String::new() } else { pause(meta.migration_max_downtime) };
-    facts.fact("Moves", format!("{method}{pause}"));
+    let downtime =
+        if meta.migration_method == "shutdown" { String::new() } else { downtime(meta.migration_max_downtime) };
+    facts.fact("Moves", format!("{method}{downtime}"));
     facts.fact("Priority", if meta.priority == 0 { String::new() } else { meta.priority.to_string() });
     facts.fact("Profile", &*meta.profile);
     facts.fact("Tags", tags(&meta.tags));
 }
 
-fn pause(ms: u32) -> String {
+fn downtime(ms: u32) -> String {
     format!(", paused for {ms} ms at most")
-}
-
-pub(super) async fn run(vm: &str, change: &args::MetaOptions, client: &Client, output: Output) -> Result<(), Failure> {
-    let params = params(change);
-    if !params.is_empty() {
-        return match client.set_vm_meta(vm, &params).await {
-            Ok(changed) => done(client, &changed, &Waiting { wait: false }, output).await,
-            Err(error) => Err(with_hint(client, vm, error).await),
-        };
-    }
-    let meta = match client.vm_meta(vm).await {
-        Ok(meta) => meta,
-        Err(error) => return Err(with_hint(client, vm, error).await),
-    };
-    match output.format {
-        Format::Json => output.json(&meta),
-        Format::Raw => output.print(&meta.name),
-        Format::Pretty => {
-            let mut shown = Facts::default();
-            shown.fact("Name", &*meta.name);
-            facts(&mut shown, &meta);
-            output.print(&shown.render(&output))
-        }
-    }
-}
-
-pub(super) async fn tag(command: args::Tag, client: &Client, output: Output) -> Result<(), Failure> {
-    let (vm, changed) = match command {
-        args::Tag::List(one) => {
-            let tags = match client.vm_tags(&one.vm).await {
-                Ok(found) => found.tags,
-                Err(error) => return Err(with_hint(client, &one.vm, error).await),
-            };
-            return output.list(&tags, |tag| &tag.name, table, "The VM has no tags.");
-        }
-        args::Tag::Add { vm, tag, protected } => {
-            let changed = client.add_vm_tag(&vm.vm, &tag, protected).await;
-            (vm.vm, changed)
-        }
-        args::Tag::Remove { vm, tag } => {
-            let changed = client.remove_vm_tag(&vm.vm, &tag).await;
-            (vm.vm, changed)
-        }
-    };
-    match changed {
-        Ok(changed) => done(client, &changed, &Waiting { wait: false }, output).await,
-        Err(error) => Err(with_hint(client, &vm, error).await),
-    }
-}
-
-fn table(tags: &[Tag]) -> Table {
-    let mut table = Table::new(&["TAG", "PROTECTED"]);
-    for tag in tags {
-        table.row(vec![Cell::text(&*tag.name), Cell::text(if tag.protected { "yes" } else { "" })]);
-    }
-    table
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::args::Arguments;
+    use crate::{
+        args::Arguments,
+        commands::{Command, vm::Vm},
+    };
     use clap::Parser;
 
-    fn given(words: &str) -> Vec<(&'static str, String)> {
+    fn given(words: &str) -> Result<ChangeMeta, Failure> {
         let words = ["drover", "vm", "meta", "web"].into_iter().chain(words.split(' ').filter(|w| !w.is_empty()));
         let words = words.map(|word| if word == "''" { "" } else { word });
         match Arguments::try_parse_from(words).unwrap().command {
-            args::Command::Vm(args::Vm::Meta { change, .. }) => params(&change),
+            Command::Vm(Vm::Meta(meta)) => meta.change.change(),
             other => panic!("{other:?}"),
         }
     }
 
     #[test]
-    fn only_what_is_given_is_sent() {
-        let pairs = |all: &[(&'static str, &str)]| all.iter().map(|(n, v)| (*n, (*v).to_owned())).collect::<Vec<_>>();
+    fn only_given_fields_are_sent() {
+        let nodes = |names: &[&str]| Some(names.iter().map(|name| name.parse().unwrap()).collect());
+        let none = ChangeMeta::default;
         for (words, sent) in [
-            ("", vec![]),
-            ("--limit ''", vec![("limit", "")]),
-            ("-l a,b --limit c", vec![("limit", "a,b,c")]),
-            ("--autostart", vec![("autostart", "true")]),
-            ("--no-autostart", vec![("autostart", "false")]),
-            ("--autostart --no-autostart", vec![("autostart", "false")]),
-            ("--priority -5 --selector none", vec![("selector", "none"), ("priority", "-5")]),
-            ("--method live --max-downtime 50", vec![("migration_method", "live"), ("migration_max_downtime", "50")]),
-            ("--tag a --tag b --protected-tag c", vec![("user_tags", "a,b"), ("protected_tags", "c")]),
+            ("", none()),
+            ("--limit ''", ChangeMeta { limit: Some(Vec::new()), ..none() }),
+            ("-l a,b --limit c", ChangeMeta { limit: nodes(&["a", "b", "c"]), ..none() }),
+            ("--autostart", ChangeMeta { autostart: Some(true), ..none() }),
+            ("--no-autostart", ChangeMeta { autostart: Some(false), ..none() }),
+            ("--autostart --no-autostart", ChangeMeta { autostart: Some(false), ..none() }),
+            (
+                "--priority -5 --selector none",
+                ChangeMeta { priority: Some(-5), selector: Some(SelectorOrder(None)), ..none() },
+            ),
+            (
+                "--method live --max-downtime 50",
+                ChangeMeta {
+                    migration_method: Some(MigrationMethod::Live),
+                    migration_max_downtime: Some(50),
+                    ..none()
+                },
+            ),
+            (
+                "--tag a --tag b --protected-tag c",
+                ChangeMeta {
+                    user_tags: vec!["a".to_owned(), "b".to_owned()],
+                    protected_tags: vec!["c".to_owned()],
+                    ..none()
+                },
+            ),
         ] {
-            assert_eq!(given(words), pairs(&sent), "{words}");
+            assert_eq!(given(words), Ok(sent), "{words}");
         }
+        assert_eq!(given("--limit a,b/c").unwrap_err().code, 2, "not a valid node name");
     }
 }

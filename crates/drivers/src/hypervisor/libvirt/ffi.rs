@@ -8,25 +8,55 @@
 #![allow(unsafe_code)]
 
 use std::{
-    ffi::{CStr, c_char, c_int, c_void},
+    ffi::{CStr, c_char, c_int, c_uint, c_void},
     sync::Once,
 };
 use uuid::Uuid;
 use virt::{connect::Connect, domain::Domain};
 use virt_sys as sys;
 
-/// What an event callback gets: the domain's UUID.
-type OnEvent = Box<dyn Fn(Uuid) + Send + Sync>;
-/// What a callback of the connection's end gets: why.
+/// An event callback: gets the domain's UUID and the event.
+type OnEvent = Box<dyn Fn(Uuid, Happened) + Send + Sync>;
+
+/// A lifecycle event, as far as the driver distinguishes them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Happened {
+    /// A guest was started.
+    Began,
+    /// A guest is about to end.
+    Ending {
+        /// As libvirt 9.0.0 reports it: a power-off or reset by the guest, also after the power button, is; a signal,
+        /// `quit` and an error in QEMU are not (QEMU 7.2, `shutdown_caused_by_guest`).
+        own_wish: bool,
+    },
+    /// The definition was removed.
+    Undefined,
+    /// Any other event.
+    Other,
+}
+
+impl Happened {
+    fn read(event: c_int, detail: c_int) -> Happened {
+        match (u32::try_from(event), u32::try_from(detail)) {
+            (Ok(sys::VIR_DOMAIN_EVENT_STARTED), _) => Happened::Began,
+            (Ok(sys::VIR_DOMAIN_EVENT_SHUTDOWN), Ok(detail)) => {
+                Happened::Ending { own_wish: detail != sys::VIR_DOMAIN_EVENT_SHUTDOWN_HOST }
+            }
+            (Ok(sys::VIR_DOMAIN_EVENT_UNDEFINED), _) => Happened::Undefined,
+            _ => Happened::Other,
+        }
+    }
+}
+/// A callback for the end of the connection: gets the reason.
 type OnClose = Box<dyn Fn(&'static str) + Send + Sync>;
 
 static EVENT_LOOP: Once = Once::new();
 
-/// Starts libvirt's event loop on a thread of its own, once in the process. Must be called before a connection is
+/// Starts libvirt's event loop on its own thread, once per process. Must be called before a connection is
 /// opened.
 pub(super) fn start_event_loop() {
     EVENT_LOOP.call_once(|| {
-        // Errors come back as values; the library need not print them too.
+        // Errors are returned; the library must not print them as well.
         virt::error::clear_error_callback();
         // SAFETY: takes no arguments; called once, before any connection exists, as the library demands.
         if unsafe { sys::virEventRegisterDefaultImpl() } != 0 {
@@ -37,7 +67,7 @@ pub(super) fn start_event_loop() {
             loop {
                 // SAFETY: takes no arguments; only this thread runs the loop.
                 if unsafe { sys::virEventRunDefaultImpl() } != 0 {
-                    // Cannot happen short of running out of memory; do not spin.
+                    // Happens only without memory; do not spin.
                     std::thread::yield_now();
                 }
             }
@@ -54,7 +84,7 @@ extern "C" fn free<T>(opaque: *mut c_void) {
     drop(unsafe { Box::from_raw(opaque.cast::<T>()) });
 }
 
-/// The UUID of a domain that libvirt lends to a callback.
+/// The UUID of a domain that a callback got from libvirt.
 fn uuid_of(domain: sys::virDomainPtr) -> Option<Uuid> {
     // VIR_UUID_STRING_BUFLEN (36 characters and the final zero).
     let mut text: [c_char; 37] = [0; 37];
@@ -67,27 +97,27 @@ fn uuid_of(domain: sys::virDomainPtr) -> Option<Uuid> {
     Uuid::parse_str(text.to_str().ok()?).ok()
 }
 
-fn tell(domain: sys::virDomainPtr, opaque: *mut c_void) {
+fn tell(domain: sys::virDomainPtr, happened: Happened, opaque: *mut c_void) {
     // SAFETY: `opaque` is the `Box<OnEvent>` of the registration, alive until `free` is called for it.
     let callback = unsafe { &*opaque.cast::<OnEvent>() };
     if let Some(uuid) = uuid_of(domain) {
-        callback(uuid);
+        callback(uuid, happened);
     }
 }
 
 extern "C" fn on_lifecycle(
     _: sys::virConnectPtr,
     domain: sys::virDomainPtr,
-    _event: c_int,
-    _detail: c_int,
+    event: c_int,
+    detail: c_int,
     opaque: *mut c_void,
 ) -> c_int {
-    tell(domain, opaque);
+    tell(domain, Happened::read(event, detail), opaque);
     0
 }
 
 extern "C" fn on_reboot(_: sys::virConnectPtr, domain: sys::virDomainPtr, opaque: *mut c_void) {
-    tell(domain, opaque);
+    tell(domain, Happened::Other, opaque);
 }
 
 extern "C" fn on_closed(_: sys::virConnectPtr, reason: c_int, opaque: *mut c_void) {
@@ -102,23 +132,23 @@ extern "C" fn on_closed(_: sys::virConnectPtr, reason: c_int, opaque: *mut c_voi
     });
 }
 
-/// The job of a domain, as libvirt tells it.
+/// The job of a domain, as libvirt reports it.
 pub(super) struct Job {
-    /// `virDomainJobOperation`; `None`: libvirt does not say.
+    /// `virDomainJobOperation`; `None`: not reported.
     pub(super) operation: Option<u32>,
-    /// Bytes to be sent in all.
+    /// Bytes to send in total.
     pub(super) total: u64,
     /// Bytes sent.
     pub(super) processed: u64,
-    /// Bytes left.
+    /// Bytes remaining.
     pub(super) remaining: u64,
-    /// Bytes of memory sent in a second.
+    /// Bytes of memory sent per second.
     pub(super) rate: u64,
-    /// Milliseconds since its beginning.
+    /// Milliseconds since its start.
     pub(super) elapsed: u64,
 }
 
-/// Figures that libvirt allocated, and frees.
+/// A list of parameters that libvirt allocated.
 struct Figures {
     list: sys::virTypedParameterPtr,
     count: c_int,
@@ -151,8 +181,8 @@ impl Drop for Figures {
     }
 }
 
-/// The job that a domain is busy with; `None`: it has none. (The binding's own function builds a list out of a null
-/// pointer when there is none.)
+/// The job in progress on a domain; `None`: none. (The binding's own function builds a slice from a null pointer when
+/// there is none.)
 pub(super) fn job(domain: &Domain) -> Result<Option<Job>, virt::error::Error> {
     let mut kind: c_int = 0;
     let mut figures = Figures { list: std::ptr::null_mut(), count: 0 };
@@ -185,23 +215,59 @@ pub(super) fn job(domain: &Domain) -> Result<Option<Job>, virt::error::Error> {
     }))
 }
 
-/// Stops the job of a domain, such as its migration.
+/// Whether the monitor of a running domain is occupied, and no long job (such as a migration) is in progress. libvirt
+/// 9.0.0 answers without waiting for the monitor (`qemuDomainGetControlInfo`).
+pub(super) fn is_occupied(domain: &Domain) -> Result<bool, virt::error::Error> {
+    let mut info = sys::virDomainControlInfo { state: 0, details: 0, stateTime: 0 };
+    // SAFETY: the domain is valid as long as its handle; libvirt fills in the structure; it knows no flags (0).
+    if unsafe { sys::virDomainGetControlInfo(domain.as_ptr(), std::ptr::from_mut(&mut info), 0) } < 0 {
+        return Err(virt::error::Error::last_error());
+    }
+    Ok(info.state == sys::VIR_DOMAIN_CONTROL_OCCUPIED)
+}
+
+/// The disks of a running domain with an error since it last began to execute (`cont` forgets them, QEMU 7.2), with
+/// their `virDomainDiskErrorCode`.
+pub(super) fn disk_errors(domain: &Domain) -> Result<Vec<(String, u32)>, virt::error::Error> {
+    // SAFETY: the domain is valid as long as its handle; without a list libvirt returns the number of disks; it knows no
+    // flags (0).
+    let disks = unsafe { sys::virDomainGetDiskErrors(domain.as_ptr(), std::ptr::null_mut(), 0, 0) };
+    let Ok(most) = c_uint::try_from(disks) else { return Err(virt::error::Error::last_error()) };
+    if most == 0 {
+        return Ok(Vec::new());
+    }
+    let mut list =
+        vec![sys::virDomainDiskError { disk: std::ptr::null_mut(), error: 0 }; disks.unsigned_abs() as usize];
+    // SAFETY: as above; the list has `most` entries, of which libvirt fills in as many as it returns.
+    let filled = unsafe { sys::virDomainGetDiskErrors(domain.as_ptr(), list.as_mut_ptr(), most, 0) };
+    let Ok(filled) = usize::try_from(filled) else { return Err(virt::error::Error::last_error()) };
+    let named = list.into_iter().take(filled).map(|entry| {
+        // SAFETY: libvirt has set the name to a zero-terminated text that it allocated with malloc, and that is ours.
+        let name = unsafe { CStr::from_ptr(entry.disk) }.to_string_lossy().into_owned();
+        // SAFETY: as above; freed once.
+        unsafe { nix::libc::free(entry.disk.cast()) };
+        (name, u32::try_from(entry.error).unwrap_or(0))
+    });
+    Ok(named.collect())
+}
+
+/// Aborts the job of a domain, such as its migration.
 pub(super) fn abort_job(domain: &Domain) -> Result<(), virt::error::Error> {
     // SAFETY: the domain is valid as long as its handle.
     if unsafe { sys::virDomainAbortJob(domain.as_ptr()) } < 0 { Err(virt::error::Error::last_error()) } else { Ok(()) }
 }
 
-/// Lets a migration that was begun with post-copy allowed go on at the target now.
+/// Switches a migration that allows post-copy to the target now.
 pub(super) fn start_post_copy(domain: &Domain) -> Result<(), virt::error::Error> {
     // SAFETY: the domain is valid as long as its handle; the function knows no flags (0).
     let done = unsafe { sys::virDomainMigrateStartPostCopy(domain.as_ptr(), 0) };
     if done < 0 { Err(virt::error::Error::last_error()) } else { Ok(()) }
 }
 
-/// Has `callback` called for every event of a domain's life, for as long as the connection lives.
+/// Registers `callback` for every lifecycle event of all domains, until the connection ends.
 pub(super) fn watch_domains(
     connection: &Connect,
-    callback: impl Fn(Uuid) + Send + Sync + Clone + 'static,
+    callback: impl Fn(Uuid, Happened) + Send + Sync + Clone + 'static,
 ) -> Result<(), virt::error::Error> {
     // SAFETY: libvirt calls a lifecycle callback with exactly `on_lifecycle`'s arguments; the generic type is how it is
     // handed over (libvirt-domain.h, VIR_DOMAIN_EVENT_CALLBACK).
@@ -238,7 +304,7 @@ pub(super) fn watch_domains(
     Ok(())
 }
 
-/// Has `callback` called when the connection ends, whyever it does.
+/// Registers `callback` for the end of the connection, whatever the reason.
 pub(super) fn watch_connection(
     connection: &Connect,
     callback: impl Fn(&'static str) + Send + Sync + 'static,

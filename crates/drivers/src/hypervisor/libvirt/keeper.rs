@@ -1,4 +1,4 @@
-//! Keeps a connection to libvirtd open: opens it, waits for its end, opens it again.
+//! Keeps a connection to libvirtd open: reopens it when it ends.
 
 use super::{Shared, ffi, lock};
 use crate::hypervisor::{Connection, Event};
@@ -9,20 +9,20 @@ use std::{
 };
 use virt::connect::Connect;
 
-/// Keepalives every so many seconds, and how many may stay unanswered: a silent libvirtd is given up after 6 s.
+/// Keepalive interval in seconds, and the number that may stay unanswered: a silent libvirtd is given up after 6 s.
 pub(super) const KEEPALIVE: (i32, u32) = (2, 3);
 /// The first pause between attempts; doubles up to [`PAUSE_MAX`].
 const PAUSE: Duration = Duration::from_millis(100);
 /// The longest pause between attempts.
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 
-/// Starts the thread that does it, until the hypervisor is dropped.
+/// Starts the thread, which ends when the hypervisor is dropped.
 pub(super) fn start(shared: &Arc<Shared>) -> std::io::Result<()> {
     let weak = Arc::downgrade(shared);
     let (wake, woken) = mpsc::channel::<&'static str>();
     thread::Builder::new().name("libvirt-keeper".to_owned()).spawn(move || {
         let mut pause = PAUSE;
-        let mut told = String::new();
+        let mut warned = String::new();
         // The thread holds the shared state only while it works, so that dropping the hypervisor ends it.
         while let Some(shared) = weak.upgrade() {
             if *shared.closing.borrow() {
@@ -30,16 +30,16 @@ pub(super) fn start(shared: &Arc<Shared>) -> std::io::Result<()> {
             }
             match open(&shared, &wake) {
                 Ok(()) => {
-                    (pause, told) = (PAUSE, String::new());
+                    (pause, warned) = (PAUSE, String::new());
                     drop(shared);
                     let why = wait(&weak, &woken);
                     let Some(shared) = weak.upgrade() else { return };
                     lost(&shared, &why);
                 }
                 Err(why) => {
-                    if told != why {
+                    if warned != why {
                         tracing::warn!(uri = shared.options.uri, why, "cannot connect to libvirt yet");
-                        told.clone_from(&why);
+                        warned.clone_from(&why);
                     }
                     shared.connection.send_if_modified(|now| {
                         let next = Connection::Down(why);
@@ -48,7 +48,7 @@ pub(super) fn start(shared: &Arc<Shared>) -> std::io::Result<()> {
                         changed
                     });
                     drop(shared);
-                    // There is no event for a daemon that is not there yet.
+                    // There is no event for a libvirtd that comes up.
                     thread::park_timeout(pause);
                     pause = (pause * 2).min(PAUSE_MAX);
                 }
@@ -58,17 +58,18 @@ pub(super) fn start(shared: &Arc<Shared>) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Opens the connection and registers for everything.
+/// Opens the connection and registers the callbacks.
 fn open(shared: &Arc<Shared>, wake: &mpsc::Sender<&'static str>) -> Result<(), String> {
     let text = |error: virt::error::Error| error.message().to_owned();
     let mut connection = Connect::open(Some(&shared.options.uri)).map_err(text)?;
     let registered = (|| {
         // Drivers without a daemon (test:///) know no keepalive and need none.
         connection.set_keep_alive(KEEPALIVE.0, KEEPALIVE.1).ok();
-        let events = shared.events.clone();
-        ffi::watch_domains(&connection, move |uuid| {
-            // It fails when nobody listens.
-            events.send(Event::Domain(uuid)).ok();
+        let weak = Arc::downgrade(shared);
+        ffi::watch_domains(&connection, move |uuid, happened| {
+            let Some(shared) = weak.upgrade() else { return };
+            lock(&shared.ends).happened(uuid, happened);
+            shared.tell(Event::Domain(uuid));
         })?;
         let wake = wake.clone();
         ffi::watch_connection(&connection, move |why| {
@@ -89,14 +90,14 @@ fn open(shared: &Arc<Shared>, wake: &mpsc::Sender<&'static str>) -> Result<(), S
     Ok(())
 }
 
-/// Waits for the connection's end, or for the hypervisor's.
+/// Waits until the connection or the hypervisor is gone.
 fn wait(weak: &std::sync::Weak<Shared>, woken: &mpsc::Receiver<&'static str>) -> String {
     loop {
         match woken.recv_timeout(PAUSE_MAX) {
             Ok(why) => return why.to_owned(),
             Err(mpsc::RecvTimeoutError::Disconnected) => return "its watcher is gone".to_owned(),
             Err(mpsc::RecvTimeoutError::Timeout) => match weak.upgrade() {
-                // Dropping the hypervisor has no event for this thread.
+                // Dropping the hypervisor sends no event to this thread.
                 Some(shared) if !*shared.closing.borrow() => {}
                 _ => return "closing".to_owned(),
             },

@@ -1,26 +1,49 @@
-//! libvirt behind [`Hypervisor`]: one connection, kept; blocking calls on threads of their own, each with a deadline.
+//! libvirt behind [`Hypervisor`]: blocking calls on threads and connections of their own, each with a deadline.
 //!
-//! * `keeper`: opens the connection, and again whenever it ends.
-//! * `pool`: the threads. A hanging call holds one of them until libvirt's keepalive ends the connection (6 s).
+//! * `keeper`: keeps the connection that events come by, and that tells whether libvirtd is there.
+//! * `pool`: the threads of the calls. A call that libvirtd does not answer at all ends with its thread's connection, by
+//!   libvirt's keepalive (6 s); one that hangs in libvirtd holds its thread.
 //! * `observe`: what libvirt says of a domain, in our words.
 //! * `migrate`: guests that are sent to another node.
 //! * `ffi`: events, and all the unsafe code.
 //!
 //! A changing call takes its domain's *lane*, and keeps it until libvirt has answered, however long its caller waited.
-//! A domain whose lane is taken is observed as unknown, so nobody acts on a domain that is about to change.
+//! A domain whose lane is taken is observed as unknown, so nobody acts on a domain that is about to change (`lanes`).
+//!
+//! # Guests that hang
+//!
+//! A QEMU that does not answer (stopped, or stuck in its storage) holds whoever talks to its monitor, without end. In
+//! libvirt 9.0.0 each such call also holds one of libvirtd's 20 workers (`max_workers`), but not the 5 that serve only
+//! what needs no monitor (`prio_workers`): looks, and the cutting of power, which kills the process before it waits for
+//! anything. So there are five kinds of calls, and none waits for another's threads: looks; questions to a running
+//! guest's monitor, of which one hangs for each guest at most; changes; cuts, which overtake everything; and checks of
+//! definitions.
+//!
+//! # Checks of definitions
+//!
+//! `virConnectDomainXMLToNative` reads and checks a definition as a start does, and builds QEMU's command line. In libvirt
+//! 9.0.0 (`qemuConnectDomainXMLToNative`) it makes no domain and starts no process but a QEMU that it asks for its
+//! capabilities, once for each binary. No file of the definition need exist, no port is taken (5900 stands for any), a
+//! TPM's state is not made. But each interface becomes one of type `ethernet`: a TAP device is made, and goes when the
+//! call ends, and the interface's `<script>` would be run ([`drover_model::domain::without_scripts`]). So bridges are not
+//! looked for. A SCSI device of the host must be there. It is not among the calls that the 5 workers serve.
 
+mod capabilities;
 mod ffi;
 mod keeper;
+mod lanes;
 mod migrate;
 mod observe;
 mod pool;
+mod processes;
 
-use super::{Connection, Domain, Event, Host, Hypervisor, HypervisorError, Result, Sending};
+use super::{Connection, Domain, Event, Host, Hypervisor, HypervisorError, Listing, Mark, Result, Sending};
 use async_trait::async_trait;
 use drover_model::{Obs, Progress, RunState};
-use pool::Pool;
+use keeper::KEEPALIVE;
+use lanes::{Kind, Lanes};
+use pool::{Job, Pool};
 use std::{
-    collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -29,15 +52,16 @@ use tokio::{
     time::timeout,
 };
 use uuid::Uuid;
-use virt::{
-    connect::Connect,
-    error::{ErrorDomain, ErrorNumber},
-};
+use virt::{connect::Connect, error::ErrorNumber};
 use virt_sys as sys;
 
-/// How many calls may be under way at once, those that send guests included: they last. libvirtd itself serves 20 calls
-/// at once by default (max_workers).
-const THREADS: usize = 16;
+/// How many calls of each kind may be under way at once. Questions, changes and checks together are fewer than libvirtd's
+/// workers.
+const LOOKS: usize = 6;
+const QUESTIONS: usize = 7;
+const CHANGES: usize = 8;
+const CUTS: usize = 4;
+const CHECKS: usize = 2;
 
 /// How to reach libvirtd, and how long calls may take.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,31 +73,45 @@ pub struct Options {
     /// For calls that change something: starting a QEMU with much memory, or ending one that hangs in its storage,
     /// takes a while.
     pub change: Duration,
+    /// For checks of definitions: the first one for a QEMU asks that for its capabilities.
+    pub check: Duration,
 }
 
 impl Options {
     /// For that URI, with the usual deadlines.
     pub fn new(uri: impl Into<String>) -> Options {
-        Options { uri: uri.into(), look: Duration::from_secs(5), change: Duration::from_secs(60) }
+        Options {
+            uri: uri.into(),
+            look: Duration::from_secs(5),
+            change: Duration::from_secs(60),
+            check: Duration::from_secs(10),
+        }
     }
 }
 
 /// The real thing. Dropping it closes the connection; domains keep running.
 pub struct LibvirtHypervisor {
     shared: Arc<Shared>,
-    pool: Pool,
+    looks: Pool,
+    questions: Pool,
+    changes: Pool,
+    cuts: Pool,
+    checks: Pool,
 }
 
 pub(super) struct Shared {
     options: Options,
-    /// The open connection.
+    /// The connection that events come by.
     open: Mutex<Option<Connect>>,
     connection: watch::Sender<Connection>,
     events: broadcast::Sender<Event>,
-    /// Changing calls that libvirt has not answered.
-    lanes: Mutex<BTreeMap<Uuid, &'static str>>,
+    /// Calls on domains that libvirt has not answered.
+    lanes: Mutex<Lanes>,
     /// What is read once from a running domain's XML.
     known: Mutex<observe::Known>,
+    /// How guests ended.
+    ends: Mutex<observe::Ends>,
+    processes: Mutex<processes::Processes>,
     closing: watch::Sender<bool>,
 }
 
@@ -95,49 +133,63 @@ impl LibvirtHypervisor {
             events: broadcast::channel(1024).0,
             lanes: Mutex::default(),
             known: Mutex::default(),
+            ends: Mutex::default(),
+            processes: Mutex::new(processes::Processes::find()),
             closing: watch::channel(false).0,
         });
         keeper::start(&shared)?;
-        Ok(LibvirtHypervisor { shared, pool: Pool::start(THREADS)? })
+        let pool = |name, threads| Pool::start(name, threads, &shared.options.uri, KEEPALIVE);
+        let (looks, questions) = (pool("libvirt-look", LOOKS)?, pool("libvirt-ask", QUESTIONS)?);
+        let (changes, cuts) = (pool("libvirt-change", CHANGES)?, pool("libvirt-cut", CUTS)?);
+        let checks = pool("libvirt-check", CHECKS)?;
+        Ok(LibvirtHypervisor { shared, looks, questions, changes, cuts, checks })
     }
 
-    /// Does a blocking call on the pool, and waits for it until the deadline.
+    /// Makes a blocking call on the thread that `run` gives it, and waits for it until the deadline.
     async fn call<T: Send + 'static>(
         &self,
         what: &'static str,
         deadline: Duration,
-        act: impl FnOnce(&Connect, &Shared) -> std::result::Result<T, Trouble> + Send + 'static,
+        run: impl FnOnce(Job) -> std::io::Result<()>,
+        act: impl FnOnce(&Connect, &Shared) -> std::result::Result<T, CallError> + Send + 'static,
         finished: impl FnOnce(&Shared) + Send + 'static,
     ) -> Result<T> {
-        // However the call ends: a panic in the binding, or a job that never gets a thread, must not keep the domain's
-        // lane.
+        // However the call ends: a panic in the binding, or a job that never gets a thread, must not leave the lane
+        // taken.
         let finished = Finally { shared: self.shared.clone(), act: Some(finished) };
-        let connection = lock(&self.shared.open).clone();
-        let Some(mut connection) = connection else {
-            let why = match &*self.shared.connection.borrow() {
+        let disconnected = |why: String| HypervisorError::Disconnected { what: what.to_owned(), why };
+        if lock(&self.shared.open).is_none() {
+            return Err(disconnected(match &*self.shared.connection.borrow() {
                 Connection::Down(why) => why.clone(),
                 Connection::Up => "it was just lost".to_owned(),
-            };
-            return Err(HypervisorError::Disconnected { what: what.to_owned(), why });
-        };
+            }));
+        }
         let (answer, wait) = oneshot::channel();
         let shared = self.shared.clone();
-        self.pool.run(Box::new(move || {
-            // A caller that gave up before its turn came wants nothing any more, and nothing was done.
-            let outcome = (!answer.is_closed()).then(|| act(&connection, &shared));
-            // This only counts down the references to the connection.
-            connection.close().ok();
+        // What is still queued when the caller gives up is withdrawn, and its lane is free at once: else a call that
+        // never ran would hide its domain for as long as others hold all threads.
+        let queue_entry = QueueEntry(Arc::new(Mutex::new(Some((act, finished, answer)))));
+        let entry = queue_entry.0.clone();
+        let queued = run(Box::new(move |connection| {
+            let Some((act, finished, answer)) = lock(&entry).take() else { return };
+            let outcome = match connection {
+                Ok(connection) => act(connection, &shared).map_err(|error| error.seen_on(connection)),
+                Err(why) => Err(CallError::NoConnection(why)),
+            };
             drop(finished);
-            if let Some(outcome) = outcome {
-                // It fails when the caller gave up.
-                answer.send(outcome).ok();
-            }
+            // It fails when the caller gave up.
+            answer.send(outcome).ok();
         }));
+        if let Err(error) = queued {
+            return Err(disconnected(format!("there is no thread for it: {error}")));
+        }
         let unknown = |why: String| HypervisorError::Unknown { what: what.to_owned(), why };
         match timeout(deadline, wait).await {
             Ok(Ok(Ok(value))) => Ok(value),
-            Ok(Ok(Err(Trouble::Said(why)))) => Err(HypervisorError::Refused { what: what.to_owned(), why }),
-            Ok(Ok(Err(Trouble::Broken(why)))) => Err(unknown(why)),
+            Ok(Ok(Err(CallError::Refused(why)))) => Err(HypervisorError::Refused { what: what.to_owned(), why }),
+            Ok(Ok(Err(CallError::Bad(why)))) => Err(HypervisorError::BadDefinition { what: what.to_owned(), why }),
+            Ok(Ok(Err(CallError::Broken(why)))) => Err(unknown(why)),
+            Ok(Ok(Err(CallError::NoConnection(why)))) => Err(disconnected(why)),
             Ok(Err(_)) => Err(unknown("the call failed in the library".to_owned())),
             Err(_) => Err(unknown(format!("no answer in {} s", deadline.as_secs()))),
         }
@@ -146,47 +198,85 @@ impl LibvirtHypervisor {
     async fn look<T: Send + 'static>(
         &self,
         what: &'static str,
-        act: impl FnOnce(&Connect, &Shared) -> std::result::Result<T, Trouble> + Send + 'static,
+        act: impl FnOnce(&Connect, &Shared) -> std::result::Result<T, CallError> + Send + 'static,
     ) -> Result<T> {
-        self.call(what, self.shared.options.look, act, |_| ()).await
+        self.call(what, self.shared.options.look, |job| self.looks.give(job), act, |_| ()).await
     }
 
-    /// A changing call, in its domain's lane.
+    /// A call on a domain, in its lane for that kind.
+    async fn in_lane<T: Send + 'static>(
+        &self,
+        (uuid, kind, what): (Uuid, Kind, &'static str),
+        deadline: Duration,
+        run: impl FnOnce(Job) -> std::io::Result<()>,
+        act: impl FnOnce(&Connect, &Shared) -> std::result::Result<T, CallError> + Send + 'static,
+    ) -> Result<T> {
+        if let Err(earlier) = lock(&self.shared.lanes).take(uuid, kind, what) {
+            let why = format!("an earlier call to {earlier} has not finished");
+            return Err(HypervisorError::Unknown { what: what.to_owned(), why });
+        }
+        let finished = move |shared: &Shared| {
+            lock(&shared.lanes).leave(uuid, kind);
+            if kind != Kind::Question {
+                lock(&shared.known).forget(uuid);
+                shared.tell(Event::Domain(uuid));
+            }
+        };
+        self.call(what, deadline, run, act, finished).await
+    }
+
+    /// A call that changes a domain.
     async fn change(
         &self,
         uuid: Uuid,
         what: &'static str,
-        act: impl FnOnce(&Connect, &Shared) -> std::result::Result<(), Trouble> + Send + 'static,
+        act: impl FnOnce(&Connect, &Shared) -> std::result::Result<(), CallError> + Send + 'static,
     ) -> Result<()> {
-        self.change_within(uuid, what, self.shared.options.change, act).await
+        let lane = (uuid, Kind::Change, what);
+        self.in_lane(lane, self.shared.options.change, |job| self.changes.give(job), act).await
     }
 
-    /// The same, with a deadline of its own.
-    async fn change_within(
+    /// A call that makes the guest of a domain with that mark execute, or stop.
+    async fn tell_guest(
+        &self,
+        uuid: Uuid,
+        mark: Mark,
+        what: &'static str,
+        act: impl FnOnce(&virt::domain::Domain) -> std::result::Result<(), virt::error::Error> + Send + 'static,
+    ) -> Result<()> {
+        self.ask(uuid, what, move |connection, _| match find(connection, uuid)? {
+            Some(domain) => {
+                check_mark(&domain, mark)?;
+                Ok(act(&domain)?)
+            }
+            None => Err(CallError::Refused("there is no such domain".to_owned())),
+        })
+        .await
+    }
+
+    /// A call that talks to a running guest's QEMU.
+    async fn ask<T: Send + 'static>(
         &self,
         uuid: Uuid,
         what: &'static str,
-        deadline: Duration,
-        act: impl FnOnce(&Connect, &Shared) -> std::result::Result<(), Trouble> + Send + 'static,
-    ) -> Result<()> {
-        {
-            let mut lanes = lock(&self.shared.lanes);
-            if let Some(earlier) = lanes.get(&uuid) {
-                let why = format!("an earlier call to {earlier} has not finished");
-                return Err(HypervisorError::Unknown { what: what.to_owned(), why });
-            }
-            lanes.insert(uuid, what);
-        }
-        let finished = move |shared: &Shared| {
-            lock(&shared.lanes).remove(&uuid);
-            lock(&shared.known).forget(uuid);
-            shared.tell(Event::Domain(uuid));
-        };
-        self.call(what, deadline, act, finished).await
+        act: impl FnOnce(&Connect, &Shared) -> std::result::Result<T, CallError> + Send + 'static,
+    ) -> Result<T> {
+        let lane = (uuid, Kind::Question, what);
+        self.in_lane(lane, self.shared.options.look, |job| self.questions.give(job), act).await
     }
 }
 
-/// Does something when it is dropped.
+/// A queued call, withdrawn on drop unless it has begun.
+struct QueueEntry<T>(Arc<Mutex<Option<T>>>);
+
+impl<T> Drop for QueueEntry<T> {
+    fn drop(&mut self) {
+        let call = lock(&self.0).take();
+        drop(call);
+    }
+}
+
+/// Runs a function on drop.
 struct Finally<F: FnOnce(&Shared)> {
     shared: Arc<Shared>,
     act: Option<F>,
@@ -212,36 +302,62 @@ impl Drop for LibvirtHypervisor {
 
 impl Shared {
     fn tell(&self, event: Event) {
-        // It fails when nobody listens.
+        // Fails without receivers.
         self.events.send(event).ok();
     }
+}
 
-    /// Why a domain cannot be looked at now.
-    fn lane(&self, uuid: Uuid) -> Option<String> {
-        lock(&self.lanes).get(&uuid).map(|what| format!("a call to {what} has not finished"))
+/// Why a call failed.
+pub(super) enum CallError {
+    /// libvirtd answered, and refused.
+    Refused(String),
+    /// libvirtd answered, and did not accept the definition.
+    Bad(String),
+    /// libvirtd did not answer.
+    Broken(String),
+    /// There was no connection to libvirtd; nothing was sent.
+    NoConnection(String),
+}
+
+impl CallError {
+    /// The error of a call that defines a domain.
+    fn bad(error: virt::error::Error) -> CallError {
+        // What is missing on the machine (a directory, memory, a daemon) may become available.
+        match error.code() {
+            ErrorNumber::XmlError
+            | ErrorNumber::XmlDetail
+            | ErrorNumber::XmlInvalidSchema
+            | ErrorNumber::ConfigUnsupported
+            | ErrorNumber::InvalidArg
+            | ErrorNumber::OsType
+            | ErrorNumber::NoKernel
+            | ErrorNumber::NoOs => CallError::Bad(error.message().to_owned()),
+            _ => error.into(),
+        }
+    }
+
+    /// What it was, by the connection on which it was seen: an error of the client's own transport ends the connection
+    /// before it comes out (libvirt 9.0.0, `virNetClientMarkClose`). So on one that is open libvirtd has answered. What
+    /// an error says of itself tells nothing: libvirtd passes on errors of its own connections, to virtlogd or to
+    /// another libvirtd, which look alike.
+    fn seen_on(self, connection: &Connect) -> CallError {
+        match self {
+            CallError::Refused(why) | CallError::Bad(why) if !connection.is_alive().unwrap_or(false) => {
+                CallError::Broken(why)
+            }
+            error => error,
+        }
     }
 }
 
-/// What went wrong in a call.
-pub(super) enum Trouble {
-    /// libvirtd answered, and said no.
-    Said(String),
-    /// There was no answer of libvirtd's.
-    Broken(String),
-}
-
-impl From<virt::error::Error> for Trouble {
-    fn from(error: virt::error::Error) -> Trouble {
-        // Errors of the client's own transport mean that there was no answer; everything else was said by libvirtd.
-        let transport = matches!(error.domain(), ErrorDomain::Rpc | ErrorDomain::Remote)
-            || matches!(error.code(), ErrorNumber::InvalidConn | ErrorNumber::NoConnect);
-        let text = error.message().to_owned();
-        if transport { Trouble::Broken(text) } else { Trouble::Said(text) }
+impl From<virt::error::Error> for CallError {
+    fn from(error: virt::error::Error) -> CallError {
+        CallError::Refused(error.message().to_owned())
     }
 }
 
 /// The domain, or `None` when libvirtd says that there is none.
-fn find(connection: &Connect, uuid: Uuid) -> std::result::Result<Option<virt::domain::Domain>, Trouble> {
+fn find(connection: &Connect, uuid: Uuid) -> std::result::Result<Option<virt::domain::Domain>, CallError> {
     match virt::domain::Domain::lookup_by_uuid_string(connection, &uuid.to_string()) {
         Ok(domain) => Ok(Some(domain)),
         Err(error) if error.code() == ErrorNumber::NoDomain => Ok(None),
@@ -251,41 +367,61 @@ fn find(connection: &Connect, uuid: Uuid) -> std::result::Result<Option<virt::do
 
 #[async_trait]
 impl Hypervisor for LibvirtHypervisor {
-    async fn domains(&self) -> Result<Vec<(Uuid, Obs<Domain>)>> {
+    async fn domains(&self) -> Result<Listing> {
         self.look("list the domains", observe::all).await
     }
 
+    async fn mark(&self, uuid: Uuid, from: Mark, to: Mark) -> Result<()> {
+        self.change(uuid, "mark a domain", move |connection, _| match find(connection, uuid)? {
+            Some(domain) => observe::mark(&domain, from, to),
+            None => Err(CallError::Refused("there is no such domain".to_owned())),
+        })
+        .await
+    }
+
     async fn domain(&self, uuid: Uuid) -> Obs<Domain> {
-        let sending = migrate::is_sending(&self.shared, uuid);
-        if !sending && let Some(why) = self.shared.lane(uuid) {
-            return Obs::Unknown(why);
+        let before = lock(&self.shared.lanes).change(uuid);
+        if let Some(what) = before.filter(|what| !lanes::shows(what)) {
+            return Obs::Unknown(lanes::busy(what));
         }
-        let seen =
-            self.look("look at a domain", move |connection, shared| observe::one(connection, shared, uuid)).await;
-        match (seen, self.shared.lane(uuid)) {
-            // While it is sent it is here, or nobody knows.
-            (Ok(Obs::Known(seen)), Some(_)) if sending && seen.run != RunState::Off => {
-                Obs::Known(Domain { sending: true, ..seen })
+        let sending = before == Some(migrate::WHAT);
+        let look = move |connection: &Connect, shared: &Shared| observe::one(connection, shared, uuid, sending);
+        let seen = self.look("look at a domain", look).await;
+        match (seen, before, lock(&self.shared.lanes).change(uuid)) {
+            // While it is sent or started it is here, or nobody knows.
+            (Ok(Obs::Known(seen)), Some(_), after) if before == after && seen.run != RunState::Off => {
+                Obs::Known(Domain { sending, ..seen })
             }
-            (_, Some(why)) => Obs::Unknown(why),
-            // The call ended between the two looks.
-            (Ok(_), None) if sending => Obs::Unknown("its migration has just ended".to_owned()),
-            (Ok(seen), None) => seen,
-            (Err(error), None) => Obs::Unknown(error.to_string()),
+            (_, _, Some(what)) => Obs::Unknown(lanes::busy(what)),
+            // The call ended between the two checks.
+            (Ok(_), Some(what), None) => Obs::Unknown(format!("a call to {what} has just ended")),
+            (Ok(seen), None, None) => seen,
+            (Err(error), _, None) => Obs::Unknown(error.to_string()),
         }
     }
 
+    async fn check(&self, xml: String) -> Result<()> {
+        let check = move |connection: &Connect, _: &Shared| match connection.domain_xml_to_native("qemu-argv", &xml, 0)
+        {
+            Ok(_) => Ok(()),
+            Err(error) => Err(match error.code() {
+                // Not the definition's fault.
+                ErrorNumber::NoSupport | ErrorNumber::SystemError | ErrorNumber::NoMemory => {
+                    CallError::Broken(error.message().to_owned())
+                }
+                _ => CallError::Bad(error.message().to_owned()),
+            }),
+        };
+        let deadline = self.shared.options.check;
+        self.call("check a definition", deadline, |job| self.checks.give(job), check, |_| ()).await
+    }
+
     async fn create(&self, uuid: Uuid, xml: String) -> Result<()> {
-        self.change(uuid, "start a domain", move |connection, shared| {
-            if let Some(left_over) = find(connection, uuid)? {
-                if left_over.is_active()? {
-                    return Err(Trouble::Said("the domain is running already".to_owned()));
-                }
-                if let Obs::Unknown(why) = observe::one(connection, shared, uuid)? {
-                    return Err(Trouble::Said(why));
-                }
-            }
-            let domain = virt::domain::Domain::define_xml(connection, &xml)?;
+        self.change(uuid, lanes::START, move |connection, shared| {
+            check_replaceable(connection, shared, uuid)?;
+            check_name(connection, uuid, &xml)?;
+            let domain = virt::domain::Domain::define_xml(connection, &xml).map_err(CallError::bad)?;
+            lock(&shared.ends).forget(uuid);
             if let Err(error) = domain.create() {
                 if let Err(second) = undefine(&domain) {
                     tracing::debug!(vm = %uuid, error = %second.message(), "the definition of a failed start stays");
@@ -298,47 +434,79 @@ impl Hypervisor for LibvirtHypervisor {
     }
 
     async fn shutdown(&self, uuid: Uuid) -> Result<()> {
-        self.change(uuid, "press a domain's power button", move |connection, _| match find(connection, uuid)? {
+        self.ask(uuid, "press a domain's power button", move |connection, _| match find(connection, uuid)? {
             Some(domain) => Ok(domain.shutdown().map(|_| ())?),
             None => Ok(()),
         })
         .await
     }
 
-    async fn destroy(&self, uuid: Uuid) -> Result<()> {
-        self.change(uuid, "cut a domain's power", move |connection, _| match find(connection, uuid)? {
-            Some(domain) if domain.is_active()? => Ok(domain.destroy()?),
-            _ => Ok(()),
-        })
-        .await
+    async fn pause(&self, uuid: Uuid, mark: Mark) -> Result<()> {
+        self.tell_guest(uuid, mark, "pause a guest", |domain| domain.suspend().map(|_| ())).await
     }
 
-    async fn undefine(&self, uuid: Uuid) -> Result<()> {
+    async fn resume(&self, uuid: Uuid, mark: Mark) -> Result<()> {
+        self.tell_guest(uuid, mark, "resume a guest", |domain| domain.resume().map(|_| ())).await
+    }
+
+    async fn wake(&self, uuid: Uuid, mark: Mark) -> Result<()> {
+        self.tell_guest(uuid, mark, "wake a guest", |domain| domain.pm_wakeup(0).map(|_| ())).await
+    }
+
+    async fn destroy(&self, uuid: Uuid, mark: Mark) -> Result<()> {
+        let cut = move |connection: &Connect, _: &Shared| match find(connection, uuid)? {
+            Some(domain) if domain.is_active()? => {
+                check_mark(&domain, mark)?;
+                Ok(domain.destroy()?)
+            }
+            _ => Ok(()),
+        };
+        let lane = (uuid, Kind::Cut, "cut a domain's power");
+        self.in_lane(lane, self.shared.options.change, |job| self.cuts.give(job), cut).await
+    }
+
+    async fn undefine(&self, uuid: Uuid, mark: Mark) -> Result<()> {
         self.change(uuid, "forget a domain", move |connection, _| match find(connection, uuid)? {
-            Some(domain) if domain.is_active()? => Err(Trouble::Said("the domain is running".to_owned())),
-            Some(domain) => Ok(undefine(&domain)?),
+            Some(domain) if domain.is_active()? => Err(CallError::Refused("the domain is running".to_owned())),
+            Some(domain) => {
+                check_mark(&domain, mark)?;
+                Ok(undefine(&domain)?)
+            }
             None => Ok(()),
         })
         .await
     }
 
-    async fn migrate(&self, uuid: Uuid, how: Sending) -> Result<()> {
-        self.change_within(uuid, migrate::WHAT, migrate::LONGEST, move |_, shared| {
-            migrate::send(&shared.options.uri, uuid, &how)
+    async fn erase(&self, uuid: Uuid, xml: String, nvram: bool) -> Result<()> {
+        self.change(uuid, "delete what is kept of a domain", move |connection, shared| {
+            check_replaceable(connection, shared, uuid)?;
+            // libvirt deletes it with a definition only.
+            let domain = virt::domain::Domain::define_xml(connection, &xml)?;
+            let nvram = if nvram { sys::VIR_DOMAIN_UNDEFINE_NVRAM } else { sys::VIR_DOMAIN_UNDEFINE_KEEP_NVRAM };
+            Ok(domain.undefine_flags(METADATA | sys::VIR_DOMAIN_UNDEFINE_TPM | nvram)?)
         })
         .await
     }
 
+    async fn migrate(&self, uuid: Uuid, how: Sending) -> Result<()> {
+        // It takes long, so it has a thread and a connection of its own.
+        let uri = self.shared.options.uri.clone();
+        let run = move |job| pool::alone("libvirt-send", &uri, KEEPALIVE, job);
+        let send = move |connection: &Connect, _: &Shared| migrate::send(connection, uuid, &how);
+        self.in_lane((uuid, Kind::Change, migrate::WHAT), migrate::LONGEST, run, send).await
+    }
+
     async fn migration(&self, uuid: Uuid) -> Result<Option<Progress>> {
-        self.look("ask how far a migration is", move |connection, _| migrate::progress(connection, uuid)).await
+        self.ask(uuid, "ask how far a migration is", move |connection, _| migrate::progress(connection, uuid)).await
     }
 
     async fn abort_migration(&self, uuid: Uuid) -> Result<()> {
-        self.look("stop a migration", move |connection, _| migrate::abort(connection, uuid)).await
+        self.ask(uuid, "stop a migration", move |connection, _| migrate::abort(connection, uuid)).await
     }
 
     async fn post_copy(&self, uuid: Uuid) -> Result<()> {
-        self.look("let a guest go on at its target", move |connection, _| migrate::post_copy(connection, uuid)).await
+        self.ask(uuid, "let a guest go on at its target", move |connection, _| migrate::post_copy(connection, uuid))
+            .await
     }
 
     async fn host(&self) -> Result<Host> {
@@ -354,12 +522,63 @@ impl Hypervisor for LibvirtHypervisor {
     }
 }
 
-/// Forgets a definition with what libvirt keeps beside it. NVRAM stays: it is the guest's, not the definition's.
-fn undefine(domain: &virt::domain::Domain) -> std::result::Result<(), virt::error::Error> {
-    domain.undefine_flags(
-        sys::VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
-            | sys::VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
-            | sys::VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
-            | sys::VIR_DOMAIN_UNDEFINE_KEEP_NVRAM,
+/// Says no unless the domain is the one that was decided about. (libvirt itself looks for a domain by its UUID only, also
+/// when it is given an id. Between this question and what follows is no more than one call.)
+fn check_mark(domain: &virt::domain::Domain, mark: Mark) -> std::result::Result<(), CallError> {
+    match Mark::read(&domain.get_xml_desc(0)?) {
+        Some(found) if found == mark => Ok(()),
+        Some(Mark { epoch, .. }) => {
+            Err(CallError::Refused(format!("it is another guest by now, under grant {epoch} and not {}", mark.epoch)))
+        }
+        None => Err(CallError::Refused("it is not Drover's".to_owned())),
+    }
+}
+
+/// Refuses unless there is no such domain, or only a definition of ours that is off.
+fn check_replaceable(connection: &Connect, shared: &Shared, uuid: Uuid) -> std::result::Result<(), CallError> {
+    if let Some(left_over) = find(connection, uuid)? {
+        if left_over.is_active()? {
+            return Err(CallError::Refused("the domain is running already".to_owned()));
+        }
+        if let Obs::Unknown(why) = observe::one(connection, shared, uuid, true)? {
+            return Err(CallError::Refused(why));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses a name that another domain has.
+fn check_name(connection: &Connect, uuid: Uuid, xml: &str) -> std::result::Result<(), CallError> {
+    let Some(name) = drover_model::domain::name_of(xml) else { return Ok(()) };
+    let found = match virt::domain::Domain::lookup_by_name(connection, &name) {
+        Ok(domain) => domain.get_uuid_string()?,
+        Err(error) if error.code() == ErrorNumber::NoDomain => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    if found.parse() == Ok(uuid) {
+        return Ok(());
+    }
+    Err(CallError::Refused(foreign(&name, &found)))
+}
+
+/// What is said of a name that a domain which is not Drover's has.
+fn foreign(name: &str, uuid: &str) -> String {
+    format!(
+        "this node has another domain named {name} (UUID {uuid}), and libvirt allows a name once: rename it ('virsh domrename') or undefine it there"
     )
 }
+
+/// What keeps libvirt from removing a definition unless it is removed too: metadata of snapshots and checkpoints, and
+/// saved memory.
+const METADATA: sys::virDomainUndefineFlagsValues = sys::VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
+    | sys::VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
+    | sys::VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA;
+
+/// Removes a definition. The NVRAM and the TPM's state are kept: they belong to the guest. (libvirt 9.0.0 deletes the
+/// state of an emulated TPM unless it is asked to keep it, which is possible since 8.9.0.)
+fn undefine(domain: &virt::domain::Domain) -> std::result::Result<(), virt::error::Error> {
+    domain.undefine_flags(METADATA | sys::VIR_DOMAIN_UNDEFINE_KEEP_NVRAM | sys::VIR_DOMAIN_UNDEFINE_KEEP_TPM)
+}
+
+#[cfg(test)]
+mod tests;

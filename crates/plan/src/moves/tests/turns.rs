@@ -1,39 +1,16 @@
-//! Whose turn it is: the target's consent, limits, order; and that every move comes to its turn.
+//! A target's consent is to one order, and every move comes to its turn. In which order is told by
+//! `tests/scripts/move-turns.txt`.
 
 use super::*;
-use crate::{
-    arrivals,
-    place::tests::{kept, same_cases, sending},
-};
-use drover_model::{Arrival, Bytes, Limits, Version, vm::VM_SCHEMA};
+use crate::{arrivals, testing::same_cases};
+use drover_model::{Arrival, Bytes, MoveLimits, Version, vm::VM_SCHEMA};
 use proptest::prelude::*;
 use std::{collections::BTreeSet, sync::Arc};
 
 /// `vm<n>` is to go from `a` to `b` (`a>b`).
 fn to_go(n: u128, route: &str, priority: i32) -> VmView {
     let (from, to) = route.split_once('>').unwrap();
-    moving(n, from, to, 64).but(|v| v.record.value.meta.priority = priority)
-}
-
-/// Its target answers about this version of its record; `None`: it may come.
-fn answered(vm: &mut VmView, node: &str, of: i64, refused: Option<&str>) {
-    let refused = refused.map(str::to_owned);
-    vm.arrival = Some(kept(Arrival { schema: VM_SCHEMA, node: name(node), of: Version(of), refused }));
-}
-
-/// What one VM's target and claim say: `-` nothing yet, `yes`, `full` (refused), `sent` (it is under way).
-fn with(word: &str, vm: VmView) -> VmView {
-    let to = vm.record.value.state.destination().unwrap().to_string();
-    vm.but(|v| match word {
-        "-" => {}
-        "yes" => answered(v, &to, 0, None),
-        "full" => answered(v, &to, 0, Some("full")),
-        "sent" => {
-            answered(v, &to, 0, None);
-            sending(v, &to);
-        }
-        other => panic!("{other}"),
-    })
+    moving(n, from, to, 64).priority(priority)
 }
 
 fn said(turn: Turn) -> String {
@@ -48,81 +25,35 @@ fn nodes() -> Vec<NodeView> {
     vec![node("a", 8), node("b", 8), node("c", 8), node("d", 8)]
 }
 
-fn limits(per_source: u32, per_target: u32, cluster: u32) -> Limits {
-    Limits { per_source, per_target, cluster }
-}
-
-#[test]
-fn turns_go_to_what_may_come_by_what_is_under_way_then_priority_then_name() {
-    // Each VM: where it goes, its priority, what its target says. Who of them may go.
-    type Moves<'a> = &'a [(&'a str, i32, &'a str)];
-    let rows: Vec<(Limits, Moves<'_>, &str)> = vec![
-        (limits(2, 2, 8), &[("a>b", 0, "yes"), ("a>c", 0, "yes"), ("a>d", 0, "yes")], "go go wait"),
-        (limits(1, 2, 8), &[("a>b", 0, "yes"), ("a>c", 0, "yes"), ("b>c", 0, "yes")], "go wait go"),
-        (limits(2, 2, 2), &[("a>b", 0, "yes"), ("b>c", 0, "yes"), ("c>d", 0, "yes")], "go go wait"),
-        (limits(1, 2, 8), &[("a>b", 0, "yes"), ("a>c", 5, "yes")], "wait go"),
-        (limits(1, 2, 8), &[("a>b", 0, "yes"), ("a>c", -5, "yes")], "go wait"),
-        (limits(1, 2, 8), &[("a>b", 5, "yes"), ("a>c", 0, "sent")], "wait go"),
-        (limits(1, 2, 8), &[("a>b", 5, "-"), ("a>c", 0, "yes")], "wait go"),
-        (limits(2, 2, 1), &[("a>b", 5, "-"), ("c>d", 0, "yes")], "wait go"),
-        (limits(2, 2, 8), &[("a>b", 0, "-"), ("a>c", 0, "full"), ("a>d", 0, "yes")], "wait unfit go"),
-        // What comes to a node is limited by that node alone: by what it lets come.
-        (limits(2, 1, 8), &[("a>c", 0, "yes"), ("b>c", 0, "yes")], "go go"),
-    ];
-    for (limits, moves, wanted) in rows {
-        let vms = moves.iter().enumerate().map(|(n, (route, prio, word))| with(word, to_go(n as u128, route, *prio)));
-        let mut view = cluster(nodes(), vms.collect());
-        view.config.limits = limits;
-        let turns: Vec<&str> = view
-            .vms
-            .keys()
-            .map(|uuid| match turn(&view, uuid) {
-                Turn::Go => "go",
-                Turn::Wait(_) => "wait",
-                Turn::Unfit(_) => "unfit",
-            })
-            .collect();
-        assert_eq!(turns.join(" "), wanted, "{limits:?}, {moves:?}");
-    }
+fn limits(per_source: u32, per_target: u32, cluster: u32) -> MoveLimits {
+    MoveLimits { per_source, per_target, cluster }
 }
 
 #[test]
 fn a_move_waits_for_its_targets_answer_about_this_very_record() {
-    let ask = |change: &dyn Fn(&mut VmView)| {
-        let vm = to_go(1, "a>b", 0).but(|v| change(v));
+    let ask = |change: &dyn Fn(VmView) -> VmView| {
+        let vm = change(to_go(1, "a>b", 0));
         said(turn(&cluster(nodes(), vec![vm.clone()]), &vm.record.value.uuid))
     };
-    assert_eq!(ask(&|_| {}), "waiting until b is ready for it");
-    assert_eq!(ask(&|v| answered(v, "b", 0, None)), "go");
-    assert_eq!(ask(&|v| answered(v, "b", 0, Some("it is full"))), "unfit: b cannot take it: it is full");
-    assert_eq!(ask(&|v| answered(v, "b", -1, None)), "waiting until b is ready for it", "of an earlier record");
-    assert_eq!(ask(&|v| answered(v, "b", -1, Some("x"))), "waiting until b is ready for it", "of an earlier record");
-    assert_eq!(ask(&|v| answered(v, "c", 0, None)), "waiting until b is ready for it", "of another node");
+    assert_eq!(ask(&|v| v), "waiting for b to accept it");
+    assert_eq!(ask(&|v| v.answered("b", Version(0), None)), "go");
+    assert_eq!(ask(&|v| v.answered("b", Version(0), Some("it is full"))), "unfit: b cannot take it: it is full");
+    assert_eq!(ask(&|v| v.answered("b", Version(-1), None)), "waiting for b to accept it", "of an earlier record");
+    assert_eq!(ask(&|v| v.answered("b", Version(-1), Some("x"))), "waiting for b to accept it", "of an earlier record");
+    assert_eq!(ask(&|v| v.answered("c", Version(0), None)), "waiting for b to accept it", "of another node");
     // Whether there is room is for the target to say.
-    let huge = |v: &mut VmView| {
-        answered(v, "b", 0, None);
-        v.demand.memory = Bytes::mib(100_000);
-    };
+    let huge = |v: VmView| v.answered("b", Version(0), None).but(|v| v.demand.memory = Bytes::mib(100_000));
     assert_eq!(ask(&huge), "go");
-    assert_eq!(ask(&|v| v.record.value.state = VmState::Start), "go", "nothing is to be waited for");
+    assert_eq!(ask(&|v| v.wanted(VmState::Start)), "go", "nothing is to be waited for");
     let unknown = turn(&cluster(nodes(), vec![]), &Uuid::from_u128(9));
     assert_eq!(said(unknown), "the VM is not in the view yet");
-}
-
-#[test]
-fn a_wait_for_others_says_what_the_limits_are() {
-    let vms = (1..=2).map(|n| with("yes", to_go(n, "a>b", 0))).collect();
-    let mut view = cluster(nodes(), vms);
-    view.config.limits = limits(1, 2, 8);
-    let second = said(turn(&view, &Uuid::from_u128(2)));
-    assert_eq!(second, "waiting for its turn to move to b (at most 1 from a node, 8 in all)");
 }
 
 #[test]
 fn a_target_that_can_never_take_it_is_unfit_whatever_it_said() {
     let kinds = [MoveKind::Migrate, MoveKind::Move, MoveKind::Unmigrate];
     let ask = |kind: MoveKind, change: &dyn Fn(&mut NodeView)| {
-        let vm = with("yes", to_go(1, "a>b", 0)).but(|v| {
+        let vm = to_go(1, "a>b", 0).answered("b", Version(0), None).but(|v| {
             v.record.value.state = VmState::Migrate { to: name("b"), kind, how: How::Live };
             v.record.value.meta.node_limit = [name("a"), name("b"), name("x")].into();
         });
@@ -131,7 +62,7 @@ fn a_target_that_can_never_take_it_is_unfit_whatever_it_said() {
     };
     for kind in kinds {
         assert_eq!(ask(kind, &|_| {}), "go");
-        for (state, word) in [(DomainState::Flush, "flush"), (DomainState::Flushed, "flushed")] {
+        for (state, word) in [(NodeState::Flush, "flush"), (NodeState::Flushed, "flushed")] {
             let says = format!("unfit: b cannot take it: it is in state {word}");
             assert_eq!(ask(kind, &|n| n.record.value.domain_state = state), says);
         }
@@ -140,7 +71,7 @@ fn a_target_that_can_never_take_it_is_unfit_whatever_it_said() {
         assert_eq!(ask(kind, &|n| n.record.value.name = name("x")), "unfit: there is no node b");
     }
     // A node that is being made ready takes those that come home, and no others.
-    let unflush = |n: &mut NodeView| n.record.value.domain_state = DomainState::Unflush;
+    let unflush = |n: &mut NodeView| n.record.value.domain_state = NodeState::Unflush;
     assert_eq!(ask(MoveKind::Unmigrate, &unflush), "go");
     assert_eq!(ask(MoveKind::Migrate, &unflush), "unfit: b cannot take it: it is in state unflush");
     assert_eq!(ask(MoveKind::Move, &unflush), "unfit: b cannot take it: it is in state unflush");

@@ -1,8 +1,9 @@
 //! What holds for the choice of a node in every cluster.
 
 use super::*;
-use crate::capacity::HOST_RESERVE;
+use crate::{capacity::HOST_RESERVE, testing::same_cases};
 use proptest::prelude::*;
+use std::sync::Arc;
 
 /// A node: GiB, its state, whether its daemon runs, its load in tenths.
 type RandomNode = (u64, usize, bool, u32);
@@ -32,9 +33,9 @@ fn random_wanted() -> impl Strategy<Value = (Demand, VmMeta)> {
 }
 
 fn build_node(i: usize, (gib, state, runs, load): RandomNode) -> NodeView {
-    let state = [DomainState::Ready, DomainState::Flush, DomainState::Flushed, DomainState::Unflush][state];
-    let mut node = node_in(NODES[i], gib, state);
-    status(&mut node).load = load as f32 / 10.0;
+    let state = [NodeState::Ready, NodeState::Flush, NodeState::Flushed, NodeState::Unflush][state];
+    let mut node = node(NODES[i], gib).in_state(state);
+    node.report().load = load as f32 / 10.0;
     node.session = node.session.filter(|_| runs);
     node
 }
@@ -50,7 +51,8 @@ fn build_vm(i: usize, (state, on, held, mib, vcpus): RandomVm) -> VmView {
         4 => Disable,
         _ => Restart { timeout_s: 9 },
     };
-    vm(i as u128, state, NODES[on], held.map(|i| NODES[i]), mib).but(|v| v.demand.vcpus = vcpus)
+    let vm = vm(i as u128, mib).on(NODES[on]).wanted(state).but(|v| v.demand.vcpus = vcpus);
+    vm.but(|v| v.claim.as_mut().unwrap().node = held.map(|i| name(NODES[i])))
 }
 
 fn build(nodes: &[RandomNode], vms: &[RandomVm]) -> (Vec<NodeView>, Vec<VmView>) {
@@ -89,7 +91,7 @@ proptest! {
             let node = &view.nodes[n];
             let offered = node.status.as_ref().unwrap().memory_total.saturating_sub(HOST_RESERVE);
             node.daemon_state() == DaemonState::Run
-                && node.record.value.domain_state == DomainState::Ready
+                && node.record.value.domain_state == NodeState::Ready
                 && (meta.node_limit.is_empty() || meta.node_limit.contains(n))
                 && demand.vcpus <= 4
                 && carries(&view, n).saturating_add(demand.memory).saturating_add(OVERHEAD) <= offered

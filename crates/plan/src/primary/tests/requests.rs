@@ -8,7 +8,7 @@ use crate::primary::{
 use drover_model::{ClusterView, Phase, Role, Version};
 use serde_json::json;
 
-/// Nodes in short words: `a` runs, `b!` has a network that does not work, `c-` is away, `d*` is a hypervisor.
+/// Nodes in short form: `a` runs, `b!` has a network problem, `c-` is down, `d*` is a hypervisor.
 fn view(nodes: &[&str]) -> ClusterView {
     let mut view = ClusterView::default();
     for node in nodes {
@@ -48,7 +48,7 @@ fn the_best_coordinator_comes_first() {
 }
 
 #[test]
-fn who_has_a_reason_to_leave() {
+fn reasons_to_give_the_role_away() {
     let problem = ["no carrier".to_owned()];
     let of = |nodes: &[&str], role, problems: &[String], stopping| {
         standing(&view(nodes), &name("a"), role, problems, stopping)
@@ -64,7 +64,7 @@ fn who_has_a_reason_to_leave() {
 }
 
 #[test]
-fn requests_are_taken_or_refused() {
+fn requests_are_accepted_or_refused() {
     let all = view(&["a", "b", "c-", "d*"]);
     let primary = |at: &str, node: &str| {
         make_primary(&record(at), &all, &name(node))

@@ -1,11 +1,12 @@
 //! The steps of a VM that moves: at the node that sends it, and at the one that it comes to.
 
 use super::*;
-use drover_model::MoveKind;
+use crate::moves::Turn;
+use drover_model::{Epoch, How, Mono, MoveKind, domain::KeptState};
 use proptest::prelude::*;
 
 fn migrate(to: &str, how: How) -> VmState {
-    VmState::Migrate { to: node(to), kind: MoveKind::Migrate, how }
+    VmState::Migrate { to: name(to), kind: MoveKind::Migrate, how }
 }
 fn live() -> VmState {
     migrate("b", How::Live)
@@ -39,9 +40,11 @@ fn the_sender_sends_when_it_is_its_turn() {
     use Step::*;
     let give_up = || GiveUpMove("b is full".to_owned());
     let stopped = || Complete(VmState::Stop);
+    let paused =
+        |what: &str| format!("{what}; 'drover vm resume vm1' lets it run on, 'drover vm stop vm1' cuts its power");
     let rows: Vec<(VmState, &str, &str, Step)> = vec![
-        (live(), "go", "running", Migrate(node("b"))),
-        (live_else_cold(), "go", "running", Migrate(node("b"))),
+        (live(), "go", "running", Migrate(name("b"))),
+        (live_else_cold(), "go", "running", Migrate(name("b"))),
         (cold(), "go", "running", PressButton),
         (live(), "wait", "running", Wait),
         (live_else_cold(), "wait", "running", Wait),
@@ -49,13 +52,13 @@ fn the_sender_sends_when_it_is_its_turn() {
         (live(), "unfit", "running", give_up()),
         (live_else_cold(), "unfit", "running", give_up()),
         (cold(), "unfit", "running", give_up()),
-        // A guest that does not execute just now: a cold move needs none that does.
-        (live(), "go", "paused", GiveUpMove("the guest is paused; let it run on, or stop it".to_owned())),
+        // A guest that does not execute does not arrive, and does not hear its power button.
+        (live(), "go", "paused", GiveUpMove(paused("the guest is paused by an administrator"))),
         (live_else_cold(), "go", "shutting-down", Wait),
-        (cold(), "go", "paused", PressButton),
+        (cold(), "go", "paused", GiveUpMove(paused("the guest is paused by an administrator, and cannot hear"))),
         // Off: the target starts it.
-        (live(), "go", "absent", HandOver(node("b"))),
-        (cold(), "go", "absent", HandOver(node("b"))),
+        (live(), "go", "absent", HandOver(name("b"))),
+        (cold(), "go", "absent", HandOver(name("b"))),
         (live(), "wait", "absent", Wait),
         (cold(), "unfit", "absent", give_up()),
         (live(), "go", "destroyed", Undefine),
@@ -127,8 +130,8 @@ fn a_failed_live_move_is_done_cold_if_it_may_and_is_not_tried_again_otherwise() 
         (live_else_cold(), 7, Step::Complete(cold())),
         (cold(), 7, Step::Complete(VmState::Start)),
         // It failed as of another record: somebody wants it again.
-        (live(), 6, Step::Migrate(node("b"))),
-        (live_else_cold(), 6, Step::Migrate(node("b"))),
+        (live(), 6, Step::Migrate(name("b"))),
+        (live_else_cold(), 6, Step::Migrate(name("b"))),
     ] {
         for word in ["go", "wait", "unfit"].into_iter().filter(|word| version == 7 || *word == "go") {
             let mut case = Case { turn: turn(word), ..Case::new(state.clone(), "a", "a", "running") };
@@ -157,7 +160,7 @@ fn a_cold_move_asks_the_guest_cuts_its_power_at_the_deadline_and_hands_it_over()
     case.memory.pressed = Some((Epoch(4), case.now));
     case.now = t0.after(Duration::from_secs(180));
     assert_eq!(case.decide().step, Step::Destroy);
-    for (domain, step) in [("destroyed", Step::Undefine), ("absent", Step::HandOver(node("b")))] {
+    for (domain, step) in [("destroyed", Step::Undefine), ("absent", Step::HandOver(name("b")))] {
         case.domain = seen(domain);
         assert_eq!(case.decide().step, step);
     }
@@ -209,28 +212,59 @@ fn the_guests_time_begins_when_it_is_asked_not_when_its_turn_is_awaited() {
 #[test]
 fn while_the_guest_may_be_at_either_end_the_sender_only_looks() {
     for state in every_state() {
-        let wanted_there = state.destination() == Some(&node("b"));
+        let wanted_there = state.destination() == Some(&name("b"));
         for domain in ["sending", "sending-paused"] {
             let step = if wanted_there { Step::Wait } else { Step::AbortMigration };
             assert_eq!(Case::new(state.clone(), "a", "a>b", domain).decide().step, step, "{state:?}, {domain}");
         }
         for (domain, step) in [
             ("unknown", Step::Wait),
-            // In the middle of it the guest executes nowhere.
-            ("paused", Step::Wait),
             // Not being sent yet, or any more.
+            ("paused", Step::Wait),
+            ("switching", Step::Wait),
             ("running", Step::Wait),
             ("shutting-down", Step::Wait),
-            ("shutdown", Step::Undefine),
+            // It powered itself off here, so it is not there; but a call may have been late to send it.
+            ("shutdown", Step::Wait),
+            // These can also be what is left of a guest that has gone.
             ("destroyed", Step::Undefine),
             ("migrated", Step::Undefine),
             ("crashed", Step::Undefine),
-            ("absent", Step::HandOver(node("b"))),
+            ("absent", Step::HandOver(name("b"))),
         ] {
             for on in ["a", "b", "-"] {
                 let mut case = Case::new(state.clone(), on, "a>b", domain);
                 assert_eq!(case.decide().step, step, "{state:?} on {on}, {domain}");
             }
+        }
+    }
+}
+
+#[test]
+fn a_guest_that_powers_itself_off_on_its_way_is_called_back_and_stopped() {
+    for state in [live(), live_else_cold()] {
+        let mut case = Case::new(state.clone(), "a", "a>b", "shutdown");
+        case.memory.sent = Some(Epoch(4));
+        case.memory.move_failed = Some((Version(7), "the guest ended".to_owned()));
+        assert_eq!(case.decide().step, Step::CallBack, "{state:?}");
+        case.claim = Some(Stored::new(claim("a"), Version(3)));
+        assert_eq!(case.decide().step, Step::Complete(VmState::Stop), "{state:?}");
+
+        let mut other = Case::new(state.clone(), "a", "a>b", "shutdown");
+        assert_eq!(other.decide().step, Step::Wait, "{state:?}");
+        other.now = other.now.after(Duration::from_secs(10));
+        assert_eq!(other.decide().step, Step::CallBack, "{state:?}");
+    }
+}
+
+#[test]
+fn what_libvirt_keeps_here_is_not_left_behind_by_a_guest_that_ends_before_it_goes() {
+    for state in [live(), live_else_cold(), cold()] {
+        for (domain, stays) in [("absent", true), ("crashed", true), ("destroyed", true), ("running", false)] {
+            let kept = Some(KeptState::Tpm);
+            let mut case = Case { kept, ..Case::new(state.clone(), "a", "a", domain) };
+            let decision = case.decide();
+            assert_eq!(matches!(decision.step, Step::GiveUpMove(_)), stays, "{state:?}, {domain}: {decision:?}");
         }
     }
 }
@@ -242,8 +276,10 @@ fn the_guest_is_called_back_when_it_is_surely_here() {
         let mut own = Case::new(state.clone(), "a", "a>b", "running");
         own.memory.sent = Some(Epoch(4));
         assert_eq!(own.decide().step, Step::CallBack, "{state:?}");
-        own.domain = seen("paused");
-        assert_eq!(own.decide().step, Step::Wait, "{state:?}: it may be about to execute there");
+        for domain in ["paused", "switching"] {
+            own.domain = seen(domain);
+            assert_eq!(own.decide().step, Step::CallBack, "{state:?}: it executes nowhere else without the claim");
+        }
 
         // An earlier daemon may have sent it: what that one asked for has begun after a while.
         let mut other = Case::new(state.clone(), "a", "a>b", "running");
@@ -295,13 +331,15 @@ fn the_target_takes_over_what_executes_under_the_next_grant_and_is_addressed_to_
         ("b>a", "+paused", Wait),
         ("b>a", "+running", TakeOver),
         ("b>a", "+shutting-down", TakeOver),
-        ("b>a", "+shutdown", TakeOver),
-        ("b>a", "+crashed", TakeOver),
+        // Its sender has it still, or hands it over.
+        ("b>a", "+shutdown", Wait),
+        ("b>a", "+crashed", Wait),
+        ("b>a", "+failed", Wait),
         ("b>a", "unknown", Wait),
         // Under another grant.
-        ("b>a", "running", Destroy),
-        ("b>a", "~running", Destroy),
-        ("b>a", "~paused", Destroy),
+        ("b>a", "<running", Destroy),
+        ("b>a", "<paused", Destroy),
+        ("b>a", "<crashed", Undefine),
         ("b>a", "~crashed", Undefine),
         // Not addressed to this node, or not any more.
         ("b>c", "+running", Destroy),
@@ -309,6 +347,7 @@ fn the_target_takes_over_what_executes_under_the_next_grant_and_is_addressed_to_
         ("b", "+running", Destroy),
         ("b", "+paused", Destroy),
         ("b", "+crashed", Undefine),
+        ("b", "+failed", Undefine),
         ("c>b", "+running", Destroy),
         ("-", "+running", Destroy),
     ];
@@ -321,6 +360,141 @@ fn the_target_takes_over_what_executes_under_the_next_grant_and_is_addressed_to_
         }
         assert_eq!(Case::new(state.clone(), "b", "b>a", "absent").decide().step, Leave, "{state:?}");
         assert_eq!(Case::new(state.clone(), "a", "b>a", "absent").decide().step, Wait, "{state:?}");
+    }
+}
+
+#[test]
+fn a_guest_that_has_arrived_executes_only_under_the_claim() {
+    use Step::*;
+    for state in every_state() {
+        let off = matches!(state, VmState::Stop | VmState::Disable | VmState::Fail { .. } | VmState::Delete { .. });
+        for (held, domain, resumed) in [
+            // Its last node has it still.
+            ("b>a", "+paused", false),
+            ("b>a", "+switching", false),
+            ("b", "+paused", false),
+            // Handed over.
+            ("+a", "+paused", true),
+            // It ran here, and stopped since.
+            ("+a", "+io-error", false),
+            // Of an earlier grant, or paused by somebody after its arrival.
+            ("+a", "paused", false),
+            ("a", "paused", false),
+        ] {
+            let mut case = Case::new(state.clone(), "a", held, domain);
+            let step = case.decide().step;
+            let stays = state == VmState::Pause;
+            assert_eq!(step == LetRun, resumed && !off && !stays, "{state:?}, claim {held}, {domain}: {step:?}");
+            let over = domain == "+io-error" || resumed && stays;
+            assert_eq!(step == RunsAgain, over, "{state:?}, claim {held}, {domain}");
+        }
+        assert_eq!(Case::new(state.clone(), "a", "+a", "+running").decide().step, RunsAgain, "{state:?}");
+        // Handed over although it has not come: libvirt makes an end of what is there.
+        assert_ne!(Case::new(state.clone(), "a", "+a", "+switching").decide().step, LetRun, "{state:?}");
+        // It has ended since: it is started again, or not, like any other.
+        let (mut came, mut never) =
+            (Case::new(state.clone(), "a", "+a", "absent"), Case::new(state.clone(), "a", "a", "absent"));
+        assert_eq!(came.decide().step, never.decide().step, "{state:?}");
+    }
+}
+
+#[test]
+fn a_guest_that_waits_to_be_let_run_is_not_shown_as_paused_by_somebody() {
+    let shown = |held, epoch, by: PausedBy| {
+        shown(&claim(held), Mark { epoch: Epoch(epoch), generation: Generation(1) }, by.into()).by
+    };
+    assert_eq!(shown("+a", 5, PausedBy::Administrator), PausedBy::Migrating);
+    assert_eq!(shown("+a", 4, PausedBy::Administrator), PausedBy::Administrator, "of an earlier grant");
+    assert_eq!(shown("a", 4, PausedBy::Administrator), PausedBy::Administrator);
+    assert_eq!(shown("+a", 5, PausedBy::IoError), PausedBy::IoError);
+}
+
+#[test]
+fn a_guest_that_cannot_execute_where_it_was_sent_is_tried_again_and_becomes_a_fault() {
+    let mut case = Case::new(VmState::Start, "a", "+a", "+paused");
+    let first = case.now;
+    for second in 0..120 {
+        case.now = first.after(Duration::from_secs(second));
+        let record = case.record.as_ref().map(|record| record.value.clone());
+        let claim = case.claim.as_ref().map(|claim| &claim.value);
+        case.memory.absorb(record.as_ref(), claim, &case.domain, case.now);
+        let failures = case.memory.run_failures.clone();
+        let is_fault = failures.as_ref().is_some_and(|failures| failures.is_fault(case.now));
+        assert_eq!(is_fault, second > 0 && second >= FAULT_AFTER.as_secs(), "after {second} s");
+        let decision = case.decide();
+        match decision.step {
+            Step::LetRun => case.memory.run_failed(Epoch(5), "the disk is locked".to_owned(), case.now),
+            Step::Wait => {
+                assert!(decision.doing.contains("the disk is locked"), "{}", decision.doing);
+                assert!(decision.look_again.is_some_and(|at| at <= case.now.after(Duration::from_secs(5))));
+            }
+            step => panic!("{step:?}"),
+        }
+    }
+    case.domain = seen("+running");
+    case.memory.absorb(None, None, &case.domain, case.now);
+    assert_eq!(case.memory.run_failures, None);
+}
+
+#[test]
+fn a_guest_that_libvirt_left_paused_here_goes_on_when_its_migration_is_over() {
+    for state in [VmState::Start, live(), cold(), shutdown()] {
+        assert_eq!(Case::new(state.clone(), "a", "a", "switching").decide().step, Step::LetRun, "{state:?}");
+        assert_eq!(Case::new(state.clone(), "a", "a>b", "switching").decide().step, Step::Wait, "{state:?}");
+        // Somebody's own migration, in its last moment: it is too late to abort it.
+        let step = Case::new(state.clone(), "a", "a", "sending-paused").decide().step;
+        assert!(step != Step::LetRun && step != Step::AbortMigration, "{state:?}: {step:?}");
+    }
+}
+
+/// In post-copy the guest executes at the target, and needs what is here.
+#[test]
+fn what_is_left_here_of_a_guest_in_post_copy_is_not_destroyed() {
+    use Step::*;
+    for state in every_state() {
+        let off = matches!(state, VmState::Stop | VmState::Disable | VmState::Fail { .. } | VmState::Delete { .. });
+        for on in ["a", "b"] {
+            for (held, domain, step) in [
+                // The target has taken it over.
+                ("+b", "split-half", Wait),
+                ("+b", "broken-half", Wait),
+                // It ended there, or was started again somewhere.
+                ("+-", "split-half", Destroy),
+                ("+-", "broken-half", Destroy),
+                ("later b", "broken-half", Destroy),
+                // Not taken over yet: only a break leaves nothing to wait for, if nobody wants the guest any more.
+                ("a>b", "split-half", Wait),
+                ("a>b", "broken-half", if off { Destroy } else { Wait }),
+            ] {
+                if held == "+-" && state.destination() == Some(&name("a")) {
+                    continue;
+                }
+                for over in [false, true] {
+                    let later = held.strip_prefix("later ");
+                    let mut case = Case::new(state.clone(), on, later.unwrap_or(held), domain);
+                    if later.is_some() {
+                        case.claim.as_mut().unwrap().value.epoch = Epoch(6);
+                    }
+                    case.memory.sent = over.then_some(Epoch(4));
+                    assert_eq!(case.decide().step, step, "{state:?} on {on}, claim {held}, {domain}");
+                }
+            }
+        }
+        // At the target.
+        for domain in ["+split", "+broken"] {
+            assert_eq!(Case::new(state.clone(), "b", "b>a", domain).decide().step, TakeOver, "{state:?}, {domain}");
+        }
+    }
+    let mut further = Case::new(live(), "a", "a", "split");
+    assert_eq!(further.decide().step, Wait, "all of it must be here before it can go further");
+}
+
+#[test]
+fn a_guest_that_does_not_converge_is_sent_again_by_post_copy() {
+    for (version, step) in [(7, Step::MigrateByPostCopy(name("b"))), (6, Step::Migrate(name("b")))] {
+        let mut case = Case::new(live(), "a", "a", "running");
+        case.memory.stalled = Some(Version(version));
+        assert_eq!(case.decide().step, step);
     }
 }
 
@@ -343,7 +517,14 @@ fn any_memory() -> impl Strategy<Value = Memory> {
                 not_sending: moments.2,
                 running,
                 pressed,
-                refused: failed.map(why),
+                start_failures: failed.map(|_| StartFailures {
+                    of: Generation(u64::from(crashes % 2)),
+                    tries: crashes,
+                    refusals: crashes,
+                    last: Failed::Refused,
+                    at: moments.0.unwrap_or(Mono(0)),
+                    why: "a test".to_owned(),
+                }),
                 move_failed: failed.map(why),
                 sent: sent.map(Epoch),
                 disks_removed,
@@ -361,13 +542,21 @@ fn any_domain() -> impl Strategy<Value = Obs<Seen>> {
         "paused",
         "sending",
         "sending-paused",
+        "switching",
+        "split",
+        "split-half",
+        "broken",
+        "broken-half",
         "shutting-down",
         "shutdown",
         "destroyed",
         "crashed",
         "migrated",
+        "failed",
+        "ended",
+        "unclear",
     ];
-    let epoch = prop::sample::select(vec!["", "+", "~"]);
+    let epoch = prop::sample::select(vec!["", "+", "~", "<"]);
     (epoch, prop::sample::select(words.to_vec())).prop_map(|(epoch, word)| match word {
         "absent" | "unknown" => seen(word),
         _ => seen(&format!("{epoch}{word}")),
@@ -389,19 +578,28 @@ fn any_case(held: &'static [&'static str]) -> impl Strategy<Value = Case> {
 }
 
 proptest! {
-    #![proptest_config(crate::place::tests::same_cases(5000))]
+    #![proptest_config(crate::testing::same_cases(5000))]
 
     #[test]
     fn a_sender_whose_guest_may_be_elsewhere_starts_and_gives_up_nothing(mut case in any_case(&["a>b", "a>c"])) {
         use Step::*;
         let step = case.decide().step;
+        let state = case.record.as_ref().map(|record| record.value.state.clone());
+        let off = matches!(state, Some(VmState::Stop | VmState::Disable | VmState::Fail { .. } | VmState::Delete { .. }));
+        let given_up = off && case.domain.known().is_some_and(|seen| seen.transit == Some(Transit::Broken));
         let harmless = matches!(step, Wait | AbortMigration | CallBack | Undefine | HandOver(_));
-        prop_assert!(harmless, "{:?}", step);
+        prop_assert!(harmless || step == Destroy && given_up, "{:?}", step);
         let to = case.claim.as_ref().and_then(|c| c.value.to.clone());
         match (&step, &case.domain) {
             (HandOver(node), Obs::Absent) => prop_assert_eq!(Some(node), to.as_ref()),
             (HandOver(_), domain) => prop_assert!(false, "handed over while {:?}", domain),
-            (CallBack, Obs::Known(seen)) => prop_assert!(seen.run != RunState::Paused && !seen.sending),
+            (CallBack, Obs::Known(seen)) => {
+                let here = match seen.run {
+                    RunState::Off => matches!(seen.off, Some(OffReason::Shutdown | OffReason::ShutdownOrEnded)),
+                    run => !(seen.sending || run == RunState::Paused && seen.is_torn()),
+                };
+                prop_assert!(here, "{:?}", seen);
+            }
             _ => {}
         }
     }
@@ -413,8 +611,39 @@ proptest! {
         prop_assert!(matches!(step, Wait | Leave | Destroy | Undefine | TakeOver), "{:?}", step);
         if step == TakeOver {
             let next_grant = matches!(&case.domain, Obs::Known(seen) if seen.mark.epoch == Epoch(5));
+            let executes = case.domain.known().is_some_and(|d| matches!(d.run, RunState::Running | RunState::ShuttingDown));
             let to = case.claim.as_ref().and_then(|c| c.value.to.clone());
-            prop_assert!(next_grant && to == Some(node("a")));
+            prop_assert!(next_grant && executes && to == Some(name("a")));
+        }
+    }
+
+    /// Whoever holds it, and whatever is wanted: only a guest that the claim has left behind, and a copy that a migration
+    /// left, are destroyed by a node without the claim.
+    #[test]
+    fn the_guest_of_the_present_grant_is_not_destroyed_by_a_node_without_it(
+        mut case in any_case(&["b", "b>a", "b>c", "-"]),
+        (unused, elsewhere) in (any::<bool>(), any::<bool>())
+    ) {
+        if elsewhere {
+            case.elsewhere = Some(Elsewhere { node: name("c"), epoch: Epoch(4), alive: true });
+        }
+        if unused && let Some(claim) = &mut case.claim {
+            claim.value = Claim::new(Epoch(0));
+        }
+        if case.decide().step == Step::Destroy {
+            let marked = case.domain.known().map(|seen| seen.mark.epoch);
+            prop_assert!(!unused && [Some(Epoch(2)), Some(Epoch(5))].contains(&marked), "{:?}", marked);
+        }
+    }
+
+    /// Nothing is started while another node reports the guest of the grant.
+    #[test]
+    fn no_second_guest_is_started(mut case in any_case(&["a", "-"]), alive in any::<bool>()) {
+        case.elsewhere = Some(Elsewhere { node: name("b"), epoch: Epoch(4), alive });
+        let step = case.decide().step;
+        prop_assert!(!matches!(step, Step::Start | Step::Release | Step::DeleteRecords | Step::RemoveDisks), "{:?}", step);
+        if let Step::HandOver(to) = step {
+            prop_assert!(alive && to == name("b") && case.domain == Obs::Absent, "{:?}", to);
         }
     }
 

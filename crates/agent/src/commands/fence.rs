@@ -1,0 +1,85 @@
+//! Requests about fences: what an administrator confirms, and what becomes of a node's VMs.
+
+use super::{
+    CommandError, Commands, Result,
+    node::known,
+    update::{Outcome, Write},
+};
+use crate::records;
+use drover_model::{
+    ClusterView, DaemonState, Epoch, Fence, FencePhase, NodeName, NodeRecord, NodeSession, NodeStatus, Only, Primary,
+    RecordKind, Version,
+};
+use drover_plan::{
+    fence,
+    recover::{self, Plan},
+};
+use drover_store::{CreateMode, Op};
+use std::collections::BTreeMap;
+
+impl From<fence::Refusal> for CommandError {
+    fn from(refusal: fence::Refusal) -> CommandError {
+        CommandError::Refused(refusal.to_string())
+    }
+}
+
+impl Commands {
+    /// Records that an administrator says that a node's machine is off, so that its VMs are started elsewhere. Returns
+    /// the phase of its fence. `boot`: the boot of the machine that was seen to be off; `None`: the last one.
+    /// `for_good`: it does not come back, so that it keeps no VM.
+    pub async fn confirm_off(&self, name: NodeName, boot: Option<String>, for_good: bool) -> Result<FencePhase> {
+        let (name, boot) = (&name, boot.as_deref());
+        self.update(&format!("node {name}"), || async move {
+            let store = &*self.ctx.store;
+            // What was read must be newer than any session that this server has not heard of yet.
+            store.sync().await?;
+            let (record, session, status, old, primary) = tokio::join!(
+                records::read::<NodeRecord>(store, name),
+                records::read_report::<NodeSession>(store, name),
+                records::read_report::<NodeStatus>(store, name),
+                records::read::<Fence>(store, name),
+                records::read::<Primary>(store, &Only)
+            );
+            let Some(record) = record? else {
+                known(&*self.view()?, name)?;
+                return Err(CommandError::NotFound(format!("there is no node {name}")));
+            };
+            let (old, epoch) = (old?, primary?.map_or(Epoch(0), |primary| primary.value.epoch));
+            let reported = status?.map(|status| status.value.daemon).filter(|daemon| *daemon != DaemonState::Stop);
+            let present = session?.map(|_| reported.unwrap_or(DaemonState::Init));
+            let by = (self.ctx.me(), epoch);
+            let fence = old.as_ref().map(|old| &old.value);
+            let confirmed = fence::confirm(&record.value, present, fence, (boot, for_good), by, self.ctx.wall())?;
+            let Some(new) = confirmed else {
+                return Ok(Outcome::Unchanged(fence.map_or(FencePhase::Proved, |fence| fence.phase)));
+            };
+            let path = NodeSession::path(name);
+            let ops = vec![
+                records::check_op::<NodeRecord>(name, record.version),
+                // It has no session.
+                Op::Create(path.clone(), Vec::new(), CreateMode::Persistent),
+                Op::Delete(path, Some(Version::NEW)),
+                match &old {
+                    Some(old) => records::set_op(name, old, &new)?,
+                    None => records::create_op(name, &new)?,
+                },
+            ];
+            let log = format!("confirmed to be off (boot {})", record.value.boot);
+            let (name, version) = (name.clone(), old.map_or(Version::NEW, |old| old.version.next()));
+            let shows =
+                move |view: &ClusterView| view.fences().get(&name).is_some_and(|fence| fence.version >= version);
+            Ok(Outcome::Write(Write { ops, answer: new.phase, log, shows: Box::new(shows), taken: None }))
+        })
+        .await
+    }
+
+    /// What becomes of a node's VMs if it is off.
+    pub fn plan_recovery(&self, name: &NodeName) -> Result<Plan> {
+        let mut view = ClusterView::clone(&*self.view()?);
+        known(&view, name)?;
+        let for_good = view.fences().get(name).is_some_and(|fence| fence.value.for_good);
+        // As if it were off already: it takes nothing.
+        view.change_node(name, |node| node.session = None);
+        Ok(recover::plan(&view, &BTreeMap::from([(name.clone(), for_good)]), true))
+    }
+}

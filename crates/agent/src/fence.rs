@@ -1,0 +1,231 @@
+//! Fences nodes that are off, and gives their VMs to others, while this node is the primary (`plan::fence`,
+//! `plan::recover`); and the part of a node that joins in its own fence.
+//!
+//! The loop keeps nothing: each pass decides on the whole view, so any coordinator goes on where another stopped. Each
+//! write is one transaction that fails if
+//!
+//! * the record of the primary has changed: another coordinator may be at work by now,
+//! * the node has a session,
+//! * the node's record has changed: another boot of its machine may act under its name by now,
+//! * the fence has changed: the proof may not hold any more,
+//! * what is written has changed.
+
+use crate::{context::Context, faults, records, view::differs};
+use drover_model::{
+    Claim, ClusterView, Fence, FencePhase, Mono, NodeName, NodeRecord, NodeSession, NodeState, Only, Primary,
+    RecordKind, Stored, Version, VmRecord,
+};
+use drover_plan::{
+    fence::{self, Return, Step},
+    recover::{self, Order, Plan},
+};
+use drover_store::{CreateMode, Op, StoreError};
+use futures_util::future::join_all;
+use std::{sync::Arc, time::Duration};
+
+/// Poll interval while there is work; what it waits for is usually seen in the view before.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// Interval at which a target is asked again that has refused a VM.
+const ASK_AGAIN: Duration = Duration::from_secs(5);
+/// Number of VMs that are written at the same time.
+const AT_ONCE: usize = 32;
+
+/// Runs until dropped.
+pub(crate) async fn run(ctx: Arc<Context>) {
+    let mut freshness = ctx.views.freshness();
+    if freshness.wait_for(|f| f.is_loaded()).await.is_err() {
+        return;
+    }
+    let mut views = ctx.views.subscribe();
+    let mut lives = ctx.lives.subscribe();
+    let mut asked = ctx.clock.now();
+    loop {
+        ctx.membership().await;
+        let view = views.borrow_and_update().clone();
+        lives.mark_unchanged();
+        let again = match view.primary_node() == Some(ctx.me()) {
+            true => pass(&ctx, &view, &mut asked).await,
+            false => None,
+        };
+        tokio::select! {
+            biased;
+            changed = differs(&mut views, &view, of_interest) => if changed.is_err() { return },
+            Ok(()) = lives.changed() => {}
+            () = ctx.clock.until(again) => {}
+        }
+    }
+}
+
+/// Whether two views differ in what fences depend on. VMs matter only while some are to be recovered.
+fn of_interest(old: &ClusterView, new: &ClusterView) -> bool {
+    let recovering = fence::recovering(new);
+    !old.nodes.ptr_eq(&new.nodes)
+        || old.primary != new.primary
+        || old.config != new.config
+        || !old.fences().ptr_eq(new.fences())
+        || !recovering.is_empty() && recovering.keys().any(|node| vms_differ(old, new, node))
+}
+
+fn vms_differ(old: &ClusterView, new: &ClusterView, node: &NodeName) -> bool {
+    new.vms.changes(&old.vms).any(|uuid| new.vms.get(uuid).is_some_and(|vm| vm.matters_to(node)))
+}
+
+/// One pass. Returns when to look again without a change.
+async fn pass(ctx: &Context, view: &ClusterView, asked: &mut Mono) -> Option<Mono> {
+    let now = ctx.clock.now();
+    if !ctx.views.freshness().borrow().is_current() {
+        return Some(now.after(LOOK_AGAIN));
+    }
+    let again = now.since(*asked) >= ASK_AGAIN;
+    if again {
+        *asked = now;
+    }
+    let plan = recover::plan(view, &fence::recovering(view), again);
+    let outlook = fence::next(view, &ctx.lives.borrow().clone(), &plan, now, ctx.wall());
+    let mut done = true;
+    for (node, step) in &outlook.steps {
+        if let Err(error) = write(ctx, view, node, *step).await {
+            tracing::debug!(%node, ?step, %error, "a step of a fence was not written; it is decided again");
+            done = false;
+        }
+    }
+    done &= recover(ctx, view, &plan).await;
+    if !view.config.is_in_maintenance(ctx.wall()) {
+        let reported: Vec<String> = fence::reported(view).cloned().collect();
+        if let Err(error) = faults::keep_all(ctx, fence::faults(view, &outlook, &plan), reported).await {
+            tracing::debug!(%error, "cannot report or withdraw the faults of fences");
+            done = false;
+        }
+    }
+    let poll = (!done || !plan.is_done()).then(|| now.after(LOOK_AGAIN));
+    poll.into_iter().chain(outlook.look_again).min()
+}
+
+/// The conditions of every write about a silent node.
+fn conditions(view: &ClusterView, node: &NodeName) -> Vec<Op> {
+    let session = NodeSession::path(node);
+    let primary = view.primary.as_ref().map_or(Version::NEW, |primary| primary.version);
+    vec![
+        records::check_op::<Primary>(&Only, primary),
+        Op::Create(session.clone(), Vec::new(), CreateMode::Persistent),
+        Op::Delete(session, Some(Version::NEW)),
+    ]
+}
+
+async fn write(ctx: &Context, view: &ClusterView, name: &NodeName, step: Step) -> Result<(), StoreError> {
+    let (Some(node), Some(primary)) = (view.nodes.get(name), view.primary.as_ref()) else { return Ok(()) };
+    let (old, now) = (view.fences().get(name), ctx.wall());
+    let record = &node.record;
+    let unchanged = records::check_op::<NodeRecord>(name, record.version);
+    let changed = |fence: Fence| Fence { by: ctx.me().clone(), epoch: primary.value.epoch, ..fence };
+    let mut ops = match step {
+        // The node itself may be doing the same.
+        Step::Withdraw | Step::End => vec![records::check_op::<Primary>(&Only, primary.version)],
+        Step::Suspect | Step::Unproved | Step::Recover | Step::Recovered => conditions(view, name),
+    };
+    match (step, old) {
+        (Step::Suspect, old) => {
+            let new = Fence::suspicion(&record.value, ctx.me(), primary.value.epoch, now);
+            ops.push(unchanged);
+            ops.push(match old {
+                Some(old) => records::set_op(name, old, &new)?,
+                None => records::create_op(name, &new)?,
+            });
+        }
+        (_, None) => return Ok(()),
+        (Step::Withdraw, Some(old)) => ops.push(records::delete_op::<Fence>(name, Some(old.version))),
+        (Step::Unproved, Some(old)) => {
+            let mut new = changed(old.value.to(FencePhase::Unproved, now));
+            new.problems = fence::problems();
+            ops.extend([unchanged, records::set_op(name, old, &new)?]);
+        }
+        (Step::Recover, Some(old)) => {
+            ops.push(records::set_op(name, old, &changed(old.value.to(FencePhase::Recovering, now)))?);
+            // It is back with nothing on it, and an administrator looks at it first.
+            let flushed = NodeRecord { domain_state: NodeState::Flushed, ..record.value.clone() };
+            ops.push(records::set_op(name, record, &flushed)?);
+        }
+        (Step::Recovered, Some(old)) => {
+            ops.extend([unchanged, records::set_op(name, old, &changed(old.value.to(FencePhase::Recovered, now)))?]);
+        }
+        (Step::End, Some(old)) => {
+            ops.push(records::set_op(name, old, &changed(old.value.to(FencePhase::Over, now)))?);
+        }
+    }
+    ctx.store.multi(ops).await?;
+    match step {
+        Step::Suspect => tracing::warn!(node = %name, boot = record.value.boot, "a node is suspected to be off"),
+        Step::Withdraw => tracing::info!(node = %name, "a node is suspected no more"),
+        Step::Unproved => tracing::warn!(node = %name, "nothing proves that a silent node is off; its VMs wait"),
+        Step::Recover => tracing::warn!(node = %name, "a node is off: its VMs are given to other nodes"),
+        Step::Recovered => tracing::info!(node = %name, "nothing is left of a node that is off"),
+        Step::End => tracing::info!(node = %name, "a node that was off is back"),
+    }
+    Ok(())
+}
+
+/// Writes the orders of a plan. Returns whether all were written.
+async fn recover(ctx: &Context, view: &ClusterView, plan: &Plan) -> bool {
+    let orders = plan.orders(view, ctx.wall());
+    let mut all = true;
+    // The most important first.
+    for some in orders.chunks(AT_ONCE) {
+        let written = join_all(some.iter().map(|order| write_order(ctx, view, order))).await;
+        all &= written.into_iter().all(|written| written);
+    }
+    all
+}
+
+async fn write_order(ctx: &Context, view: &ClusterView, order: &Order) -> bool {
+    match try_order(ctx, view, order).await {
+        Ok(()) => true,
+        Err(error) => {
+            tracing::debug!(vm = %order.uuid, node = %order.node, %error, "a VM was not recovered; it is planned again");
+            false
+        }
+    }
+}
+
+async fn try_order(ctx: &Context, view: &ClusterView, order: &Order) -> Result<(), StoreError> {
+    let Order { uuid, node, record, .. } = order;
+    let (Some(vm), Some(of), Some(fence)) = (view.vms.get(uuid), view.nodes.get(node), view.fences().get(node)) else {
+        return Ok(());
+    };
+    let Some(claim) = vm.claim.as_ref() else { return Ok(()) };
+    let mut ops = conditions(view, node);
+    ops.push(records::check_op::<NodeRecord>(node, of.record.version));
+    ops.push(records::check_op::<Fence>(node, fence.version));
+    ops.push(records::set_op::<VmRecord>(uuid, &vm.record, record)?);
+    ops.push(match &order.granted {
+        Some(granted) => records::set_op(uuid, claim, granted)?,
+        None => records::check_op::<Claim>(uuid, claim.version),
+    });
+    ctx.store.multi(ops).await?;
+    tracing::info!(
+        vm = %record.name, from = %node, state = %record.state, on = ?record.node, to = ?record.state.destination(),
+        "a VM of a node that is off was given away"
+    );
+    Ok(())
+}
+
+/// The steps by which this node, which joins in the boot that `record` names, ends its own fence. Nothing is done under
+/// its name before.
+///
+/// # Errors
+/// Those of the store.
+pub(crate) async fn returned(ctx: &Context, record: &NodeRecord) -> Result<Option<Op>, StoreError> {
+    // This server of the store may be behind.
+    ctx.store.sync().await?;
+    let fence: Stored<Fence> = match records::read(&*ctx.store, ctx.me()).await {
+        Ok(Some(fence)) => fence,
+        Ok(None) => return Ok(None),
+        // Daemons of this version do not act on it either.
+        Err(StoreError::Unreadable { .. }) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    match fence::returned(&fence, record, ctx.wall()) {
+        Return::Keep => Ok(None),
+        Return::Delete => Ok(Some(records::delete_op::<Fence>(ctx.me(), Some(fence.version)))),
+        Return::Replace(new) => records::set_op(ctx.me(), &fence, &new).map(Some),
+    }
+}

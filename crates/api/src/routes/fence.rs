@@ -1,0 +1,113 @@
+//! Endpoints of fences.
+
+use super::{node::subject, stopping};
+use crate::{
+    answer::{self, Answer, ApiError},
+    endpoint::{Call, Endpoint, get, post},
+};
+use axum::http::StatusCode;
+use drover_agent::NodeHandle;
+use drover_model::{
+    ClusterView, FencePhase, NodeName, NodeView, Version,
+    wire::{self, FenceInfo, FenceNode, NodeChanged, Nothing},
+};
+use drover_plan::{
+    fence,
+    recover::{Fate, Plan},
+};
+use std::{sync::Arc, time::Duration};
+use tokio::time::{Instant, timeout_at};
+
+/// Timeout for the recovery of a node's VMs.
+const RECOVERY_TIMEOUT: Duration = Duration::from_secs(300);
+
+pub(crate) fn endpoints() -> Vec<Endpoint> {
+    vec![
+        get("/node/{node}/fence", "Its fence, and what becomes of its VMs if its machine is off.", one)
+            .answers::<FenceInfo>(),
+        post("/node/{node}/fence", "Confirm that its machine is off, so that its VMs start elsewhere.", confirm)
+            .answers::<NodeChanged>()
+            .waits(),
+    ]
+}
+
+fn shown(handle: &NodeHandle, view: &ClusterView, name: &NodeName, node: &NodeView) -> Result<FenceInfo, ApiError> {
+    let plan = handle.commands().plan_recovery(name)?;
+    let vms = plan.items.iter().map(|item| {
+        let (fate, to, reason) = fence::in_words(&item.fate);
+        let how = if matches!(item.fate, Fate::Starts { .. } | Fate::UnderWay(_)) { "cold" } else { "" };
+        wire::Fate {
+            vm: item.vm.to_string(),
+            uuid: item.uuid.to_string(),
+            fate: fate.to_owned(),
+            to: to.map(ToString::to_string).unwrap_or_default(),
+            how: how.to_owned(),
+            reason,
+        }
+    });
+    Ok(FenceInfo::of(view, node, vms.collect()))
+}
+
+async fn one(call: Call, _: Nothing) -> Answer {
+    let view = call.state.node.view();
+    let (name, node) = subject(&view, &call)?;
+    answer::json(&shown(&call.state.node, &view, &name, &node)?)
+}
+
+async fn confirm(call: Call, request: FenceNode) -> Answer {
+    let (name, _) = subject(&call.state.node.view(), &call)?;
+    if !request.confirm_off {
+        let why = "a node is fenced by hand only if confirm_off says that its machine is off";
+        return Err(ApiError::parameter("confirm_off", "false", why));
+    }
+    let phase = call.state.node.commands().confirm_off(name.clone(), request.boot, false).await?;
+    let (message, phase) = if request.wait {
+        let plan = recovered(&call, &name).await?;
+        let message = match waiting(&plan, &name) {
+            Some(vms) => format!("Node {name} is off. No other node can take these of its VMs: {vms}."),
+            None => format!("Node {name} is off, and its VMs were given to other nodes."),
+        };
+        (message, phase_of(&call.state.node.view(), &name).unwrap_or(phase))
+    } else {
+        (format!("Node {name} counts as off: its VMs are being given to other nodes."), phase)
+    };
+    let version = call.state.node.view().nodes.get(&name).map_or(Version::NEW, |node| node.record.version);
+    answer::json(&NodeChanged { message, name: name.to_string(), state: phase.word().to_owned(), version: version.0 })
+}
+
+fn phase_of(view: &ClusterView, name: &NodeName) -> Option<FencePhase> {
+    view.fences().get(name).map(|fence| fence.value.phase)
+}
+
+/// The VMs that no other node can take.
+pub(crate) fn waiting(plan: &Plan, name: &NodeName) -> Option<String> {
+    let vms: Vec<String> = plan.waiting(name).map(|(vm, why)| format!("{vm} ({why})")).collect();
+    (!vms.is_empty()).then(|| vms.join(", "))
+}
+
+/// Waits until nothing of a node that is off is left, but what has to wait. Returns that.
+pub(crate) async fn recovered(call: &Call, name: &NodeName) -> Result<Plan, ApiError> {
+    let deadline = Instant::now() + RECOVERY_TIMEOUT;
+    let mut views = call.state.node.views();
+    let left = |view: &ClusterView| match phase_of(view, name) {
+        Some(FencePhase::Recovering | FencePhase::Recovered) => {
+            let plan = call.state.node.commands().plan_recovery(name).ok()?;
+            let stays = plan.items.iter().all(|item| matches!(item.fate, Fate::Waits(_)));
+            stays.then_some(plan)
+        }
+        Some(FencePhase::Over) | None => Some(Plan::default()),
+        Some(_) => None,
+    };
+    let look = |view: &Arc<ClusterView>| left(view).is_some();
+    match timeout_at(deadline, views.wait_for(look)).await {
+        Ok(Ok(view)) => Ok(left(&view).unwrap_or_default()),
+        Ok(Err(_)) => Err(stopping()),
+        Err(_) => {
+            let message = format!(
+                "not all VMs of node {name} were given to other nodes within {} s. The work continues; see 'drover node fence {name}'",
+                RECOVERY_TIMEOUT.as_secs()
+            );
+            Err(ApiError::new(StatusCode::GATEWAY_TIMEOUT, message))
+        }
+    }
+}

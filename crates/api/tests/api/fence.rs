@@ -1,0 +1,66 @@
+//! Fences: what is shown, refused and done.
+
+use crate::support::{TestNode, xml};
+use drover_store::Store;
+use serde_json::json;
+use std::time::Duration;
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_is_confirmed_to_be_off_loses_its_vms_and_then_its_name() {
+    let first = TestNode::start().await;
+    let second = first.beside("hv2", 2048).await;
+    for (name, state) in [("web", "start"), ("idle", "stop")] {
+        let told = first.form("POST", "/vm", &[("xml", &xml(name, "")), ("node", "hv2")]).await;
+        assert_eq!(told.status, 200, "{told:?}");
+        let told = first.form("POST", &format!("/vm/{name}/state"), &[("state", state), ("wait", "true")]).await;
+        assert_eq!(told.status, 200, "{told:?}");
+    }
+    let fence = first.get("/node/hv2/fence").await.json();
+    assert_eq!((&fence["phase"], &fence["proof"]), (&json!(""), &json!([])), "{fence}");
+    let web = fence["vms"].as_array().unwrap().iter().find(|vm| vm["vm"] == "web").unwrap();
+    assert_eq!((&web["fate"], &web["to"]), (&json!("starts"), &json!("hv1")), "what would become of it: {fence}");
+
+    // It is there.
+    let records = first.records();
+    let told = first.form("POST", "/node/hv2/fence", &[("confirm_off", "true")]).await;
+    assert!(told.status == 400 && told.text.contains("its daemon is in state run"), "{told:?}");
+    let told = first.raw("DELETE", "/node/hv2?confirm_off=true", "", "").await;
+    assert!(told.status == 400 && told.text.contains("its daemon is in state run"), "{told:?}");
+    let told = first.form("POST", "/node/hv2/fence", &[("confirm_off", "false")]).await;
+    assert!(told.status == 400 && told.text.contains("confirm_off"), "{told:?}");
+    let told = first.form("POST", "/node/hv9/fence", &[("confirm_off", "true")]).await;
+    assert_eq!(told.status, 404, "{told:?}");
+    assert_eq!(first.records().get("/fences/hv2"), records.get("/fences/hv2"));
+
+    second.ended.abort();
+    second.role_ended.abort();
+    second.machine.power_off();
+    // As if it had expired.
+    let store = first.cluster.session(Duration::from_secs(4));
+    store.delete(&"/nodes/hv2/session".parse().unwrap(), None).await.unwrap();
+    let mut views = first.handle.views();
+    let dead = |view: &std::sync::Arc<drover_model::ClusterView>| {
+        view.nodes.iter().any(|(name, node)| name.as_str() == "hv2" && node.session.is_none())
+    };
+    views.wait_for(dead).await.unwrap();
+    let told = first.form("POST", "/node/hv2/fence", &[("confirm_off", "true"), ("boot", "another")]).await;
+    assert!(told.status == 400 && told.text.contains("node hv2 was booted since"), "{told:?}");
+    let boot = fence["boot"].as_str().unwrap();
+    let order = [("confirm_off", "true"), ("boot", boot), ("wait", "true")];
+    let told = first.form("POST", "/node/hv2/fence", &order).await;
+    assert_eq!((told.status.as_u16(), &told.json()["state"]), (200, &json!("recovered")), "{told:?}");
+    let web = first.vm_until("web", |vm| vm["run_state"] == "running").await;
+    assert_eq!((&web["node"], &web["last_node"]), (&json!("hv1"), &json!("hv2")), "{web}");
+    let fence = first.get("/node/hv2/fence").await.json();
+    assert_eq!(fence["proof"][0]["kind"], "administrator", "{fence}");
+    let told = first.form("POST", "/node/hv2/fence", &order).await;
+    assert_eq!(told.status, 200, "again is not an error: {told:?}");
+
+    // What is off stays, until the node is gone for good.
+    let told = first.raw("DELETE", "/node/hv2", "", "").await;
+    assert!(told.status == 400 && told.text.contains("idle"), "{told:?}");
+    let told = first.raw("DELETE", "/node/hv2?confirm_off=true", "", "").await;
+    assert_eq!(told.status, 200, "{told:?}");
+    assert_eq!(first.get("/vm/idle").await.json()["node"], "hv1");
+    assert!(!first.records().contains_key("/fences/hv2"));
+}

@@ -1,0 +1,145 @@
+//! What is deleted or removed leaves nothing behind, and does not come again.
+
+use crate::support::{TestNode, xml};
+use drover_drivers::hypervisor::fake::Weather;
+use drover_store::{CreateMode, Store, memory};
+use serde_json::json;
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+/// A fault, as a daemon writes it.
+fn fault(id: &str) -> Vec<u8> {
+    let fault = json!({
+        "schema": 1, "id": id, "message": "m", "health_delta": 10, "first_reported": 1, "last_reported": 1,
+    });
+    fault.to_string().into_bytes()
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_fault_of_a_vm_outlives_it() {
+    let node = TestNode::start().await;
+    // Faults that are there although their VM is not, at any moment.
+    let orphans = Arc::new(Mutex::new(Vec::new()));
+    let (seen, cluster) = (orphans.clone(), node.cluster.clone());
+    let watcher = node.cluster.session(Duration::from_secs(4));
+    let mut changes = watcher.watch(&"/".parse().unwrap()).await.unwrap();
+    tokio::spawn(async move {
+        while changes.next().await.is_some() {
+            let records = cluster.dump();
+            let vm = |path: &String| path.strip_prefix("/faults/vm-failed-").map(|uuid| format!("/vms/{uuid}"));
+            let orphans = records.keys().filter_map(vm).filter(|vm| !records.contains_key(vm));
+            seen.lock().unwrap().extend(orphans);
+        }
+    });
+    node.machine.set_weather(Weather { refuse_per_mille: 1000, ..Weather::default() });
+    node.cluster.set_weather(memory::Weather { latency_ms: 1..30, ..memory::Weather::default() });
+    let mut deleted = 0;
+    for n in 0..40 {
+        let name = format!("vm{n}");
+        let told = node.form("POST", "/vm", &[("xml", &xml(&name, "")), ("node", "hv1")]).await;
+        assert_eq!(told.status, 200, "{told:?}");
+        node.form("POST", &format!("/vm/{name}/state"), &[("state", "start")]).await;
+        node.vm_until(&name, |vm| vm["state"] == "fail").await;
+        tokio::time::sleep(Duration::from_millis(n)).await;
+        let told = node.raw("DELETE", &format!("/vm/{name}"), "", "").await;
+        deleted += usize::from(told.status == 200);
+    }
+    assert_eq!(deleted, 40);
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert_eq!(*orphans.lock().unwrap(), Vec::<String>::new());
+    assert_eq!(node.get("/faults").await.json(), json!([]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn faults_of_what_is_not_there_are_cleared_by_the_primary_and_any_by_hand() {
+    let node = TestNode::start().await;
+    let store = node.cluster.session(Duration::from_secs(4));
+    let old = "vm-failed-00000000-0000-0000-0000-000000000007";
+    // Of a guest on a node that was removed; and on this one, where it ended while no daemon was there.
+    let strays = ["hv9", "hv1"].map(|node| format!("vm-stray-00000000-0000-0000-0000-000000000007-{node}"));
+    for id in ["later-kind", old, &strays[0], &strays[1]] {
+        store.create(&format!("/faults/{id}").parse().unwrap(), fault(id), CreateMode::Persistent).await.unwrap();
+    }
+    let cleared = |view: &Arc<drover_model::ClusterView>| view.faults().keys().eq(["later-kind"]);
+    tokio::time::timeout(Duration::from_secs(60), node.handle.views().wait_for(cleared)).await.unwrap().unwrap();
+
+    let told = node.raw("DELETE", "/faults/nothing", "", "").await;
+    assert_eq!(told.status, 404, "{told:?}");
+    let told = node.raw("DELETE", "/faults/later-kind", "", "").await;
+    assert_eq!(told.status, 200, "{told:?}");
+    assert_eq!(node.get("/faults").await.json(), json!([]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_removed_node_does_not_come_again_unasked_and_its_token_ends() {
+    let node = TestNode::start().await;
+    let other = node.beside("hv2", 1024).await;
+    let name = drover_model::TokenName::new("node-hv2").unwrap();
+    let commands = other.handle.commands();
+    commands.install_token(name, "drover_secret", drover_model::TokenRole::Node).await.unwrap();
+    let told = node.raw("DELETE", "/token/node-hv2", "", "").await;
+    assert!(told.status == 400 && told.text.contains("daemon of node hv2"), "{told:?}");
+
+    // It is cut off for longer than its session lives, and removed meanwhile.
+    let server = node.cluster.clone();
+    tokio::spawn(async move { server.run().await });
+    other.session.cut();
+    let dead = |view: &Arc<drover_model::ClusterView>| {
+        view.nodes.values().any(|node| node.daemon_state() == drover_model::DaemonState::Dead)
+    };
+    node.handle.views().wait_for(dead).await.unwrap();
+    let told = node.raw("DELETE", "/node/hv2", "", "").await;
+    assert_eq!(told.status, 200, "{told:?}");
+    other.session.heal();
+    let ended = tokio::time::timeout(Duration::from_secs(60), other.ended).await.unwrap().unwrap();
+    let why = ended.unwrap_err().to_string();
+    assert!(why.contains("node hv2 was removed") && why.contains("--join-again"), "{why}");
+    // Its part in the primary's role ends with it, without a failure that would be taken for the reason: one that runs, and
+    // one that has not begun.
+    for role in [other.role_ended, tokio::spawn(other.late_role.run())] {
+        assert_eq!(tokio::time::timeout(Duration::from_secs(60), role).await.unwrap().unwrap(), Ok(()));
+    }
+    let left: Vec<String> = node.cluster.dump().into_keys().filter(|path| path.contains("hv2")).collect();
+    assert_eq!(left, ["/removed/hv2"]);
+
+    // A daemon that starts on that machine does not join either, unless it is told to.
+    let again = |join_again| TestNode::begin(node.cluster.clone(), node.network.clone(), "hv2", 1024, join_again);
+    let ended = tokio::time::timeout(Duration::from_secs(60), again(false).ended).await.unwrap().unwrap();
+    assert!(ended.unwrap_err().to_string().contains("node hv2 was removed"));
+    let mut again = again(true);
+    again.handle.wait_ready().await.unwrap();
+    assert_eq!(node.cluster.dump().into_keys().filter(|path| path.starts_with("/removed/")).count(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_the_memory_of_deleted_vms_none_is_defined_or_deleted_and_it_is_said_why() {
+    let node = TestNode::start().await;
+    for vm in ["one", "two"] {
+        assert_eq!(node.form("POST", "/vm", &[("xml", &xml(vm, "")), ("node", "hv1")]).await.status, 200);
+    }
+    node.form("POST", "/vm/two/state", &[("state", "start")]).await;
+    node.vm_until("two", |vm| vm["run_state"] == "running").await;
+    let path = "/departed".parse().unwrap();
+    let good = node.session.get(&path).await.unwrap().unwrap();
+    let version = node.session.set(&path, b"{".to_vec(), good.version).await.unwrap();
+    let requests = [
+        node.form("POST", "/vm", &[("xml", &xml("three", "")), ("node", "hv1")]).await,
+        node.raw("DELETE", "/vm/one?delete_disks=true", "", "").await,
+        node.raw("DELETE", "/vm/one", "", "").await,
+    ];
+    for told in requests {
+        assert_eq!(told.status, 503, "{told:?}");
+        assert!(told.text.contains("record /departed is unreadable"), "{told:?}");
+        assert!(told.text.contains("restart a node's daemon"), "{told:?}");
+    }
+    // One that runs is deleted by its node, and shows why that takes its time.
+    let told = node.raw("DELETE", "/vm/two", "", "").await;
+    assert_eq!(told.status, 504, "{told:?}");
+    assert!(told.text.contains("its records are not deleted yet: record /departed is unreadable"), "{told:?}");
+    node.session.set(&path, good.data, version).await.unwrap();
+    let mut views = node.handle.views();
+    let gone = views.wait_for(|view| view.vm("two").is_none());
+    tokio::time::timeout(Duration::from_secs(10), gone).await.unwrap().unwrap();
+}

@@ -1,0 +1,27 @@
+//! The commands for nodes.
+
+mod drain;
+mod fence;
+mod list;
+mod log;
+mod remove;
+mod role;
+mod show;
+
+use super::commands;
+
+commands! {
+    /// Manage nodes
+    Node {
+        List(list::List),
+        Info(show::Info),
+        Flush(drain::Flush),
+        Ready(drain::Ready),
+        Fence(fence::Fence),
+        Primary(role::Primary),
+        Secondary(role::Secondary),
+        IsPrimary(role::IsPrimary),
+        Remove(remove::Remove),
+        Log(log::Log),
+    }
+}

@@ -1,0 +1,110 @@
+//! Showing a node.
+
+use crate::{
+    args::OneNode,
+    commands::{Context, Run},
+    failure::Failure,
+    output::{Facts, Format, Output, Tone},
+    wait,
+};
+use clap::Args;
+use drover_model::{
+    WallTime,
+    wire::{ListVms, Node},
+};
+
+/// Show a node
+#[derive(Debug, Args)]
+pub(crate) struct Info {
+    #[command(flatten)]
+    node: OneNode,
+}
+
+impl Run for Info {
+    async fn run(self, context: &Context) -> Result<(), Failure> {
+        let (client, output) = (context.client()?, context.output);
+        let node = client.node(&self.node.node).await?;
+        match output.format {
+            Format::Json => output.json(&node),
+            Format::Raw => output.print(&node.name),
+            Format::Pretty => {
+                let mut names = Vec::new();
+                for vm in client.listed_vms(&ListVms::default()).await? {
+                    if node.running_domains.contains(&vm.uuid) {
+                        names.push(vm.name);
+                    }
+                }
+                let vms = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+                output.print(&render(&node, &vms, &output))
+            }
+        }
+    }
+}
+
+fn render(node: &Node, vms: &str, output: &Output) -> String {
+    let mut facts = Facts::default();
+    facts.fact("Name", &*node.name);
+    facts.state("Daemon", &node.daemon_state);
+    if node.daemon_state_since > 0 {
+        facts.fact("In that state since", WallTime(node.daemon_state_since).to_string());
+    }
+    facts.state("Role", &node.coordinator_state);
+    facts.toned("Takeover failed", &*node.takeover_problem, Tone::Bad);
+    for problem in &node.network_problems {
+        facts.toned("Network problem", &**problem, Tone::Bad);
+    }
+    facts.state("State", &node.domain_state);
+    if let Some(drain) = &node.drain {
+        facts.toned("Progress", wait::drain_figures(drain), Tone::Busy);
+        for blocked in &drain.blocked {
+            facts.toned("Blocked", format!("{}: {}", blocked.vm, blocked.reason), Tone::Bad);
+        }
+    }
+    facts.fact("Health", format!("{} %", node.health));
+    facts.fact("Version", format!("Drover {}", node.pvc_version));
+    facts.fact("Hypervisor", &*node.hypervisor);
+    facts.toned("Problem", &*node.hypervisor_problem, Tone::Bad);
+    if let Some(bmc) = &node.bmc {
+        facts.fact("Power control", &*bmc.what);
+        facts.toned("Power problem", &*bmc.problem, Tone::Bad);
+    }
+    facts.fact("Guests run by", &*node.domain_type);
+    facts.fact("Kernel", format!("{} {}", node.kernel, node.arch));
+    facts.fact("System", &*node.os);
+    facts.fact(
+        "CPU",
+        format!("{} threads, {} vCPUs allocated, load {:.2}", node.vcpu.total, node.vcpu.allocated, node.load),
+    );
+    let memory = &node.memory;
+    facts.fact(
+        "Memory",
+        format!(
+            "{} MiB, {} used, {} free, {} allocated, {} provisioned",
+            memory.total, memory.used, memory.free, memory.allocated, memory.provisioned
+        ),
+    );
+    facts.fact("VMs", vms);
+    facts.render(output)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn takeover_and_network_problems_are_shown() {
+        let output = Output { format: Format::Pretty, coloured: false, quiet: false };
+        let healthy = json!({"coordinator_state": "secondary"});
+        let shown = |fields: serde_json::Value| render(&wait::tests::node(fields), "none", &output);
+        assert!(!shown(healthy).contains("roblem") && !shown(json!({})).contains("Takeover"));
+        let failing =
+            json!({"takeover_problem": "no link", "network_problems": ["upstream: no link", "cluster: no route"]});
+        let text = shown(failing);
+        for line in
+            ["Takeover failed: no link", "Network problem: upstream: no link", "Network problem: cluster: no route"]
+        {
+            assert_eq!(text.lines().filter(|shown| *shown == line).count(), 1, "{line}: {text}");
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! A node's management controller (BMC): OpenIPMI's `ipmi_sim` in the switch, on the cluster network, where it outlives its
+//! node. Its chassis control cuts and restores the node's power.
+
+use crate::{
+    fabric::Net,
+    node::Node,
+    process,
+    tools::{Attempt, Result, find, run},
+};
+use std::{
+    fs::{self, File, Permissions},
+    os::unix::fs::PermissionsExt,
+    path::PathBuf,
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+/// The BMCs' user, with the privilege of an operator.
+pub const BMC_USER: &str = "operator";
+/// The user's password.
+pub const BMC_PASSWORD: &str = "lab-bmc-s3cret";
+
+/// Description of the simulated controller (`ipmi_sim`'s emulator commands).
+const EMULATOR: &str =
+    "mc_setbmc 0x20\nmc_add 0x20 0 no-device-sdrs 0x23 9 8 0x9f 0x1291 0xf02 persist_sdr\nmc_enable 0x20\n";
+
+impl Node<'_> {
+    /// Address of the node's BMC in the cluster network.
+    pub fn bmc_address(&self) -> String {
+        Net::Cluster.address(100 + self.index())
+    }
+
+    fn bmc_folder(&self) -> PathBuf {
+        self.lab().folder().join("bmc").join(self.name())
+    }
+
+    fn bmc_mark(&self) -> String {
+        format!("{}/bmc-{}", self.lab().id(), self.name())
+    }
+
+    /// Starts the node's BMC, and waits until it answers. It is taken down with the lab.
+    ///
+    /// # Errors
+    /// If `ipmi_sim` (package `openipmi`) or `ipmitool` is missing, or a step fails.
+    pub fn start_bmc(&self) -> Result<()> {
+        let failed = || format!("{}: cannot start the BMC", self.name());
+        let (folder, address) = (self.bmc_folder(), self.bmc_address());
+        fs::create_dir_all(folder.join("state")).attempt(failed)?;
+        let program = fs::canonicalize(self.lab().folder().join("programs/drover-lab")).attempt(failed)?;
+        // ipmi_sim calls it with the name, `get` or `set`, what, and the value. It waits for it; a real BMC answers before the
+        // power is gone, so the work is done behind.
+        let script = format!(
+            "#!/bin/sh\nlab() {{ setsid {program} --dir {lab} power $1 {name} </dev/null >>{log} 2>&1 & }}\ncase $2:$3:$4 in\nget:power:*) if read -r pid start 2>/dev/null <{power} && kill -0 \"$pid\" 2>/dev/null; then echo power:1; else echo power:0; fi;;\nset:power:0) lab off;;\nset:power:1) lab on;;\nset:reset:*) lab cycle;;\nget:boot:*) echo boot:default;;\nesac\n",
+            program = program.display(),
+            lab = self.lab().folder().display(),
+            name = self.name(),
+            log = folder.join("chassis.log").display(),
+            power = self.power_file().display(),
+        );
+        let chassis = folder.join("chassis");
+        fs::write(&chassis, script).attempt(failed)?;
+        fs::set_permissions(&chassis, Permissions::from_mode(0o755)).attempt(failed)?;
+        let allowed: String = ["callback", "user", "operator", "admin"]
+            .iter()
+            .map(|role| format!("    allowed_auths_{role} none md2 md5 straight\n"))
+            .collect();
+        let network = format!(
+            "name \"{name}\"\nset_working_mc 0x20\n  startlan 1\n    addr {address} 623\n    priv_limit admin\n{allowed}    guid a123456789abcdefa12345678900000{index}\n  endlan\n  chassis_control \"{chassis} {name}\"\n  user 1 true \"\" \"test\" user 10 none md2 md5 straight\n  user 2 true \"{BMC_USER}\" \"{BMC_PASSWORD}\" operator 10 none md2 md5 straight\n",
+            name = self.name(),
+            index = self.index(),
+            chassis = chassis.display(),
+        );
+        fs::write(folder.join("lan"), network).attempt(failed)?;
+        fs::write(folder.join("emu"), EMULATOR).attempt(failed)?;
+        let switch = self.lab().fabric().netns("switch");
+        run(&["ip", "-n", &switch, "address", "replace", &format!("{address}/24"), "dev", "cluster"])?;
+        // The lab itself asks it from there, through the loopback interface.
+        run(&["ip", "-n", &switch, "link", "set", "lo", "up"])?;
+        let log = File::create(folder.join("log")).attempt(failed)?;
+        let started = Command::new("setsid")
+            .args(["--fork", "nsenter", &format!("--net=/run/netns/{switch}")])
+            .arg(find("ipmi_sim").unwrap_or_else(|| "ipmi_sim".into()))
+            .arg("-c")
+            .arg(folder.join("lan"))
+            .arg("-f")
+            .arg(folder.join("emu"))
+            .arg("-s")
+            .arg(folder.join("state"))
+            .arg("-n")
+            .env_clear()
+            .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+            .env(process::MARK, self.bmc_mark())
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().attempt(failed)?)
+            .stderr(log)
+            .status();
+        started.attempt(failed)?;
+        let what = format!("{}: its BMC does not answer; see {}", self.name(), folder.join("log").display());
+        crate::Lab::until(&what, Duration::from_secs(20), || self.bmc("status").ok()).map(|_| ())
+    }
+
+    /// Ends the node's BMC, as if it had lost its power. Its address stays.
+    pub fn stop_bmc(&self) -> Result<()> {
+        process::marked(&self.bmc_mark()).iter().try_for_each(process::Process::kill)
+    }
+
+    /// What the node's BMC says to `chassis power` and this word, asked from the switch.
+    ///
+    /// # Errors
+    /// If it does not answer, or refuses.
+    pub fn bmc(&self, action: &str) -> Result<String> {
+        let switch = format!("--net=/run/netns/{}", self.lab().fabric().netns("switch"));
+        let password = format!("IPMI_PASSWORD={BMC_PASSWORD}");
+        let address = self.bmc_address();
+        let ask = ["nsenter", &switch, "env", &password, "ipmitool", "-I", "lanplus", "-H", &address, "-U", BMC_USER];
+        let ask = [&ask[..], &["-E", "-L", "OPERATOR", "-C", "3", "-N", "1", "-R", "2", "chassis", "power", action]];
+        run(&ask.concat()).map(|said| said.trim().to_owned())
+    }
+}

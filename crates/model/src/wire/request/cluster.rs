@@ -1,0 +1,65 @@
+//! Requests about the cluster, its faults and its tokens.
+
+use crate::{Selector, Stall, TokenName, wire::FaultKey};
+use serde::{Deserialize, Serialize};
+
+/// Switches maintenance on or off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct SetMaintenance {
+    /// Whether the cluster should be in maintenance.
+    pub state: bool,
+    /// When it ends by itself: milliseconds since 1970, UTC.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(range(min = 0)))]
+    pub until: Option<u64>,
+    /// Instead of `until`: its duration, in seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(range(min = 1, max = crate::cluster::MAINTENANCE_MAX_S)))]
+    pub duration: Option<u64>,
+}
+
+/// Lists faults.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct ListFaults {
+    /// Sort key, in ascending order; if not given, by id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sort_key: Option<FaultKey>,
+}
+
+/// Changes the cluster's configuration; fields that are not given are unchanged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct ChangeConfig {
+    /// Selector for VMs without one of their own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub selector: Option<Selector>,
+    /// Maximum number of concurrent moves from one node.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(range(min = 1, max = crate::cluster::LIMIT_MAX)))]
+    pub moves_per_source: Option<u32>,
+    /// Maximum number of concurrent moves to one node.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(range(min = 1, max = crate::cluster::LIMIT_MAX)))]
+    pub moves_per_target: Option<u32>,
+    /// Maximum number of concurrent moves in the cluster.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(range(min = 1, max = crate::cluster::LIMIT_MAX)))]
+    pub moves: Option<u32>,
+    /// What to do with a live migration that has not completed by its deadline.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stall: Option<Stall>,
+    /// Deadline of a live migration, in seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(range(min = 1, max = crate::cluster::DEADLINE_MAX_S)))]
+    pub migration_deadline: Option<u32>,
+}
+
+/// Creates a token.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct CreateToken {
+    /// Its name.
+    pub name: TokenName,
+}

@@ -1,0 +1,110 @@
+//! Requests about nodes.
+
+use super::is_false;
+use crate::{
+    CoordinatorState, DaemonState, NodeState,
+    words::{words, written_as_words},
+};
+use serde::{Deserialize, Serialize};
+
+/// Lists nodes.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct ListNodes {
+    /// Only nodes whose name matches.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(
+        feature = "schema",
+        schemars(title = "a regular expression, found anywhere in the name unless it is anchored with ^ and $")
+    )]
+    pub limit: Option<String>,
+    /// Only nodes whose daemon is in this state.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub daemon_state: Option<DaemonState>,
+    /// Only nodes in this state as coordinators.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub coordinator_state: Option<CoordinatorState>,
+    /// Only nodes in this state.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub domain_state: Option<NodeState>,
+}
+
+/// An order for a node's VMs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DomainOrder {
+    /// It accepts VMs, and its VMs come home.
+    Ready,
+    /// Its VMs are moved away.
+    Flush,
+}
+words!(DomainOrder, "order for a node", Ready = "ready", Flush = "flush");
+
+/// Takes a node out of service, or puts it back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct SetDomainState {
+    /// flush: its VMs are moved away; ready: it accepts VMs, and its VMs come home.
+    pub state: DomainOrder,
+    /// Answer when it is done.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub wait: bool,
+    /// For flush: even if no other node accepts VMs, so that all VMs are shut down.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub force: bool,
+}
+
+impl SetDomainState {
+    /// An order without waiting.
+    pub fn to(state: DomainOrder) -> SetDomainState {
+        SetDomainState { state, wait: false, force: false }
+    }
+}
+
+/// Confirms that a node's machine is off.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct FenceNode {
+    /// The machine is off. If it is not, its VMs run twice.
+    pub confirm_off: bool,
+    /// The boot of the machine that was seen to be off, as the fence shows it: refused if the machine was booted since.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(title = "the id of a boot, as the fence shows it"))]
+    pub boot: Option<String>,
+    /// Answer when its VMs were given to other nodes.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub wait: bool,
+}
+
+/// Removes a node.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct RemoveNode {
+    /// The node's machine is off, and does not come back: its VMs are given to other nodes first. If it is not off, its
+    /// VMs run twice.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub confirm_off: bool,
+    /// The boot of the machine that was seen to be off, as the fence shows it: refused if the machine was booted since.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(title = "the id of a boot, as the fence shows it"))]
+    pub boot: Option<String>,
+}
+
+/// An order for a coordinator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RoleOrder {
+    /// It becomes the primary.
+    Primary,
+    /// It hands the role over.
+    Secondary,
+}
+words!(RoleOrder, "order for a coordinator", Primary = "primary", Secondary = "secondary");
+
+/// Passes the primary's role to a node, or away from it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct SetCoordinatorState {
+    /// primary: it takes the role over; secondary: another coordinator takes it over.
+    pub state: RoleOrder,
+}
+
+written_as_words!(DomainOrder, RoleOrder);

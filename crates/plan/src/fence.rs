@@ -1,0 +1,319 @@
+//! Which nodes are suspected to be off, and what becomes of their fences. The primary decides it. [`crate::recover`]
+//! says what becomes of the VMs once there is proof.
+//!
+//! * A node's session that is gone raises a suspicion, and no more: its daemon may have crashed, it may be cut off, or
+//!   its machine may be off. Nothing is started elsewhere before it is proved that this boot has ended. So a daemon
+//!   that is restarted, upgraded or killed costs its guests nothing; when it is back, the suspicion is over.
+//! * A daemon that was stopped on purpose is not suspected at all.
+//! * The **governor**: if more than half of the nodes are silent, or many have fallen silent within a short time, this
+//!   node, the network or the store is more probably to blame than they are. Then no new suspicion is raised.
+//! * Maintenance raises none either. What an administrator confirms is done in any case.
+
+use crate::{
+    liveness::{Life, Lives},
+    recover::{Fate, Plan},
+};
+use drover_model::{
+    ClusterView, DaemonState, Evidence, EvidenceKind, Fence, FencePhase, Mono, NodeName, NodeRecord, NodeView, Stored,
+    WallTime,
+};
+use std::{collections::BTreeMap, time::Duration};
+
+/// How long a node is silent before it is suspected.
+pub const SUSPECT_AFTER: Duration = Duration::from_secs(3);
+/// The time in which only so many nodes may fall silent (`at_once`).
+pub const WINDOW: Duration = Duration::from_secs(60);
+/// How many VMs a fault names.
+const NAMED: usize = 10;
+/// Percentage of the cluster's health that VMs without a node cost.
+const WAITING_DELTA: u8 = 10;
+/// Percentage that a governor which holds back costs: it is told beside the silent nodes.
+const HELD_DELTA: u8 = 10;
+
+/// What the ids of faults begin with; a node's name follows.
+const DEAD: &str = "node-dead-";
+/// See [`DEAD`].
+const WAITING: &str = "fence-waiting-";
+/// The fault of the governor.
+const HELD: &str = "fence-held";
+
+/// How many of so many nodes may fall silent within [`WINDOW`].
+fn at_once(nodes: usize) -> usize {
+    nodes.div_ceil(3)
+}
+
+/// A change of a node's fence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// A new suspicion against its present boot.
+    Suspect,
+    /// The node is back, or was stopped on purpose: the suspicion is withdrawn.
+    Withdraw,
+    /// Nothing proves that it is off.
+    Unproved,
+    /// Its VMs are to be recovered; it takes no VMs until it is made ready.
+    Recover,
+    /// Nothing of it is left.
+    Recovered,
+    /// It is back: the proof is not used any more.
+    End,
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Outlook {
+    /// The changes of fences.
+    pub steps: Vec<(NodeName, Step)>,
+    /// Why the governor raises no new suspicion, if it does not.
+    pub held: Option<String>,
+    /// When to decide again without a change.
+    pub look_again: Option<Mono>,
+}
+
+/// The fence of a node's present boot.
+fn fence_of<'a>(view: &'a ClusterView, name: &NodeName, node: &NodeView) -> Option<&'a Fence> {
+    let fence = view.fences().get(name).map(|fence| &fence.value)?;
+    (view.fences().problem(name).is_none() && fence.is_of(&node.record.value)).then_some(fence)
+}
+
+/// The nodes that are off, whose VMs are to be recovered; the value: whether the node is gone for good.
+pub fn recovering(view: &ClusterView) -> BTreeMap<NodeName, bool> {
+    let off = view.nodes.iter().filter_map(|(name, node)| {
+        let fence = fence_of(view, name, node)?;
+        let begun = matches!(fence.phase, FencePhase::Recovering | FencePhase::Recovered);
+        (begun && node.session.is_none() && node.unreadable.is_none()).then(|| (name.clone(), fence.for_good))
+    });
+    off.collect()
+}
+
+/// Decides on all fences. `plan`: the recovery as planned on the same view.
+pub fn next(view: &ClusterView, lives: &Lives, plan: &Plan, now: Mono, wall: WallTime) -> Outlook {
+    let mut outlook = Outlook { held: held(view, lives, now), ..Outlook::default() };
+    let quiet = outlook.held.is_some() || view.config.is_in_maintenance(wall);
+    let mut look_again = |at: Mono| outlook.look_again = Some(outlook.look_again.map_or(at, |other| other.min(at)));
+    if view.config.is_in_maintenance(wall) || outlook.held.is_some() {
+        look_again(now.after(WINDOW / 10));
+    }
+    for (name, node) in &view.nodes {
+        // What a later version wrote is its own.
+        if node.unreadable.is_some() || view.fences().problem(name).is_some() {
+            continue;
+        }
+        let fence = view.fences().get(name).map(|fence| &fence.value);
+        let ours = fence.filter(|fence| fence.is_of(&node.record.value) && fence.phase != FencePhase::Over);
+        let step = match (ours, node.daemon_state()) {
+            (Some(fence), DaemonState::Dead | DaemonState::Stop) if fence.phase.is_proved() => {
+                let left = plan.items.iter().any(|item| item.node == *name);
+                match fence.phase {
+                    FencePhase::Proved => Some(Step::Recover),
+                    FencePhase::Recovering if !left => Some(Step::Recovered),
+                    _ => None,
+                }
+            }
+            (Some(fence), DaemonState::Dead) => (fence.phase != FencePhase::Unproved).then_some(Step::Unproved),
+            (Some(fence), _) if fence.phase.is_proved() => Some(Step::End),
+            // Its power may be cut at any time, whether its daemon is there or not.
+            (Some(fence), _) => (!fence.off_ordered).then_some(Step::Withdraw),
+            (None, DaemonState::Dead) if !node.record.value.boot.is_empty() => {
+                match lives.get(name).filter(|life| life.state == DaemonState::Dead) {
+                    Some(life) if now.since(life.since) < SUSPECT_AFTER => {
+                        look_again(life.since.after(SUSPECT_AFTER));
+                        None
+                    }
+                    Some(_) if !quiet => Some(Step::Suspect),
+                    _ => None,
+                }
+            }
+            (None, _) => None,
+        };
+        outlook.steps.extend(step.map(|step| (name.clone(), step)));
+    }
+    outlook
+}
+
+/// Why no new suspicion is raised, if there is a reason: see the module's documentation. Nodes that are proved to be
+/// off are not counted, nor those that were stopped on purpose.
+fn held(view: &ClusterView, lives: &Lives, now: Mono) -> Option<String> {
+    let open = view.nodes.iter().filter(|(name, node)| {
+        let proved = fence_of(view, name, node).is_some_and(|fence| fence.phase.is_proved());
+        node.daemon_state() != DaemonState::Stop && !(proved && node.session.is_none())
+    });
+    let (mut all, mut silent, mut lately) = (0, Vec::new(), 0);
+    for (name, node) in open {
+        all += 1;
+        if node.daemon_state() == DaemonState::Dead {
+            silent.push(name.as_str());
+            let recent = |life: &&Life| life.state == DaemonState::Dead && now.since(life.since) < WINDOW;
+            lately += usize::from(lives.get(name).filter(recent).is_some());
+        }
+    }
+    let which = || silent.join(", ");
+    if 2 * silent.len() > all {
+        return Some(format!("{} of {all} nodes are silent ({})", silent.len(), which()));
+    }
+    (lately > at_once(all))
+        .then(|| format!("{lately} of {all} nodes fell silent within {} s (silent are {})", WINDOW.as_secs(), which()))
+}
+
+/// Why a node cannot be confirmed to be off. Nothing has been changed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// Its daemon is there.
+    #[error(
+        "node {node} is not off: its daemon is in state {daemon}. To empty a node that runs, use 'drover node flush {node}'"
+    )]
+    Present {
+        /// The node.
+        node: NodeName,
+        /// State of its daemon.
+        daemon: DaemonState,
+    },
+    /// Its machine was booted since.
+    #[error("node {node} was booted since (the last boot is {last}, and {confirmed} was confirmed to be off)")]
+    Booted {
+        /// The node.
+        node: NodeName,
+        /// Its last boot.
+        last: String,
+        /// The boot that was confirmed to be off.
+        confirmed: String,
+    },
+    /// It is unknown which boot of its machine was the last.
+    #[error(
+        "it is not known which boot of node {node} was the last: the daemon that wrote its record was of an old version"
+    )]
+    UnknownBoot {
+        /// The node.
+        node: NodeName,
+    },
+}
+
+/// A node's fence after an administrator has said that its machine is off; `None`: that is known already. `present`:
+/// its daemon has a session. `boot`: the boot that is confirmed; `None`: the last one. `epoch`: that of the primary's
+/// role.
+///
+/// # Errors
+/// See [`Refusal`].
+pub fn confirm(
+    node: &NodeRecord,
+    present: Option<DaemonState>,
+    old: Option<&Fence>,
+    (boot, for_good): (Option<&str>, bool),
+    (by, epoch): (&NodeName, drover_model::Epoch),
+    now: WallTime,
+) -> Result<Option<Fence>, Refusal> {
+    if let Some(daemon) = present {
+        return Err(Refusal::Present { node: node.name.clone(), daemon });
+    }
+    if let Some(boot) = boot.filter(|boot| **boot != *node.boot) {
+        let (last, confirmed) = (node.boot.clone(), boot.to_owned());
+        return Err(Refusal::Booted { node: node.name.clone(), last, confirmed });
+    }
+    if node.boot.is_empty() {
+        return Err(Refusal::UnknownBoot { node: node.name.clone() });
+    }
+    let old = old.filter(|old| old.is_of(node) && old.phase != FencePhase::Over);
+    let fence = match old {
+        Some(old) if old.phase.is_proved() && (old.for_good || !for_good) => return Ok(None),
+        Some(old) if old.phase.is_proved() => Fence { for_good, ..old.clone() },
+        old => {
+            let what = "an administrator confirmed that the machine is off".to_owned();
+            let fence = old.cloned().unwrap_or_else(|| Fence::suspicion(node, by, epoch, now));
+            let evidence = Evidence { kind: EvidenceKind::Administrator, at: now, by: by.clone(), what };
+            Fence { for_good: for_good || fence.for_good, ..fence.proved(evidence) }
+        }
+    };
+    Ok(Some(Fence { by: by.clone(), epoch, ..fence }))
+}
+
+/// What becomes of a node's fence when its daemon joins the cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Return {
+    /// It stays as it is.
+    Keep,
+    /// It was a suspicion, which is over.
+    Delete,
+    /// It was proved that an earlier boot had ended: the proof is not used any more.
+    Replace(Box<Fence>),
+}
+
+/// What becomes of the fence of a node whose daemon joins, in the boot that `node` names.
+pub fn returned(fence: &Stored<Fence>, node: &NodeRecord, now: WallTime) -> Return {
+    match fence.value.phase {
+        FencePhase::Over => Return::Keep,
+        phase if phase.is_proved() => Return::Replace(Box::new(fence.value.to(FencePhase::Over, now))),
+        // Its power may be cut at any time.
+        _ if fence.value.off_ordered && fence.value.is_of(node) => Return::Keep,
+        _ => Return::Delete,
+    }
+}
+
+/// The faults of all fences, each with its message and its deduction from the health; all others of these kinds are
+/// over.
+pub fn faults(view: &ClusterView, outlook: &Outlook, plan: &Plan) -> BTreeMap<String, (String, u8)> {
+    let mut faults = BTreeMap::new();
+    for (name, node) in &view.nodes {
+        let Some(fence) = fence_of(view, name, node).filter(|_| node.session.is_none()) else { continue };
+        if fence.phase == FencePhase::Over {
+            continue;
+        }
+        let message = if fence.phase.is_proved() {
+            let proof: Vec<&str> = fence.evidence.iter().map(|evidence| &*evidence.what).collect();
+            format!(
+                "Node {name} is off ({}), and its VMs were given to other nodes. When it is back, it takes VMs again after 'drover node ready {name}'; if it is gone for good, remove it ('drover node remove {name} --confirm-off').",
+                proof.join("; ")
+            )
+        } else {
+            let why: String = fence.problems.iter().map(|problem| format!(": {problem}")).collect();
+            format!(
+                "Node {name} is silent, and it is not proved that its machine is off{why}. Its VMs are started on no other node before that. If the machine is off, confirm it: 'drover node fence {name} --confirm-off'."
+            )
+        };
+        faults.insert(format!("{DEAD}{name}"), (message, crate::health::DEAD_NODE));
+        let waiting: Vec<String> = plan.waiting(name).map(|(vm, why)| format!("{vm} ({why})")).collect();
+        if !waiting.is_empty() {
+            let more = waiting.len().saturating_sub(NAMED);
+            let more = if more > 0 { format!(", and {more} more") } else { String::new() };
+            let named = waiting[..waiting.len().min(NAMED)].join(", ");
+            let message = format!(
+                "No other node can take these VMs of node {name}, which is off: {named}{more}. They are tried again until one can, or {name} is back."
+            );
+            faults.insert(format!("{WAITING}{name}"), (message, WAITING_DELTA));
+        }
+    }
+    if let Some(why) = &outlook.held {
+        let message = format!(
+            "{why}, which is more probably a problem of the network or of this cluster's store than the end of all of them: no further node is fenced by itself until it is over."
+        );
+        faults.insert(HELD.to_owned(), (message, HELD_DELTA));
+    }
+    faults
+}
+
+/// The ids of the reported faults of these kinds.
+pub fn reported(view: &ClusterView) -> impl Iterator<Item = &String> {
+    let of_fences = |id: &&String| **id == HELD || id.starts_with(DEAD) || id.starts_with(WAITING);
+    view.faults().keys().filter(of_fences)
+}
+
+/// Why there is no proof that a node is off.
+pub fn problems() -> Vec<String> {
+    vec!["nothing is configured that could tell".to_owned()]
+}
+
+/// A VM's fate as a word, with the node that it goes to and the reason, for users.
+pub fn in_words(fate: &Fate) -> (&'static str, Option<&NodeName>, String) {
+    match fate {
+        Fate::Starts { to, .. } => ("starts", Some(to), String::new()),
+        Fate::HandedOver(to) => ("handed-over", Some(to), "it was on its way there".to_owned()),
+        Fate::Rests(state) => ("rests", None, format!("its state is {state} then")),
+        Fate::Freed => ("freed", None, "it is assigned to another node".to_owned()),
+        Fate::Assigned(to) => ("assigned", Some(to), "it does not run".to_owned()),
+        Fate::DeletedBy(to) => ("deleted", Some(to), "it is being deleted".to_owned()),
+        Fate::UnderWay(to) => ("under-way", Some(to), String::new()),
+        Fate::Waits(why) => ("waits", None, why.clone()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,247 @@
+use super::*;
+use crate::liveness;
+use drover_model::{ClusterConfig, Epoch, Only, RecordKind, Version, testing::*};
+
+/// Seconds of the monotonic clock.
+fn at(seconds: u64) -> Mono {
+    Mono(0).after(Duration::from_secs(seconds))
+}
+
+fn put(view: &mut ClusterView, node: &str, fence: &Fence) {
+    view.apply(&Fence::path(&name(node)), Some((&serde_json::to_vec(fence).unwrap(), Version(0))));
+}
+
+fn fence(view: &ClusterView, node: &str, phase: FencePhase) -> Fence {
+    let record = &view.nodes.get(&name(node)).unwrap().record.value;
+    let fence = Fence::suspicion(record, &name("a"), Epoch(1), WallTime(0));
+    let evidence =
+        Evidence { kind: EvidenceKind::Administrator, at: WallTime(1), by: name("a"), what: "said so".to_owned() };
+    let fence = if phase.is_proved() || phase == FencePhase::Over { fence.proved(evidence) } else { fence };
+    fence.to(phase, WallTime(2))
+}
+
+fn five() -> Vec<NodeView> {
+    ["a", "b", "c", "d", "e"].map(|n| node(n, 8).booted("b1")).into()
+}
+
+/// Nodes `dead` fell silent at these seconds; the decision at `now`.
+fn outlook(view: &ClusterView, lives: &[(&str, u64)], now: u64) -> Outlook {
+    let (mut all, _) = liveness::observe(&Lives::new(), view, at(0), WallTime(0));
+    for (node, since) in lives {
+        all.get_mut(&name(node)).unwrap().since = at(*since);
+    }
+    next(view, &all, &Plan::default(), at(now), WallTime(now * 1000))
+}
+
+fn steps(view: &ClusterView, lives: &[(&str, u64)], now: u64) -> Vec<(String, Step)> {
+    outlook(view, lives, now).steps.into_iter().map(|(node, step)| (node.to_string(), step)).collect()
+}
+
+fn silence(view: &mut ClusterView, nodes: &[&str]) {
+    for node in nodes {
+        view.change_node(&name(node), |node| node.session = None);
+    }
+}
+
+#[test]
+fn silence_is_suspected_after_a_while_and_proves_nothing() {
+    let mut view = cluster(five(), vec![]);
+    assert_eq!(steps(&view, &[], 100), []);
+    silence(&mut view, &["c"]);
+    let early = outlook(&view, &[("c", 50)], 52);
+    assert_eq!((early.steps, early.look_again), (vec![], Some(at(53))));
+    assert_eq!(steps(&view, &[("c", 50)], 53), [("c".to_owned(), Step::Suspect)]);
+    let suspect = fence(&view, "c", FencePhase::Suspect);
+    put(&mut view, "c", &suspect);
+    assert_eq!(steps(&view, &[("c", 50)], 54), [("c".to_owned(), Step::Unproved)]);
+    let unproved = fence(&view, "c", FencePhase::Unproved);
+    put(&mut view, "c", &unproved);
+    assert_eq!(steps(&view, &[("c", 50)], 900), [], "nothing happens, however long it lasts");
+    assert!(recovering(&view).is_empty());
+}
+
+#[test]
+fn a_daemon_that_was_stopped_on_purpose_is_not_suspected() {
+    let mut view = cluster(five(), vec![]);
+    view.change_node(&name("c"), |node| node.report().daemon = DaemonState::Stop);
+    silence(&mut view, &["c"]);
+    assert_eq!(steps(&view, &[("c", 50)], 900), []);
+    // It was silent first, and is told to have been stopped.
+    let suspect = fence(&view, "c", FencePhase::Suspect);
+    put(&mut view, "c", &suspect);
+    assert_eq!(steps(&view, &[("c", 50)], 900), [("c".to_owned(), Step::Withdraw)]);
+}
+
+#[test]
+fn a_node_that_is_back_is_suspected_no_more_and_proof_is_used_no_more() {
+    for (phase, step) in [
+        (FencePhase::Suspect, Some(Step::Withdraw)),
+        (FencePhase::Proving, Some(Step::Withdraw)),
+        (FencePhase::Unproved, Some(Step::Withdraw)),
+        (FencePhase::Proved, Some(Step::End)),
+        (FencePhase::Recovering, Some(Step::End)),
+        (FencePhase::Recovered, Some(Step::End)),
+        (FencePhase::Over, None),
+    ] {
+        let mut view = cluster(five(), vec![]);
+        let fence = fence(&view, "c", phase);
+        put(&mut view, "c", &fence);
+        let wanted: Vec<_> = step.into_iter().map(|step| ("c".to_owned(), step)).collect();
+        assert_eq!(steps(&view, &[], 9), wanted, "{phase}");
+        assert!(recovering(&view).is_empty(), "{phase}");
+        let ordered = Fence { off_ordered: true, ..fence };
+        put(&mut view, "c", &ordered);
+        let stays = phase < FencePhase::Proved;
+        assert_eq!(steps(&view, &[], 9), if stays { vec![] } else { wanted }, "{phase}: power-off was ordered");
+    }
+}
+
+#[test]
+fn proof_of_one_boot_is_none_of_the_next() {
+    let mut view = cluster(five(), vec![]);
+    let recovered = fence(&view, "c", FencePhase::Recovered);
+    put(&mut view, "c", &recovered);
+    silence(&mut view, &["c"]);
+    assert_eq!(recovering(&view), BTreeMap::from([(name("c"), false)]));
+    assert_eq!(steps(&view, &[("c", 50)], 900), []);
+    // It was booted since, and fell silent again.
+    view.change_node(&name("c"), |node| node.record.boot = "b2".to_owned());
+    assert!(recovering(&view).is_empty());
+    assert_eq!(steps(&view, &[("c", 50)], 900), [("c".to_owned(), Step::Suspect)]);
+    // The same boot fell silent again, after it was back: what was said of it was wrong.
+    view.change_node(&name("c"), |node| node.record.boot = "b1".to_owned());
+    let over = fence(&view, "c", FencePhase::Over);
+    put(&mut view, "c", &over);
+    assert!(recovering(&view).is_empty());
+    assert_eq!(steps(&view, &[("c", 50)], 900), [("c".to_owned(), Step::Suspect)]);
+}
+
+#[test]
+fn recovery_begins_and_ends() {
+    let mut view = cluster(five(), vec![running(1, "c", 64)]);
+    silence(&mut view, &["c"]);
+    let proved = fence(&view, "c", FencePhase::Proved);
+    put(&mut view, "c", &proved);
+    assert_eq!(steps(&view, &[], 9), [("c".to_owned(), Step::Recover)]);
+    assert!(recovering(&view).is_empty(), "not before the record says so, and the node takes no VMs");
+    let begun = fence(&view, "c", FencePhase::Recovering);
+    put(&mut view, "c", &begun);
+    let plan = crate::recover::plan(&view, &recovering(&view), false);
+    let (lives, _) = liveness::observe(&Lives::new(), &view, at(0), WallTime(0));
+    assert_eq!((plan.items.len(), next(&view, &lives, &plan, at(9), WallTime(0)).steps), (1, vec![]));
+    assert_eq!(steps(&view, &[], 9), [("c".to_owned(), Step::Recovered)], "nothing is left");
+}
+
+#[test]
+fn the_governor_raises_no_suspicion_when_too_many_are_silent() {
+    let mut view = cluster(five(), vec![]);
+    silence(&mut view, &["c", "d"]);
+    let two = [("c", 100), ("d", 100)];
+    assert_eq!(steps(&view, &two, 110).len(), 2, "two of five at once are two dead nodes");
+    silence(&mut view, &["e"]);
+    let three = [("c", 100), ("d", 100), ("e", 100)];
+    let held = outlook(&view, &three, 500);
+    assert_eq!((held.steps.len(), held.held.as_deref()), (0, Some("3 of 5 nodes are silent (c, d, e)")));
+    assert!(held.look_again.is_some(), "and it goes on when that is over");
+    // Two of them are proved to be off: one of three is silent.
+    for node in ["c", "d"] {
+        let recovered = fence(&view, node, FencePhase::Recovered);
+        put(&mut view, node, &recovered);
+    }
+    assert_eq!(steps(&view, &three, 500), [("e".to_owned(), Step::Suspect)]);
+}
+
+#[test]
+fn the_governor_counts_those_that_fell_silent_lately() {
+    let nodes: Vec<NodeView> = (0..9).map(|n| node(&format!("n{n}"), 8).booted("b1")).collect();
+    let mut view = cluster(nodes, vec![]);
+    silence(&mut view, &["n0", "n1", "n2", "n3"]);
+    let lives = [("n0", 10), ("n1", 100), ("n2", 100), ("n3", 100)];
+    assert_eq!(steps(&view, &lives, 110).len(), 4, "three of nine within a minute");
+    let lives = [("n0", 90), ("n1", 100), ("n2", 100), ("n3", 100)];
+    let held = outlook(&view, &lives, 110).held;
+    assert!(held.is_some_and(|why| why.starts_with("4 of 9 nodes fell silent within 60 s")));
+    assert_eq!(steps(&view, &lives, 161).len(), 4, "it is over");
+}
+
+#[test]
+fn maintenance_raises_no_suspicion_but_what_is_confirmed_is_done() {
+    let mut view = cluster(five(), vec![]);
+    let config = ClusterConfig { maintenance: true, ..ClusterConfig::default() };
+    view.apply(&ClusterConfig::path(&Only), Some((&serde_json::to_vec(&config).unwrap(), Version(1))));
+    silence(&mut view, &["c"]);
+    assert_eq!(steps(&view, &[("c", 50)], 900), []);
+    let proved = fence(&view, "c", FencePhase::Proved);
+    put(&mut view, "c", &proved);
+    assert_eq!(steps(&view, &[("c", 50)], 900), [("c".to_owned(), Step::Recover)]);
+}
+
+#[test]
+fn only_a_silent_node_is_confirmed_to_be_off() {
+    let node = node("c", 8).booted("b1").record.value.clone();
+    let said = |present, old: Option<&Fence>, for_good| {
+        confirm(&node, present, old, (Some("b1"), for_good), (&name("a"), Epoch(4)), WallTime(7))
+    };
+    let refusal = said(Some(DaemonState::Run), None, false).unwrap_err().to_string();
+    assert!(refusal.starts_with("node c is not off: its daemon is in state run"), "{refusal}");
+    let proved = said(None, None, false).unwrap().unwrap();
+    assert!(proved.phase == FencePhase::Proved && proved.is_of(&node) && proved.evidence.len() == 1);
+    assert_eq!(said(None, Some(&proved), false), Ok(None), "it is known");
+    assert!(said(None, Some(&proved), true).unwrap().unwrap().for_good);
+    // A suspicion keeps the time at which it began.
+    let suspicion = Fence::suspicion(&node, &name("b"), Epoch(3), WallTime(5));
+    let after = said(None, Some(&suspicion), false).unwrap().unwrap();
+    assert_eq!((after.since, &after.by, after.epoch), (WallTime(5), &name("a"), Epoch(4)));
+    // What was proved of another boot, or was over, begins anew.
+    let other = Fence { boot: "b0".to_owned(), ..proved.clone() };
+    assert_eq!(said(None, Some(&other), false).unwrap().unwrap().since, WallTime(7));
+    let over = proved.to(FencePhase::Over, WallTime(6));
+    assert_eq!(said(None, Some(&over), false).unwrap().unwrap().phase, FencePhase::Proved);
+    let old = NodeRecord { boot: String::new(), ..node.clone() };
+    let refused = confirm(&old, None, None, (None, false), (&name("a"), Epoch(4)), WallTime(7));
+    assert!(matches!(refused, Err(Refusal::UnknownBoot { .. })));
+    let another = confirm(&node, None, None, (Some("b0"), false), (&name("a"), Epoch(4)), WallTime(7));
+    assert!(matches!(another, Err(Refusal::Booted { .. })), "what was seen to be off is not what was there last");
+}
+
+#[test]
+fn a_node_that_joins_ends_what_is_recorded_of_it() {
+    let record = node("c", 8).booted("b2").record.value.clone();
+    let view = cluster(vec![node("c", 8).booted("b1")], vec![]);
+    let after = |phase, off_ordered| {
+        let fence = Fence { off_ordered, ..fence(&view, "c", phase) };
+        returned(&Stored::new(fence, Version(3)), &record, WallTime(9))
+    };
+    assert_eq!(after(FencePhase::Unproved, false), Return::Delete);
+    assert_eq!(after(FencePhase::Unproved, true), Return::Delete, "the power-off was of the boot before");
+    assert!(matches!(after(FencePhase::Recovering, true), Return::Replace(fence) if fence.phase == FencePhase::Over));
+    assert_eq!(after(FencePhase::Over, false), Return::Keep);
+    let same = NodeRecord { boot: "b1".to_owned(), ..record.clone() };
+    let ordered = Fence { off_ordered: true, ..fence(&view, "c", FencePhase::Proving) };
+    assert_eq!(returned(&Stored::new(ordered, Version(3)), &same, WallTime(9)), Return::Keep);
+}
+
+#[test]
+fn faults_say_what_is_missing_and_what_to_do() {
+    let mut view = cluster(five(), vec![running(1, "c", 64).limited(&["c"])]);
+    silence(&mut view, &["c"]);
+    let unproved = Fence { problems: problems(), ..fence(&view, "c", FencePhase::Unproved) };
+    put(&mut view, "c", &unproved);
+    let told = |view: &ClusterView| {
+        let plan = crate::recover::plan(view, &recovering(view), false);
+        faults(view, &Outlook::default(), &plan)
+    };
+    let silent = told(&view);
+    assert_eq!(silent.keys().collect::<Vec<_>>(), ["node-dead-c"]);
+    let message = &silent["node-dead-c"].0;
+    assert!(message.contains("not proved") && message.contains("'drover node fence c --confirm-off'"), "{message}");
+    let begun = fence(&view, "c", FencePhase::Recovering);
+    put(&mut view, "c", &begun);
+    let off = told(&view);
+    assert_eq!(off.keys().collect::<Vec<_>>(), ["fence-waiting-c", "node-dead-c"]);
+    assert!(off["fence-waiting-c"].0.contains("vm1 (a: the VM is limited to c"), "{off:?}");
+    assert!(off["node-dead-c"].0.starts_with("Node c is off (said so)"), "{off:?}");
+    let over = fence(&view, "c", FencePhase::Over);
+    put(&mut view, "c", &over);
+    assert!(told(&view).is_empty());
+}

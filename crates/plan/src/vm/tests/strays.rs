@@ -1,0 +1,299 @@
+//! Guests that are not where the claim says.
+
+use super::*;
+use drover_model::{ClusterView, RunState, Stray, VmStatus, WallTime};
+use uuid::Uuid;
+
+fn migrate(to: &str) -> VmState {
+    VmState::Migrate { to: name(to), kind: MoveKind::Migrate, how: How::Live }
+}
+
+fn elsewhere(epoch: u64, alive: bool) -> Option<Elsewhere> {
+    Some(Elsewhere { node: name("b"), epoch: Epoch(epoch), alive })
+}
+
+#[test]
+fn a_guest_without_a_claim_here_is_adopted_reported_or_an_older_one_and_removed() {
+    use Step::*;
+    use VmState as V;
+    let rows: Vec<(VmState, &str, &str, Step)> = vec![
+        // Another node holds the grant that it has: it hands it over.
+        (V::Start, "b", "running", Wait),
+        (V::Stop, "b", "running", Wait),
+        (V::Start, "b>c", "paused", Wait),
+        // The records are older than the guest.
+        (V::Start, "b", "~running", Wait),
+        // Nobody holds it: it is adopted, and what was ordered is carried out then.
+        (V::Start, "-", "running", Adopt(V::Start)),
+        (V::Stop, "-", "running", Adopt(V::Stop)),
+        // It may be a copy that a migration left.
+        (V::Stop, "-", "paused", Wait),
+        (V::Start, "-", "paused", Wait),
+        (V::Start, "b", "paused", Wait),
+        (delete(), "-", "~running", Adopt(delete())),
+        (fail(), "-", "running", Adopt(V::Start)),
+        // The claim moved on; or it is a copy that a migration left.
+        (V::Start, "b", "<running", Destroy),
+        (V::Start, "-", "<running", Destroy),
+        (V::Start, "-", "+running", Destroy),
+        (V::Start, "-", "shutdown", Undefine),
+    ];
+    for (state, held, domain, step) in rows {
+        for on in ["a", "b"] {
+            let mut case = Case::new(state.clone(), on, held, domain);
+            assert_eq!(case.decide().step, step, "{state:?} on {on}, held by {held}, domain {domain}");
+            let Obs::Known(seen) = &case.domain else { panic!("{domain}") };
+            let claim = case.claim.as_ref().map(|claim| &claim.value);
+            let left_alone = matches!(step, Wait | Adopt(_));
+            assert_eq!(is_stray(claim, &name("a"), seen), left_alone, "{state:?}, held by {held}, domain {domain}");
+            let reported = !domain.ends_with("paused");
+            assert_eq!(is_reported(claim, seen), reported, "{state:?}, held by {held}, domain {domain}");
+        }
+    }
+}
+
+#[test]
+fn a_guest_of_a_vm_that_was_defined_again_is_adopted_whatever_its_grant_was() {
+    for domain in ["<running", "running", "+running", "~paused"] {
+        for (state, becomes) in [(VmState::Stop, VmState::Start), (shutdown(), shutdown())] {
+            let mut case = Case::new(state, "b", "-", domain);
+            case.claim = Some(Stored::new(Claim::new(Epoch(0)), Version(0)));
+            assert_eq!(case.decide().step, Step::Adopt(becomes), "{domain}");
+        }
+    }
+    // The node that it was defined on does not start it meanwhile.
+    let mut case = Case { elsewhere: elsewhere(2, true), ..Case::new(VmState::Start, "a", "-", "absent") };
+    case.claim = Some(Stored::new(Claim::new(Epoch(0)), Version(0)));
+    assert_eq!(case.decide().step, Step::Wait);
+}
+
+#[test]
+fn the_holder_marks_what_its_grant_took_over_and_removes_what_is_older() {
+    use Step::*;
+    let decide = |claim: Claim, domain| {
+        let mut case = Case::new(VmState::Start, "a", "a", domain);
+        case.claim = Some(Stored::new(claim, Version(2)));
+        case.decide().step
+    };
+    let held = claim("a");
+    assert_eq!(decide(held.clone(), "running"), Wait);
+    assert_eq!(decide(held.clone(), "<running"), Destroy, "others had it meanwhile");
+    assert_eq!(decide(Claim { epoch: Epoch(3), ..held.clone() }, "<running"), Remark, "nobody had it meanwhile");
+    assert_eq!(decide(held.adopting(Epoch(2), &name("a")), "<running"), Remark);
+    assert_eq!(decide(held.adopting(Epoch(9), &name("a")), "~paused"), Remark);
+    assert_eq!(decide(held.clone(), "~running"), Regrant, "the records are older than the guest");
+    assert_eq!(decide(held, "<shutdown"), Complete(VmState::Stop), "one that is off is no guest");
+    // Also when it is to stop: the next pass does that, to a guest that is the grant's.
+    let mut case = Case::new(VmState::Stop, "a", "a", "<running");
+    case.claim = Some(Stored::new(claim("a").adopting(Epoch(2), &name("a")), Version(2)));
+    assert_eq!(case.decide().step, Remark);
+}
+
+#[test]
+fn a_grant_for_a_guest_is_above_its_mark_and_above_all_earlier_grants() {
+    for (epoch, mark, becomes) in [(4, 2, 5), (4, 4, 5), (4, 9, 10), (0, 7, 8)] {
+        let claim = Claim { epoch: Epoch(epoch), ..Claim::new(Epoch(0)) }.adopting(Epoch(mark), &name("a"));
+        assert_eq!((claim.epoch, claim.adopts), (Epoch(becomes), Some(Epoch(mark))));
+        assert!(claim.is_held_by(&name("a")));
+        assert_eq!(claim.granted_to(&name("b")).adopts, None);
+        assert_eq!(claim.on("m", "b").released(), Claim { epoch: Epoch(becomes), ..Claim::new(Epoch(0)) });
+    }
+}
+
+#[test]
+fn the_holder_hands_the_claim_to_the_node_that_its_guest_was_taken_to() {
+    use Step::*;
+    let states = [VmState::Start, VmState::Stop, shutdown(), restart(), delete(), migrate("c")];
+    for state in states {
+        let mut case = Case::new(state.clone(), "a", "a", "absent");
+        case.elsewhere = elsewhere(4, true);
+        assert_eq!(case.decide().step, HandOver(name("b")), "{state:?}");
+        case.elsewhere = elsewhere(9, true);
+        assert_eq!(case.decide().step, HandOver(name("b")), "{state:?}: the records are older than the guest");
+        case.elsewhere = elsewhere(4, false);
+        assert_eq!(case.decide().step, Wait, "{state:?}: its daemon is dead");
+        case.elsewhere = elsewhere(4, true);
+        case.domain = seen("migrated");
+        assert_eq!(case.decide().step, Undefine, "{state:?}");
+        // The guest of the grant is here: another with that mark is not it.
+        case.domain = seen("running");
+        assert_ne!(case.decide().step, HandOver(name("b")), "{state:?}");
+        // An older guest elsewhere is no reason to wait.
+        case.domain = seen("absent");
+        case.elsewhere = elsewhere(3, true);
+        assert_ne!(case.decide().step, HandOver(name("b")), "{state:?}");
+    }
+}
+
+#[test]
+fn a_guest_that_vanished_is_waited_for_and_not_started_again() {
+    let mut case = Case { was_in_memory: true, ..Case::new(VmState::Start, "a", "a", "absent") };
+    let t0 = case.now;
+    let decision = case.decide();
+    assert_eq!((decision.step, decision.look_again), (Step::Wait, Some(t0.after(LOOK_AGAIN))));
+    // What cannot be seen meanwhile changes nothing.
+    case.domain = seen("unknown");
+    case.decide();
+    case.domain = seen("absent");
+    case.now = t0.after(LOOK_ELSEWHERE);
+    let Step::Complete(VmState::Fail { reason }) = case.decide().step else { panic!("it was given up") };
+    assert!(reason.contains("vanished from a"), "{reason}");
+    // What is to be off is off.
+    for (state, step) in [
+        (VmState::Stop, Step::Release),
+        (delete(), Step::DeleteRecords),
+        (shutdown(), Step::Complete(VmState::Stop)),
+        (fail(), Step::Release),
+    ] {
+        case.record = Some(Stored::new(record(state, "a"), Version(8)));
+        assert_eq!(case.decide().step, step);
+    }
+    // libvirt says that it was migrated, whatever was reported.
+    let mut case = Case::new(VmState::Start, "a", "a", "migrated");
+    assert_eq!(case.decide().step, Step::Wait);
+    // It was not in memory, and it is not gone.
+    assert_eq!(Case::new(VmState::Start, "a", "a", "absent").decide().step, Step::Start);
+    let mut case = Case { was_in_memory: true, ..Case::new(VmState::Start, "a", "a", "destroyed") };
+    assert_eq!(case.decide().step, Step::Start);
+    // A move of Drover's own is another matter.
+    let mut case = Case { was_in_memory: true, ..Case::new(VmState::Start, "a", "a>b", "absent") };
+    assert_eq!(case.decide().step, Step::HandOver(name("b")));
+}
+
+#[test]
+fn a_guest_that_is_to_be_adopted_and_was_taken_elsewhere_meanwhile_is_adopted_there() {
+    let lost = Claim { began: Epoch(5), ..Claim::new(Epoch(8)) };
+    let adopting = |by: &str| lost.adopting(Epoch(4), &name(by));
+    let case = |claim: Claim, domain| {
+        let mut case = Case::new(VmState::Start, "a", "-", domain);
+        case.claim = Some(Stored::new(claim, Version(2)));
+        case
+    };
+    // Where it is, it is left alone and reported.
+    let mut at_guest = case(adopting("b"), "running");
+    assert_eq!(at_guest.decide().step, Step::Wait);
+    let Obs::Known(seen) = &at_guest.domain else { panic!("it runs") };
+    assert!(is_stray(Some(&adopting("b")), &name("a"), seen));
+    // The node that was to adopt it starts nothing before it is reported, and hands the claim over then.
+    let mut at_holder = Case { was_in_memory: true, ..case(adopting("a"), "absent") };
+    assert_eq!(at_holder.decide().step, Step::Wait);
+    at_holder.elsewhere = elsewhere(4, true);
+    assert_eq!(at_holder.decide().step, Step::HandOver(name("b")));
+    assert_eq!(case(adopting("b").handed_to(&name("a")), "running").decide().step, Step::Remark);
+}
+
+#[test]
+fn a_running_guest_whose_definition_was_removed_gets_it_back() {
+    let transient = |state: VmState, held: &str, domain| {
+        let mut case = Case::new(state, "a", held, domain);
+        let Obs::Known(seen) = &mut case.domain else { panic!("{domain}") };
+        seen.transient = true;
+        case.decide().step
+    };
+    assert_eq!(transient(VmState::Start, "a", "running"), Step::Remark);
+    assert_eq!(transient(VmState::Start, "a", "paused"), Step::Remark);
+    assert_eq!(transient(VmState::Start, "a", "sending"), Step::AbortMigration, "not while it is on its way");
+    // What is to end needs none, and one of another node is not touched.
+    assert_eq!(transient(VmState::Stop, "a", "running"), Step::Destroy);
+    assert_eq!(transient(VmState::Start, "b", "running"), Step::Wait);
+}
+
+#[test]
+fn a_guest_was_here_if_the_last_report_of_this_grant_and_this_boot_says_so() {
+    let claim = claim("a").on("m", "boot 1");
+    let mut status = VmStatus::new(name("a"), Epoch(4), WallTime(0));
+    status.run = Some(RunState::Running);
+    let was = |claim: &Claim, status: &VmStatus| was_in_memory(claim, status, &name("a"), "boot 1");
+    assert!(was(&claim, &status));
+    assert!(was(&claim.on("", ""), &status), "an older daemon's grant");
+    assert!(!was(&claim.on("m", "boot 0"), &status), "it ended with the machine");
+    assert!(!was(&claim, &VmStatus { run: Some(RunState::Off), ..status.clone() }));
+    assert!(!was(&claim, &VmStatus { run: None, ..status.clone() }));
+    assert!(!was(&claim, &VmStatus { epoch: Epoch(3), ..status.clone() }));
+    assert!(!was(&claim, &VmStatus { node: name("b"), ..status.clone() }));
+    // Nothing was reported yet of a guest that is adopted.
+    let adopting = Claim { adopts: Some(Epoch(2)), ..claim };
+    assert!(was(&adopting, &VmStatus { epoch: Epoch(3), run: None, ..status.clone() }));
+    assert!(!was(&adopting.on("m", "boot 0"), &VmStatus { epoch: Epoch(3), run: None, ..status.clone() }));
+    assert!(!was(&adopting, &VmStatus { run: Some(RunState::Off), ..status }));
+    assert_eq!(reported(Some(RunState::Paused), true, None), Some(RunState::Paused));
+    assert_eq!(reported(Some(RunState::Running), false, None), None);
+}
+
+#[test]
+fn another_machine_of_this_nodes_name_is_another_holder() {
+    let decide = |machine: &str, domain| {
+        let mut case = Case::new(VmState::Start, "a", "a", domain);
+        case.claim = Some(Stored::new(claim("a").on(machine, "boot"), Version(2)));
+        case.decide()
+    };
+    for machine in ["m", ""] {
+        assert_eq!(decide(machine, "absent").step, Step::Start);
+        assert_eq!(decide(machine, "running").doing, "");
+    }
+    let decision = decide("other", "absent");
+    assert_eq!(decision.step, Step::Wait);
+    assert!(decision.doing.contains("another machine (id other)"), "{decision:?}");
+    assert_eq!(decide("other", "running").step, Step::Wait, "the guest of its grant");
+    assert_eq!(decide("other", "<running").step, Step::Destroy);
+}
+
+#[test]
+fn the_latest_guest_that_another_node_reports_is_found() {
+    let stray = |n, epoch| Stray { uuid: Uuid::from_u128(n), epoch: Epoch(epoch) };
+    let reporting = |n, strays| node(n, 4).reporting(|report| report.strays = strays);
+    let (a, b) = (reporting("a", vec![stray(1, 9)]), reporting("b", vec![stray(1, 4)]));
+    let c = reporting("c", vec![stray(2, 7), stray(1, 5)]);
+    let find = |view: &ClusterView, n| Elsewhere::find(view, &name("a"), &Uuid::from_u128(n));
+    let view = cluster(vec![a.clone(), b.clone(), c.clone()], vec![]);
+    assert_eq!(find(&view, 1), Some(Elsewhere { node: name("c"), epoch: Epoch(5), alive: true }));
+    assert_eq!(find(&view, 3), None);
+    let found = find(&cluster(vec![a, b, c.dead()], vec![]), 1);
+    assert!(found.is_some_and(|found| !found.alive), "what a dead one said may be true still");
+}
+
+#[test]
+fn a_guest_is_removed_as_an_earlier_vms_only_if_that_was_deleted() {
+    use Step::*;
+    use VmState as V;
+    // The store began with epoch 5, and the VM was defined after others had come to 8.
+    let fresh = Claim { began: Epoch(5), ..Claim::new(Epoch(8)) };
+    let granted = |to: &str| fresh.granted_to(&name(to));
+    let rows: Vec<(VmState, Claim, u64, &str, Step)> = vec![
+        (V::Start, granted("a"), 6, "running", Destroy),
+        (V::Start, fresh.clone(), 8, "running", Destroy),
+        (V::Start, granted("a"), 6, "shutdown", Undefine),
+        // Of a store that was lost: nobody ordered that it ends.
+        (V::Stop, fresh.clone(), 5, "running", Adopt(V::Start)),
+        (delete(), fresh.clone(), 5, "running", Wait),
+        (V::Start, granted("b"), 5, "running", Wait),
+        (V::Start, granted("b"), 2, "paused", Wait),
+        (V::Stop, granted("a").released(), 2, "running", Wait),
+        (V::Stop, granted("a"), 2, "running", Wait),
+        (V::Start, fresh.adopting(Epoch(2), &name("a")), 2, "running", Remark),
+    ];
+    for (state, claim, mark, domain, step) in rows {
+        let mut case = Case::new(state.clone(), "a", "-", domain);
+        let Obs::Known(seen) = &mut case.domain else { panic!("{domain}") };
+        seen.mark.epoch = Epoch(mark);
+        let seen = *seen;
+        case.claim = Some(Stored::new(claim.clone(), Version(2)));
+        assert_eq!(case.decide().step, step, "{state:?}, {claim:?}, mark {mark}, {domain}");
+        let left_alone = matches!(step, Wait | Adopt(_));
+        assert_eq!(is_stray(Some(&claim), &name("a"), &seen), left_alone, "{state:?}, {claim:?}, mark {mark}");
+    }
+    // No second guest is started beside one of a lost store; the VM can be stopped, and its records deleted.
+    let rows = [
+        (V::Start, granted("a"), Wait),
+        (V::Start, granted("a").released(), Wait),
+        (V::Delete { disks: true }, granted("a"), Wait),
+        (V::Stop, granted("a"), Release),
+        (delete(), granted("a"), DeleteRecords),
+        (delete(), fresh.clone(), DeleteRecords),
+    ];
+    for (state, claim, step) in rows {
+        let mut case = Case { elsewhere: elsewhere(3, true), ..Case::new(state.clone(), "a", "-", "absent") };
+        case.claim = Some(Stored::new(claim.clone(), Version(2)));
+        assert_eq!(case.decide().step, step, "{state:?}, {claim:?}");
+    }
+}
