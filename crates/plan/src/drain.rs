@@ -124,7 +124,7 @@ fn leave(view: &ClusterView, ledger: &mut Ledger, vm: &VmView, node: &NodeName) 
         if vm.sent_to() == Some(node) && in_memory(view, node).any(|uuid| *uuid == record.uuid) {
             return Fate::Blocked(format!(
                 "it is held by {holder}, whose daemon is in state {daemon}, and its guest is here, paused, until that \
-                 node hands it over"
+                 node hands it over, or libvirt ends an arrival that was broken off"
             ));
         }
         return Fate::Away(format!("it is held by {holder}, whose daemon is in state {daemon}, so it does not come"));
