@@ -105,6 +105,8 @@ pub struct Tally {
     pub partitions: u64,
     /// Processes that were stopped for a while.
     pub stalls: u64,
+    /// How often a daemon's server of the store fell behind the others.
+    pub behind: u64,
     /// How often a floating address came up on a node.
     pub takeovers: u64,
     /// Calls of the store in an idle minute.

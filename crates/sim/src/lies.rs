@@ -35,6 +35,8 @@ pub enum Lie {
     /// None.
     #[default]
     None,
+    /// Reads do not wait for what others have written before.
+    UnsyncedReads,
     /// Writes are unconditional, as if nobody compared versions.
     BlindWrites,
     /// A domain whose state is unknown counts as absent.
@@ -236,6 +238,9 @@ impl Store for LyingStore {
         if changed.is_empty() { Ok(()) } else { self.truth.multi(changed).await }
     }
     async fn sync(&self) -> drover_store::Result<()> {
+        if self.lie == Lie::UnsyncedReads {
+            return Ok(());
+        }
         self.truth.sync().await
     }
     async fn watch(&self, path: &RecordPath) -> drover_store::Result<Watch> {

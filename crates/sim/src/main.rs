@@ -81,7 +81,7 @@ fn one(options: Options, level: tracing::Level) -> ExitCode {
 
 fn describe(tally: &Tally) -> String {
     format!(
-        "{} orders done, {} not; {} starts, {} takeovers, {} daemon crashes, {} power cuts, {} partitions, {} stalls, {} foreign records",
+        "{} orders done, {} not; {} starts, {} takeovers, {} daemon crashes, {} power cuts, {} partitions, {} stalls, {} servers behind, {} foreign records",
         tally.orders,
         tally.refused,
         tally.starts,
@@ -90,6 +90,7 @@ fn describe(tally: &Tally) -> String {
         tally.power_cuts,
         tally.partitions,
         tally.stalls,
+        tally.behind,
         tally.foreign
     )
 }
@@ -146,6 +147,7 @@ fn add(total: &mut Tally, one: &Tally) {
     total.power_cuts += one.power_cuts;
     total.partitions += one.partitions;
     total.stalls += one.stalls;
+    total.behind += one.behind;
     total.takeovers += one.takeovers;
     total.foreign += one.foreign;
 }

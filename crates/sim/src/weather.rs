@@ -26,6 +26,9 @@ enum Event {
     Shutdown,
     /// The daemon loses the store for a time around the session timeout, so that some sessions expire.
     CutOff,
+    /// The store's server that the daemon uses falls behind the others for a while (ZooKeeper drops one that is
+    /// `syncLimit` behind, 10 s with our configuration).
+    Behind,
     /// The daemon loses its connection to the hypervisor for a while.
     NoHypervisor,
     /// A guest crashes, powers off, or is ended by the host.
@@ -69,7 +72,8 @@ const ANY: &Table<Event> = &[
     ("a guest ends", 12, Event::GuestDown),
     ("a hypervisor has another mood", 6, Event::Mood),
     ("the store has another mood", 4, Event::StoreMood),
-    ("nothing", 55, Event::Calm),
+    ("a server of the store falls behind", 8, Event::Behind),
+    ("nothing", 47, Event::Calm),
 ];
 
 /// Events that concern the primary role.
@@ -82,7 +86,8 @@ const HANDOFFS: &Table<Event> = &[
     ("a process is stopped for a while", 1, Event::Stall),
     ("a kernel has another mood", 1, Event::KernelMood),
     ("a cable is pulled", 1, Event::NoCable),
-    ("nothing", 3, Event::Calm),
+    ("a server of the store falls behind", 1, Event::Behind),
+    ("nothing", 2, Event::Calm),
 ];
 
 /// Machines lose their power for long. (A machine that is shut down ends its guests first.)
@@ -97,7 +102,8 @@ const FENCES: &Table<Event> = &[
     ("a hypervisor has another mood", 4, Event::Mood),
     ("the store has another mood", 4, Event::StoreMood),
     ("a process is stopped for a while", 1, Event::Stall),
-    ("nothing", 60, Event::Calm),
+    ("a server of the store falls behind", 8, Event::Behind),
+    ("nothing", 52, Event::Calm),
 ];
 
 /// Nodes are upgraded and downgraded, with fewer other events.
@@ -118,7 +124,8 @@ const VERSIONS: &Table<Event> = &[
     ("the configuration is foreign", 4, Event::ForeignConfig),
     ("the primary's record is foreign", 2, Event::ForeignPrimary),
     ("records of an unknown kind", 4, Event::Child),
-    ("nothing", 36, Event::Calm),
+    ("a server of the store falls behind", 6, Event::Behind),
+    ("nothing", 30, Event::Calm),
 ];
 
 /// A repair, or the end of an event that has two parts.
@@ -130,6 +137,8 @@ enum Repair {
     Daemon,
     /// Reconnect the daemon to the store.
     Store,
+    /// The daemon's server of the store is up to date again.
+    Server,
     /// Reconnect the daemon to the hypervisor.
     Hypervisor,
     /// Continue the stopped process.
@@ -225,6 +234,14 @@ impl Weather {
                     world.judge.note(&format!("node {index}: cut off from the store"), |t| t.partitions += 1);
                     daemon.store.cut();
                     self.repairs.push((at, index, Repair::Store));
+                }
+            }
+            Event::Behind => {
+                let at = later(world, 0..10_000);
+                if let Some(daemon) = world.machines.get(index).and_then(|m| m.daemon.as_ref()) {
+                    world.judge.note(&format!("node {index}: its server of the store is behind"), |t| t.behind += 1);
+                    daemon.store.fall_behind();
+                    self.repairs.push((at, index, Repair::Server));
                 }
             }
             Event::NoHypervisor => {
@@ -385,6 +402,7 @@ fn repair_fault(world: &mut World, index: usize, repair: Repair) {
     match (repair, daemon) {
         (Repair::Daemon, _) => world.start_daemon(index),
         (Repair::Store, Some(daemon)) => daemon.store.heal(),
+        (Repair::Server, Some(daemon)) => daemon.store.catch_up(),
         (Repair::Hypervisor, Some(daemon)) => daemon.hypervisor.set_connected(true),
         (Repair::Process, Some(daemon)) => daemon.switch.go_on(),
         (Repair::Cable, _) => {
@@ -393,7 +411,7 @@ fn repair_fault(world: &mut World, index: usize, repair: Repair) {
             }
         }
         // The next daemon opens its own connections.
-        (Repair::Store | Repair::Hypervisor | Repair::Process, None) | (Repair::Off, _) => {}
+        (Repair::Store | Repair::Server | Repair::Hypervisor | Repair::Process, None) | (Repair::Off, _) => {}
     }
 }
 

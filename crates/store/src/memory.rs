@@ -2,7 +2,10 @@
 //!
 //! It runs on tokio's (virtual) clock, and all its randomness comes from one seed. The faults are those of ZooKeeper:
 //! latency, requests and answers that are lost, disconnects, sessions that expire on the server before their owner can
-//! know, and watches that report after a reconnect only that anything may have changed.
+//! know, watches that report after a reconnect only that anything may have changed, and servers that are behind the
+//! others. A session at such a server reads what was, and its watches are silent. Its writes take effect, but neither they
+//! nor a `sync` are answered before the server has caught up (ZooKeeper 3.8: a server answers when it has applied the
+//! write itself; refusals are transactions as well).
 
 use crate::{
     CreateMode, Op, Record, Result, Session, SessionState, Store, StoreError, Version, Watch,
@@ -46,6 +49,8 @@ struct Shared {
     inner: Mutex<Inner>,
     /// Notified when the time of the next session expiry may have changed.
     expiry: Notify,
+    /// Notified when a server has caught up.
+    caught_up: Notify,
 }
 
 struct Inner {
@@ -70,6 +75,19 @@ struct ServerSession {
     /// When the client was disconnected; `None` while it is connected.
     disconnected_since: Option<Instant>,
     timeout: Duration,
+    /// What its server knows, while that is behind.
+    behind: Option<Tree>,
+}
+
+impl ServerSession {
+    fn new(timeout: Duration) -> ServerSession {
+        ServerSession { disconnected_since: None, timeout, behind: None }
+    }
+
+    /// Whether its watches are silent.
+    fn is_silent(&self) -> bool {
+        self.disconnected_since.is_some() || self.behind.is_some()
+    }
 }
 
 impl Inner {
@@ -94,11 +112,20 @@ impl Inner {
     ) -> std::result::Result<Vec<RecordPath>, (usize, StoreError)> {
         let applied = self.local.tree.apply(ops, session)?;
         let sessions = &self.sessions;
-        self.local.wake(&applied.changed, |id| sessions.get(&id).is_none_or(|s| s.disconnected_since.is_some()));
+        self.local.wake(&applied.changed, |id| sessions.get(&id).is_none_or(ServerSession::is_silent));
         if let Some(observer) = &self.observer {
             applied.changed.iter().for_each(|path| observer(path, self.local.tree.get(path).as_ref()));
         }
         Ok(applied.paths)
+    }
+
+    /// What a session's server knows.
+    fn known_to(&self, session: SessionId) -> &Tree {
+        self.sessions.get(&session).and_then(|session| session.behind.as_ref()).unwrap_or(&self.local.tree)
+    }
+
+    fn is_behind(&self, session: SessionId) -> bool {
+        self.sessions.get(&session).is_some_and(|session| session.behind.is_some())
     }
 }
 
@@ -119,7 +146,9 @@ impl MemoryCluster {
             calls: 0,
             observer: None,
         };
-        MemoryCluster { shared: Arc::new(Shared { inner: Mutex::new(inner), expiry: Notify::new() }) }
+        MemoryCluster {
+            shared: Arc::new(Shared { inner: Mutex::new(inner), expiry: Notify::new(), caught_up: Notify::new() }),
+        }
     }
 
     /// Sets latency and faults of subsequent calls.
@@ -131,7 +160,7 @@ impl MemoryCluster {
     pub fn session(&self, session_timeout: Duration) -> MemoryStore {
         let mut inner = lock(&self.shared.inner);
         let id = inner.local.new_session();
-        inner.sessions.insert(id, ServerSession { disconnected_since: None, timeout: session_timeout });
+        inner.sessions.insert(id, ServerSession::new(session_timeout));
         let (state, _) = watch::channel(Session { generation: 1, state: SessionState::Connected });
         let client = Client { id, closed: false };
         MemoryStore {
@@ -253,23 +282,45 @@ impl MemoryStore {
         let alive = match inner.sessions.get_mut(&client.id) {
             Some(session) => {
                 session.disconnected_since = None;
+                // Its next server is another one.
+                session.behind = None;
                 true
             }
             None => false,
         };
         let next = if alive { client.id } else { inner.local.new_session() };
         if !alive {
-            let session = ServerSession { disconnected_since: None, timeout: self.session_timeout };
-            inner.sessions.insert(next, session);
+            inner.sessions.insert(next, ServerSession::new(self.session_timeout));
         }
         inner.local.wake_all(client.id, next);
         client.id = next;
         drop(inner);
+        self.shared.caught_up.notify_waiters();
         self.state.send_modify(|session| {
             session.generation += u64::from(!alive);
             session.state = SessionState::Connected;
         });
         self.shared.expiry.notify_one();
+    }
+
+    /// This session's server falls behind the others: what they do from now on is unknown to it.
+    pub fn fall_behind(&self) {
+        let id = lock(&self.client).id;
+        let mut inner = lock(&self.shared.inner);
+        let now = inner.known_to(id).clone();
+        if let Some(session) = inner.sessions.get_mut(&id) {
+            session.behind = Some(now);
+        }
+    }
+
+    /// This session's server is up to date again.
+    pub fn catch_up(&self) {
+        let id = lock(&self.client).id;
+        let mut inner = lock(&self.shared.inner);
+        if inner.sessions.get_mut(&id).is_some_and(|session| session.behind.take().is_some()) {
+            inner.local.wake_all(id, id);
+            self.shared.caught_up.notify_waiters();
+        }
     }
 
     /// Abandons the session as a crashed process does: without a message to the server, where it will expire.
@@ -322,9 +373,27 @@ impl MemoryStore {
         }
     }
 
+    /// Waits until this session's server is up to date.
+    async fn current(&self, what: &str) -> Result<()> {
+        let caught_up = async {
+            loop {
+                let notified = self.shared.caught_up.notified();
+                let id = lock(&self.client).id;
+                if !lock(&self.shared.inner).is_behind(id) {
+                    return;
+                }
+                notified.await;
+            }
+        };
+        let late = |_| StoreError::Unknown { what: what.to_owned(), why: "the server is behind".to_owned() };
+        timeout(CALL_TIMEOUT, caught_up).await.map_err(late)
+    }
+
     async fn change(&self, ops: Vec<Op>) -> Result<std::result::Result<Vec<RecordPath>, (usize, StoreError)>> {
         let what = local::describe(&ops);
-        self.call(&what, |inner, id| Ok(inner.change(ops, id))).await
+        let changed = self.call(&what, |inner, id| Ok(inner.change(ops, id))).await?;
+        self.current(&what).await?;
+        Ok(changed)
     }
 }
 
@@ -337,11 +406,11 @@ async fn pause(time: Duration) {
 #[async_trait]
 impl Store for MemoryStore {
     async fn get(&self, path: &RecordPath) -> Result<Option<Record>> {
-        self.call(&format!("read {path}"), |inner, _| Ok(inner.local.tree.get(path))).await
+        self.call(&format!("read {path}"), |inner, id| Ok(inner.known_to(id).get(path))).await
     }
 
     async fn children(&self, path: &RecordPath) -> Result<Vec<String>> {
-        self.call(&format!("list {path}"), |inner, _| inner.local.tree.children(path)).await
+        self.call(&format!("list {path}"), |inner, id| inner.known_to(id).children(path)).await
     }
 
     async fn create(&self, path: &RecordPath, data: Vec<u8>, mode: CreateMode) -> Result<RecordPath> {
@@ -366,7 +435,8 @@ impl Store for MemoryStore {
     }
 
     async fn sync(&self) -> Result<()> {
-        self.call("synchronise", |_, _| Ok(())).await
+        self.call("synchronise", |_, _| Ok(())).await?;
+        self.current("synchronise").await
     }
 
     async fn watch(&self, path: &RecordPath) -> Result<Watch> {

@@ -130,3 +130,30 @@ async fn a_lock_whose_release_is_dropped_is_released_all_the_same() {
     let next = lock::acquire(&one, &path("/lock"), "one", after(60)).await;
     assert!(next.is_ok(), "the lock that was being released is held for ever");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_session_at_a_server_that_is_behind_reads_what_was_and_gets_no_answer_to_writes() {
+    let cluster = MemoryCluster::new(1);
+    let (writer, reader) = (cluster.session(Duration::from_secs(4)), cluster.session(Duration::from_secs(4)));
+    writer.create(&path("/a"), b"1".to_vec(), CreateMode::Persistent).await.unwrap();
+    let mut watch = reader.watch(&path("/a")).await.unwrap();
+    watch.next().await.expect("the first one");
+    let data = async || reader.get(&path("/a")).await.unwrap().unwrap().data.to_vec();
+
+    reader.fall_behind();
+    writer.set(&path("/a"), b"2".to_vec(), Version(0)).await.unwrap();
+    assert_eq!(data().await, b"1");
+    assert!(tokio::time::timeout(Duration::from_secs(60), watch.next()).await.is_err(), "its watches are silent");
+    assert!(matches!(reader.sync().await, Err(StoreError::Unknown { .. })));
+    let written = reader.set(&path("/a"), b"3".to_vec(), Version(1)).await;
+    assert!(matches!(written, Err(StoreError::Unknown { .. })), "{written:?}");
+    assert_eq!(writer.get(&path("/a")).await.unwrap().unwrap().data.to_vec(), b"3", "it has taken effect");
+    assert_eq!(data().await, b"1");
+
+    let (synced, ()) = tokio::join!(biased; reader.sync(), async { reader.catch_up() });
+    synced.unwrap();
+    assert_eq!(data().await, b"3");
+    tokio::time::timeout(Duration::from_secs(60), watch.next())
+        .await
+        .expect("its watches report what they have missed");
+}

@@ -10,6 +10,8 @@ impl Commands {
         let gone = || CommandError::NotFound(format!("there is no fault {id}; see 'drover fault list'"));
         // What is no name of a record cannot be one's id.
         let id = &Fault::key(&RecordPath::new(&format!("/faults/{id}")).map_err(|_| gone())?).ok_or_else(gone)?;
+        // This server may not have heard of it yet.
+        self.ctx.store.sync().await?;
         let fault = records::read::<Fault>(&*self.ctx.store, id).await?.ok_or_else(gone)?;
         match self.ctx.store.delete(&Fault::path(id), Some(fault.version)).await {
             Err(error) if error.is_conflict() => {

@@ -31,8 +31,6 @@ impl Commands {
         let (name, boot) = (&name, boot.as_deref());
         self.update(&format!("node {name}"), || async move {
             let store = &*self.ctx.store;
-            // What was read must be newer than any session that this server has not heard of yet.
-            store.sync().await?;
             let (record, session, status, old, primary) = tokio::join!(
                 records::read::<NodeRecord>(store, name),
                 records::read_report::<NodeSession>(store, name),

@@ -44,6 +44,9 @@ impl Commands {
         what: &str,
         attempt: impl Fn() -> F,
     ) -> Result<A> {
+        // This server of the store may be behind: what it does not know yet would be refused, or called unchanged. (After
+        // a conflict it is not: it has applied what was written before.)
+        self.ctx.store.sync().await?;
         for _ in 0..TRIES {
             let write = match attempt().await? {
                 Outcome::Unchanged(answer) => return Ok(answer),

@@ -3,6 +3,7 @@
 
 mod abuse;
 mod bad_input;
+mod behind;
 mod disks;
 mod drain;
 mod fence;
