@@ -298,6 +298,17 @@ fn seen(view: &ClusterView, vm: &VmView) -> (&'static str, String) {
     {
         return ("unknown", format!("held by {name}, whose daemon is in state {state}; the last it said was '{last}'"));
     }
+    // The last holder's report says nothing of this one's guest, unless that is the same, and came by migration.
+    let handed_over = vm.claim.as_ref().is_some_and(|claim| claim.value.resume);
+    if let Some((holder, status)) = holder.zip(status)
+        && status.node != *holder
+        && !handed_over
+    {
+        return (
+            "absent",
+            format!("{holder} has just been given it; {} had it before, and last said '{last}'", status.node),
+        );
+    }
     let run_state = if status.is_some_and(|s| s.unknown) { "unknown" } else { last };
     (run_state, status.map(|s| s.doing.clone()).unwrap_or_default())
 }
@@ -309,5 +320,30 @@ fn run_word(run: Option<RunState>) -> &'static str {
         Some(RunState::ShuttingDown) => "shutting-down",
         Some(RunState::Off) => "off",
         None => "absent",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Epoch, VmStatus, WallTime, testing::*};
+
+    #[test]
+    fn the_report_of_a_vms_last_node_is_not_the_run_state_on_the_next_one() {
+        let view = cluster(vec![node("a", 8), node("b", 8)], vec![]);
+        let mut vm = running(1, "a", 64);
+        let report = VmStatus { run: Some(RunState::Running), ..VmStatus::new(name("a"), Epoch(2), WallTime(0)) };
+        vm.status = Some(kept(report));
+        assert!(Vm::of(&view, &vm).settled() == Some(Settled::Running("a")));
+
+        // Node a died, and b is to start it.
+        let claim = vm.claim.as_ref().map(|claim| claim.value.clone()).unwrap();
+        vm.claim = Some(kept(claim.freed().granted_to(&name("b"))));
+        let shown = Vm::of(&view, &vm);
+        assert_eq!((&*shown.run_state, shown.settled()), ("absent", None), "{}", shown.doing);
+
+        // Node a handed it over with its guest.
+        vm.claim = Some(kept(claim.sending_to(Some(&name("b"))).handed_to(&name("b"))));
+        assert_eq!(Vm::of(&view, &vm).run_state, "running");
     }
 }
