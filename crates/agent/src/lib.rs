@@ -20,6 +20,8 @@
 //!                 │
 //!                 ├────── fence: while this node is the primary: what becomes of nodes that are off ──► plan::fence
 //!                 │
+//!                 ├────── standing: while this node is the primary: losses that could not be absorbed ──► plan::standing
+//!                 │
 //!                 └────── handle: what the API sees (view, commands)
 //! ```
 //!
@@ -43,6 +45,7 @@ mod liveness;
 mod membership;
 mod primary;
 pub mod records;
+mod standing;
 mod supervisor;
 pub mod tokens;
 mod view;
@@ -131,6 +134,7 @@ fn duties(context: &Arc<Context>, keeper: view::Keeper) -> Vec<Duty> {
         Duty::restartable("liveness", of(|context| Box::pin(liveness::run(context)))),
         Duty::restartable("bmc", of(|context| Box::pin(bmc::run(context)))),
         Duty::restartable("fence", of(|context| Box::pin(fence::run(context)))),
+        Duty::restartable("standing", of(|context| Box::pin(standing::run(context)))),
         Duty::restartable("faults", of(|context| Box::pin(faults::of_primary(context)))),
     ]
 }

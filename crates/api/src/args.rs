@@ -277,7 +277,9 @@ mod tests {
             moves: Some(3),
             stall: Some("post-copy".parse().unwrap()),
             migration_deadline: Some(4),
+            tolerate: Some(0),
         });
+        round_trips(PlanLosses { memory: Some(5), vcpus: Some(6) });
         round_trips(CreateToken { name: "a.b".parse().unwrap() });
     }
 }

@@ -9,8 +9,8 @@ mod vm;
 
 use bytes::Bytes;
 use drover_model::wire::{
-    ChangeConfig, Config, CreateToken, FaultInfo, ListFaults, Maintenance, Message, NewToken, Nothing, PrimaryNode,
-    Refusal, Root, SetMaintenance, Status, TokenInfo,
+    ChangeConfig, Config, CreateToken, FaultInfo, ListFaults, LossPlan, Maintenance, Message, NewToken, Nothing,
+    PlanLosses, PrimaryNode, Refusal, Root, SetMaintenance, Status, TokenInfo,
 };
 use futures_util::{Stream, StreamExt, TryStreamExt};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -197,6 +197,11 @@ impl Client {
     /// Faults, sorted by one of their fields, by default the id.
     pub async fn faults(&self, order: &ListFaults) -> Result<Vec<FaultInfo>> {
         self.get("/faults", order).await
+    }
+
+    /// What the loss of each node would mean now.
+    pub async fn losses(&self, size: PlanLosses) -> Result<LossPlan> {
+        self.get("/plan", &size).await
     }
 
     /// The cluster's configuration.

@@ -38,6 +38,22 @@ pub struct ClusterConfig {
     /// Deadline of a live migration, in seconds.
     #[serde(default = "default_deadline")]
     pub migration_deadline_s: u32,
+    /// How many nodes the cluster must be able to lose without a lack of memory for their VMs; otherwise it is a fault.
+    #[serde(default = "default_tolerate", skip_serializing_if = "is_default_tolerate")]
+    pub tolerate: u32,
+}
+
+/// Default of [`ClusterConfig::tolerate`].
+pub const TOLERATE: u32 = 1;
+/// Maximum of [`ClusterConfig::tolerate`].
+pub const TOLERATE_MAX: u32 = 1;
+
+fn default_tolerate() -> u32 {
+    TOLERATE
+}
+
+fn is_default_tolerate(tolerate: &u32) -> bool {
+    *tolerate == TOLERATE
 }
 
 /// Default deadline of a live migration, in seconds.
@@ -58,6 +74,7 @@ impl Default for ClusterConfig {
             limits: MoveLimits::default(),
             stall: Stall::default(),
             migration_deadline_s: MIGRATION_DEADLINE_S,
+            tolerate: TOLERATE,
         }
     }
 }
@@ -189,6 +206,10 @@ impl RecordKind for ClusterConfig {
             limits: part(document, "limits", &self.limits),
             stall: part(document, "stall", &self.stall),
             migration_deadline_s: part(document, "migration_deadline_s", &self.migration_deadline_s),
+            tolerate: match document.get("tolerate") {
+                None => TOLERATE,
+                Some(_) => part(document, "tolerate", &self.tolerate),
+            },
         })
     }
 }

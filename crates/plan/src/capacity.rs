@@ -2,7 +2,7 @@
 //! the view), minus what the plan being made has allocated.
 
 use drover_model::{Bytes, ClusterView, Demand, NodeName, usage::Tallies};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub use drover_model::usage::{OVERHEAD, Usage};
 
@@ -14,12 +14,24 @@ pub const HOST_RESERVE: Bytes = Bytes::mib(512);
 pub struct Ledger {
     given_out: Tallies,
     planned: BTreeMap<NodeName, Usage>,
+    lost: BTreeSet<NodeName>,
 }
 
 impl Ledger {
     /// The present allocations.
     pub fn of(view: &ClusterView) -> Ledger {
-        Ledger { given_out: view.tallies().clone(), planned: BTreeMap::new() }
+        Ledger { given_out: view.tallies().clone(), ..Ledger::default() }
+    }
+
+    /// The same, with nodes that count as off, whether or not they are.
+    #[must_use]
+    pub fn without<'a>(self, nodes: impl IntoIterator<Item = &'a NodeName>) -> Ledger {
+        Ledger { lost: nodes.into_iter().cloned().collect(), ..self }
+    }
+
+    /// Whether a node counts as off.
+    pub fn is_lost(&self, node: &NodeName) -> bool {
+        self.lost.contains(node)
     }
 
     /// Allocated resources of one node.

@@ -311,7 +311,7 @@ pub fn in_words(fate: &Fate) -> (&'static str, Option<&NodeName>, String) {
         Fate::Assigned(to) => ("assigned", Some(to), "it does not run".to_owned()),
         Fate::DeletedBy(to) => ("deleted", Some(to), "it is being deleted".to_owned()),
         Fate::UnderWay(to) => ("under-way", Some(to), String::new()),
-        Fate::Waits(why) => ("waits", None, why.clone()),
+        Fate::Waits(why) | Fate::NoRoom(why) => ("waits", None, why.clone()),
     }
 }
 

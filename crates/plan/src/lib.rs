@@ -17,6 +17,7 @@
 //! * [`liveness`]: transitions of the nodes' daemons: up, down, silent.
 //! * [`fence`]: which node is suspected to be off, and what becomes of its fence. [`recover`]: what becomes of its VMs
 //!   once that is proved.
+//! * [`standing`]: what the loss of each node would mean now.
 //! * [`health`]: the health of the cluster, and its problems.
 
 pub mod admit;
@@ -38,6 +39,7 @@ pub mod node;
 pub mod place;
 pub mod primary;
 pub mod recover;
+pub mod standing;
 #[cfg(test)]
 mod testing;
 pub mod vm;

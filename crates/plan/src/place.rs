@@ -22,6 +22,9 @@ pub enum Rejection {
     /// The VM is already there.
     #[error("the VM is there")]
     Here,
+    /// The plan is for the time after its loss.
+    #[error("it is off, or counts as off")]
+    Lost,
     /// Its records were written by a newer version, or are damaged.
     #[error("its records are {0}")]
     Unreadable(String),
@@ -164,10 +167,16 @@ impl Placement {
         self.chosen.as_ref().map(|(node, _)| node)
     }
 
+    /// Whether it is memory that is missing: no node can take the VM, and one could if it had more.
+    pub fn lacks_memory(&self) -> bool {
+        let lacks = |(_, verdict): &(NodeName, Verdict)| matches!(verdict, Verdict::Rejected(Rejection::Memory { .. }));
+        self.chosen.is_none() && self.verdicts.iter().any(lacks)
+    }
+
     /// Reasons of all rejections, for an error message.
     pub fn reasons(&self) -> String {
         let said = self.verdicts.iter().filter_map(|(node, verdict)| match verdict {
-            Verdict::Rejected(Rejection::Here) | Verdict::Fits { .. } => None,
+            Verdict::Rejected(Rejection::Here | Rejection::Lost) | Verdict::Fits { .. } => None,
             Verdict::Rejected(why) => Some(format!("{node}: {why}")),
         });
         let said: Vec<String> = said.collect();
@@ -295,6 +304,9 @@ fn fits(
     use Rejection::*;
     if wanted.at == Some(name) && !wanted.may_stay {
         return Err(Here);
+    }
+    if ledger.is_lost(name) {
+        return Err(Lost);
     }
     if let Some(problem) = &node.unreadable {
         return Err(Unreadable(problem.to_string()));

@@ -62,6 +62,18 @@ pub enum Fate {
     UnderWay(NodeName),
     /// Nothing can be done, for this reason.
     Waits(String),
+    /// The same, because the nodes that could take it lack memory.
+    NoRoom(String),
+}
+
+impl Fate {
+    /// Why nothing can be done, if so.
+    pub fn why_waiting(&self) -> Option<&str> {
+        match self {
+            Fate::Waits(why) | Fate::NoRoom(why) => Some(why),
+            _ => None,
+        }
+    }
 }
 
 /// One VM in a plan.
@@ -101,17 +113,19 @@ pub struct Plan {
     pub items: Vec<Item>,
 }
 
-/// Plans the recovery of the VMs of these nodes, which are off; the value: whether a node is gone for good. `again`:
+/// Plans the recovery of the VMs of these nodes, which are off, or count as off; the value: whether a node is gone for good. `again`:
 /// ask targets again that have refused a VM.
 pub fn plan(view: &ClusterView, nodes: &BTreeMap<NodeName, bool>, again: bool) -> Plan {
-    let mut ledger = Ledger::of(view);
+    let mut ledger = Ledger::of(view).without(nodes.keys());
+    // Room is not looked at.
+    let roomy = Ledger::default().without(nodes.keys());
     let of =
         |vm: &VmView| vm.holder().or(vm.record.value.node.as_ref()).filter(|node| nodes.contains_key(*node)).cloned();
     let concerned = nodes.keys().flat_map(|node| view.vms_of(node).filter(|vm| of(vm).as_ref() == Some(node)));
     let items = in_order(concerned).into_iter().filter_map(|vm| {
         let node = of(vm)?;
         let for_good = nodes.get(&node).copied().unwrap_or_default();
-        let fate = fate(view, &mut ledger, vm, &node, for_good, again)?;
+        let fate = fate(view, (&mut ledger, &roomy), vm, &node, for_good, again)?;
         Some(Item { uuid: vm.record.value.uuid, vm: vm.record.value.name.clone(), node, fate })
     });
     Plan { items: items.collect() }
@@ -121,7 +135,7 @@ pub fn plan(view: &ClusterView, nodes: &BTreeMap<NodeName, bool>, again: bool) -
 /// is.
 fn fate(
     view: &ClusterView,
-    ledger: &mut Ledger,
+    (ledger, roomy): (&mut Ledger, &Ledger),
     vm: &VmView,
     node: &NodeName,
     for_good: bool,
@@ -150,10 +164,10 @@ fn fate(
     let kind = if for_good { MoveKind::Move } else { MoveKind::Migrate };
     Some(match &record.state {
         VmState::Stop | VmState::Disable | VmState::Fail { .. } if held => Fate::Rests(record.state.clone()),
-        VmState::Stop | VmState::Disable | VmState::Fail { .. } if for_good => assigned(view, vm),
+        VmState::Stop | VmState::Disable | VmState::Fail { .. } if for_good => assigned(view, roomy, vm),
         VmState::Stop | VmState::Disable | VmState::Fail { .. } => return None,
         VmState::Shutdown { then, .. } => Fate::Rests((*then).into()),
-        VmState::Delete { disks } => deleted(view, vm, *disks),
+        VmState::Delete { disks } => deleted(view, roomy, vm, *disks),
         VmState::Migrate { to, kind: ordered, .. } => {
             let refused = target::answer(vm).and_then(|answer| answer.refused.as_ref());
             let can = refused.is_none() && target::unfit(view, vm, to, (*ordered, How::Cold)).is_none();
@@ -185,13 +199,14 @@ fn starts(
             ledger.expect(to, vm.demand);
             Fate::Starts { to: to.clone(), kind, why: Box::new(placement.kept()) }
         }
+        (None, _) if placement.lacks_memory() => Fate::NoRoom(placement.reasons()),
         (None, _) => Fate::Waits(placement.reasons()),
     }
 }
 
 /// Where a VM that does not run is assigned to. Room is not looked at, as when a VM is defined.
-fn assigned(view: &ClusterView, vm: &VmView) -> Fate {
-    let placement = place::choose(view, &Ledger::default(), &Wanted::moved(vm).by(How::Cold));
+fn assigned(view: &ClusterView, roomy: &Ledger, vm: &VmView) -> Fate {
+    let placement = place::choose(view, roomy, &Wanted::moved(vm).by(How::Cold));
     match placement.node() {
         Some(to) => Fate::Assigned(to.clone()),
         None => Fate::Waits(placement.reasons()),
@@ -199,11 +214,13 @@ fn assigned(view: &ClusterView, vm: &VmView) -> Fate {
 }
 
 /// Which node deletes it: with its disks, one that has them.
-fn deleted(view: &ClusterView, vm: &VmView, disks: bool) -> Fate {
+fn deleted(view: &ClusterView, roomy: &Ledger, vm: &VmView, disks: bool) -> Fate {
     let wanted = Wanted::moved(vm).by(How::Cold);
     let can = |name: &NodeName, node: &drover_model::NodeView| {
-        let has = || matches!(place::judge(view, &Ledger::default(), name, node, &wanted), Verdict::Fits { .. });
-        node.daemon_state() == DaemonState::Run && (!disks || vm.devices.files.is_empty() || has())
+        let has = || matches!(place::judge(view, roomy, name, node, &wanted), Verdict::Fits { .. });
+        !roomy.is_lost(name)
+            && node.daemon_state() == DaemonState::Run
+            && (!disks || vm.devices.files.is_empty() || has())
     };
     match view.nodes.iter().find(|(name, node)| can(name, node)) {
         Some((name, _)) => Fate::DeletedBy(name.clone()),
@@ -223,10 +240,7 @@ impl Plan {
     /// The VMs of a node for which nothing can be done, with the reasons.
     pub fn waiting(&self, node: &NodeName) -> impl Iterator<Item = (&VmName, &str)> {
         let of_node = self.items.iter().filter(move |item| item.node == *node);
-        of_node.filter_map(|item| match &item.fate {
-            Fate::Waits(why) => Some((&item.vm, &**why)),
-            _ => None,
-        })
+        of_node.filter_map(|item| Some((&item.vm, item.fate.why_waiting()?)))
     }
 
     /// The changes to write. `now` is the placements' time, for users.
@@ -266,7 +280,7 @@ fn order(view: &ClusterView, item: &Item, now: WallTime) -> Option<Order> {
             VmRecord { placed, ..old.arrived(to, MoveKind::Move) }
         }
         Fate::DeletedBy(to) => VmRecord { node: Some(to.clone()), ..old },
-        Fate::UnderWay(_) | Fate::Waits(_) => return None,
+        Fate::UnderWay(_) | Fate::Waits(_) | Fate::NoRoom(_) => return None,
     };
     let (uuid, node) = (item.uuid, item.node.clone());
     Some(Order { uuid, node, version: vm.record.version, record, claim: claim.version, granted })

@@ -7,9 +7,9 @@ use super::{
 use crate::records;
 use drover_model::{
     ClusterConfig, ClusterView, Only, Selector, Stall, WallTime,
-    cluster::{DEADLINE_MAX_S, LIMIT_MAX, MAINTENANCE_MAX_S},
+    cluster::{DEADLINE_MAX_S, LIMIT_MAX, MAINTENANCE_MAX_S, TOLERATE_MAX},
 };
-use std::time::Duration;
+use std::{ops::RangeInclusive, time::Duration};
 
 /// Maximum length of maintenance with an end.
 const MAINTENANCE_MAX: Duration = Duration::from_secs(MAINTENANCE_MAX_S);
@@ -38,20 +38,23 @@ pub struct ConfigChange {
     pub stall: Option<Stall>,
     /// See [`ClusterConfig::migration_deadline_s`].
     pub migration_deadline_s: Option<u32>,
+    /// See [`ClusterConfig::tolerate`].
+    pub tolerate: Option<u32>,
     /// See [`ClusterConfig::maintenance`].
     pub maintenance: Option<Maintenance>,
 }
 
 impl ConfigChange {
     fn apply(&self, config: &ClusterConfig, now: WallTime) -> Result<ClusterConfig> {
-        let within = |field: &'static str, given: Option<u32>, now: u32, max: u32| match given {
-            Some(n) if !(1..=max).contains(&n) => Err(CommandError::Invalid {
-                field,
-                given: n.to_string(),
-                message: format!("{field}: {n} is not accepted; accepted is a whole number from 1 to {max}"),
-            }),
+        let between = |field: &'static str, given: Option<u32>, now: u32, accepted: RangeInclusive<u32>| match given {
+            Some(n) if !accepted.contains(&n) => {
+                let (min, max) = accepted.into_inner();
+                let message = format!("{field}: {n} is not accepted; accepted is a whole number from {min} to {max}");
+                Err(CommandError::Invalid { field, given: n.to_string(), message })
+            }
             given => Ok(given.unwrap_or(now)),
         };
+        let within = |field, given, now, max| between(field, given, now, 1..=max);
         let mut next = config.clone();
         next.selector = self.selector.unwrap_or(next.selector);
         next.stall = self.stall.unwrap_or(next.stall);
@@ -61,6 +64,7 @@ impl ConfigChange {
         next.limits.cluster = within("moves", self.moves, limits.cluster, LIMIT_MAX)?;
         let deadline = config.migration_deadline_s;
         next.migration_deadline_s = within("migration_deadline", self.migration_deadline_s, deadline, DEADLINE_MAX_S)?;
+        next.tolerate = between("tolerate", self.tolerate, config.tolerate, 0..=TOLERATE_MAX)?;
         match self.maintenance {
             Some(Maintenance::On(Some(until))) if until <= now || until > now.after(MAINTENANCE_MAX) => {
                 let (from, to) = (now.0, now.after(MAINTENANCE_MAX).0);

@@ -7,15 +7,15 @@ use super::{
 };
 use crate::records;
 use drover_model::{
-    ClusterView, DaemonState, Epoch, Fence, FencePhase, NodeName, NodeRecord, NodeSession, NodeStatus, Only, Primary,
-    RecordKind, Version,
+    ClusterView, DaemonState, Demand, Epoch, Fence, FencePhase, NodeName, NodeRecord, NodeSession, NodeStatus, Only,
+    Primary, RecordKind, Version,
 };
 use drover_plan::{
     fence,
-    recover::{self, Plan},
+    recover::Plan,
+    standing::{self, Loss},
 };
 use drover_store::{CreateMode, Op};
-use std::collections::BTreeMap;
 
 impl From<fence::Refusal> for CommandError {
     fn from(refusal: fence::Refusal) -> CommandError {
@@ -71,13 +71,17 @@ impl Commands {
         .await
     }
 
+    /// What the loss of each node would mean, and how many further VMs of a size fit now.
+    pub async fn plan_losses(&self, size: Option<Demand>) -> Result<(Vec<(NodeName, Loss)>, Option<u64>)> {
+        let view = self.view()?;
+        let further = size.map(|size| standing::further(&view, size));
+        Ok((crate::standing::losses(&view, size).await, further))
+    }
+
     /// What becomes of a node's VMs if it is off.
     pub fn plan_recovery(&self, name: &NodeName) -> Result<Plan> {
-        let mut view = ClusterView::clone(&*self.view()?);
+        let view = self.view()?;
         known(&view, name)?;
-        let for_good = view.fences().get(name).is_some_and(|fence| fence.value.for_good);
-        // As if it were off already: it takes nothing.
-        view.change_node(name, |node| node.session = None);
-        Ok(recover::plan(&view, &BTreeMap::from([(name.clone(), for_good)]), true))
+        Ok(standing::if_lost(&view, name))
     }
 }

@@ -84,6 +84,7 @@ async fn set_config(call: Call, request: ChangeConfig) -> Answer {
         moves: request.moves,
         stall: request.stall,
         migration_deadline_s: request.migration_deadline,
+        tolerate: request.tolerate,
         maintenance: None,
     };
     let config = call.state.node.commands().set_config(&change).await?;

@@ -1,15 +1,15 @@
-//! Endpoints of fences.
+//! Endpoints of fences, and of the standing recovery plan.
 
 use super::{node::subject, stopping};
 use crate::{
     answer::{self, Answer, ApiError},
-    endpoint::{Call, Endpoint, get, post},
+    endpoint::{Call, Endpoint, field, get, post},
 };
 use axum::http::StatusCode;
 use drover_agent::NodeHandle;
 use drover_model::{
-    ClusterView, FencePhase, NodeName, NodeView, Version,
-    wire::{self, FenceInfo, FenceNode, NodeChanged, Nothing},
+    Bytes, ClusterView, Demand, FencePhase, NodeName, NodeView, Version, VmName,
+    wire::{self, FenceInfo, FenceNode, LossPlan, NodeChanged, NodeLoss, Nothing, PlanLosses},
 };
 use drover_plan::{
     fence,
@@ -23,6 +23,8 @@ const RECOVERY_TIMEOUT: Duration = Duration::from_secs(300);
 
 pub(crate) fn endpoints() -> Vec<Endpoint> {
     vec![
+        get("/plan", "The standing recovery plan: what the loss of each node would mean now.", losses)
+            .answers::<LossPlan>(),
         get("/node/{node}/fence", "Its fence, and what becomes of its VMs if its machine is off.", one)
             .answers::<FenceInfo>(),
         post("/node/{node}/fence", "Confirm that its machine is off, so that its VMs start elsewhere.", confirm)
@@ -52,6 +54,34 @@ async fn one(call: Call, _: Nothing) -> Answer {
     let view = call.state.node.view();
     let (name, node) = subject(&view, &call)?;
     answer::json(&shown(&call.state.node, &view, &name, &node)?)
+}
+
+async fn losses(call: Call, request: PlanLosses) -> Answer {
+    let size = match request {
+        PlanLosses { memory: Some(0), .. } => {
+            return Err(ApiError::parameter(field!(PlanLosses.memory), "0", "a whole number of MiB from 1"));
+        }
+        PlanLosses { vcpus: Some(0), .. } => {
+            return Err(ApiError::parameter(field!(PlanLosses.vcpus), "0", "a whole number from 1"));
+        }
+        PlanLosses { memory: None, vcpus: Some(vcpus) } => {
+            let why = "none without memory";
+            return Err(ApiError::parameter(field!(PlanLosses.vcpus), &vcpus.to_string(), why));
+        }
+        PlanLosses { memory, vcpus } => memory.map(|mib| Demand { memory: Bytes::mib(mib), vcpus: vcpus.unwrap_or(1) }),
+    };
+    let (losses, further) = call.state.node.commands().plan_losses(size).await?;
+    let names = |vms: Vec<VmName>| vms.iter().map(ToString::to_string).collect();
+    let nodes = losses.into_iter().map(|(node, loss)| NodeLoss {
+        node: node.to_string(),
+        go_on: loss.go_on,
+        bound: names(loss.bound),
+        short: names(loss.short),
+        missing: loss.missing.as_mib(),
+        further: loss.further,
+    });
+    let tolerate = call.state.node.view().config.tolerate;
+    answer::json(&LossPlan { tolerate, further, nodes: nodes.collect() })
 }
 
 async fn confirm(call: Call, request: FenceNode) -> Answer {
@@ -92,7 +122,7 @@ pub(crate) async fn recovered(call: &Call, name: &NodeName) -> Result<Plan, ApiE
     let left = |view: &ClusterView| match phase_of(view, name) {
         Some(FencePhase::Recovering | FencePhase::Recovered) => {
             let plan = call.state.node.commands().plan_recovery(name).ok()?;
-            let stays = plan.items.iter().all(|item| matches!(item.fate, Fate::Waits(_)));
+            let stays = plan.items.iter().all(|item| item.fate.why_waiting().is_some());
             stays.then_some(plan)
         }
         Some(FencePhase::Over) | None => Some(Plan::default()),

@@ -1,6 +1,8 @@
 //! Fences: what is shown, refused and done.
 
 use crate::support::{TestNode, xml};
+use drover_model::ClusterView;
+use drover_plan::capacity::OVERHEAD;
 use drover_store::Store;
 use serde_json::json;
 use std::time::Duration;
@@ -39,7 +41,7 @@ async fn a_node_that_is_confirmed_to_be_off_loses_its_vms_and_then_its_name() {
     let store = first.cluster.session(Duration::from_secs(4));
     store.delete(&"/nodes/hv2/session".parse().unwrap(), None).await.unwrap();
     let mut views = first.handle.views();
-    let dead = |view: &std::sync::Arc<drover_model::ClusterView>| {
+    let dead = |view: &std::sync::Arc<ClusterView>| {
         view.nodes.iter().any(|(name, node)| name.as_str() == "hv2" && node.session.is_none())
     };
     views.wait_for(dead).await.unwrap();
@@ -63,4 +65,30 @@ async fn a_node_that_is_confirmed_to_be_off_loses_its_vms_and_then_its_name() {
     assert_eq!(told.status, 200, "{told:?}");
     assert_eq!(first.get("/vm/idle").await.json()["node"], "hv1");
     assert!(!first.records().contains_key("/fences/hv2"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_loss_that_could_not_be_absorbed_is_planned_and_a_fault_unless_it_need_not_be_tolerated() {
+    let first = TestNode::start().await;
+    let second = first.beside("hv2", 600).await;
+    let told = first.form("POST", "/vm", &[("xml", &xml("web", "")), ("node", "hv1")]).await;
+    assert_eq!(told.status, 200, "{told:?}");
+    let told = first.form("POST", "/vm/web/state", &[("state", "start"), ("wait", "true")]).await;
+    assert_eq!(told.status, 200, "{told:?}");
+
+    let plan = first.get("/plan?memory=128").await.json();
+    let missing = 128 + OVERHEAD.as_mib();
+    let wanted = json!([
+        {"node": "hv1", "go_on": 0, "bound": [], "short": ["web"], "missing": missing, "further": 0},
+        {"node": "hv2", "go_on": 0, "bound": [], "short": [], "missing": 0, "further": plan["further"]},
+    ]);
+    assert_eq!((&plan["nodes"], &plan["tolerate"]), (&wanted, &json!(1)), "{plan}");
+    assert_eq!(second.get("/plan").await.json()["further"], json!(null), "no size was given");
+
+    let short = |view: &ClusterView| view.faults().keys().any(|id| id == "recovery-short-hv1");
+    let mut views = second.handle.views();
+    views.wait_for(|view| short(view)).await.unwrap();
+    let told = second.form("PUT", "/config", &[("tolerate", "0")]).await;
+    assert_eq!(told.status, 200, "{told:?}");
+    views.wait_for(|view| !short(view)).await.unwrap();
 }

@@ -261,7 +261,7 @@ async fn the_configuration_is_shown_and_changed_in_parts() {
     let node = TestNode::start().await;
     let before = json!({
         "cluster_name": "drover", "maintenance": false, "selector": "mem", "moves_per_source": 2, "moves_per_target": 2, "moves": 8,
-        "stall": "abort", "migration_deadline": 300,
+        "stall": "abort", "migration_deadline": 300, "tolerate": 1,
     });
     let mut wanted = before.clone();
     assert_eq!(node.get("/config").await.json(), before);
@@ -272,6 +272,7 @@ async fn the_configuration_is_shown_and_changed_in_parts() {
         ("moves", json!(5)),
         ("stall", json!("post-copy")),
         ("migration_deadline", json!(60)),
+        ("tolerate", json!(0)),
     ] {
         let told = node.json("PUT", "/config", json!({ name: value })).await;
         assert_eq!(told.status, 200, "{name}: {told:?}");

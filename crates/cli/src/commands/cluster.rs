@@ -1,15 +1,25 @@
 //! Commands for the cluster as a whole.
 
 use super::{Context, Run, commands};
-use crate::{args::duration, failure::Failure};
+use crate::{
+    args::duration,
+    complete,
+    failure::Failure,
+    output::{Cell, Format, Output, Table},
+};
 use clap::{Args, ValueEnum};
-use drover_model::wire::SetMaintenance;
+use clap_complete::ArgValueCompleter;
+use drover_model::{
+    Bytes,
+    wire::{LossPlan, NodeLoss, PlanLosses, SetMaintenance},
+};
 use std::time::Duration;
 
 commands! {
     /// Manage the cluster as a whole
     Cluster {
         Maintenance(Maintenance),
+        Plan(Plan),
     }
 }
 
@@ -26,6 +36,97 @@ pub(crate) struct Maintenance {
     /// End maintenance after this time: 90s, 45m, 2h, 3d; if not given, it lasts until it is switched off
     #[arg(long = "for", value_name = "TIME", value_parser = duration)]
     lasts: Option<Duration>,
+}
+
+/// Show what would become of the VMs if a node were lost now
+///
+/// For each node: how many of its VMs would start on the others (GO ON), how many no other node can take for reasons
+/// such as a disk file of its own (BOUND), and for how many there is no memory (SHORT, MISSING). A lack of memory is also
+/// a fault, unless the cluster need not tolerate a loss ('drover config set --tolerate 0'). What becomes of each VM of a
+/// node: 'drover node fence NODE'.
+///
+/// Examples: drover cluster plan; drover cluster plan hv2; drover cluster plan --memory 4096 --vcpus 2
+#[derive(Debug, Args)]
+pub(crate) struct Plan {
+    /// Only the loss of this node, with the names of the VMs
+    #[arg(value_name = "NODE", add = ArgValueCompleter::new(complete::nodes))]
+    node: Option<String>,
+    /// Also count how many further VMs with this much memory would fit, in MiB
+    #[arg(long, value_name = "MIB")]
+    memory: Option<u64>,
+    /// With this many vCPUs each [default: 1]
+    #[arg(long, value_name = "N", requires = "memory")]
+    vcpus: Option<u32>,
+}
+
+impl Run for Plan {
+    async fn run(self, context: &Context) -> Result<(), Failure> {
+        let (client, output) = (context.client()?, context.output);
+        let mut plan = client.losses(PlanLosses { memory: self.memory, vcpus: self.vcpus }).await?;
+        let Some(node) = &self.node else {
+            return match output.format {
+                Format::Json => output.json(&plan),
+                Format::Raw => output.print(&short(&plan).join("\n")),
+                Format::Pretty => output.print(&render(&plan, &output)),
+            };
+        };
+        plan.nodes.retain(|loss| loss.node == *node);
+        let Some(loss) = plan.nodes.first() else {
+            // The error says so.
+            return client.node(node).await.map(|_| ()).map_err(Failure::from);
+        };
+        match output.format {
+            Format::Json => output.json(loss),
+            Format::Raw => output.print(&loss.short.join("\n")),
+            Format::Pretty => output.print(&in_words(loss)),
+        }
+    }
+}
+
+/// The nodes whose loss would leave VMs without memory.
+fn short(plan: &LossPlan) -> Vec<&str> {
+    plan.nodes.iter().filter(|loss| !loss.short.is_empty()).map(|loss| &*loss.node).collect()
+}
+
+fn render(plan: &LossPlan, output: &Output) -> String {
+    let mut names = vec!["LOST", "GO ON", "BOUND", "SHORT", "MISSING"];
+    if plan.further.is_some() {
+        names.push("THEN FIT");
+    }
+    let mut table = Table::new(&names);
+    for loss in &plan.nodes {
+        let mut row = vec![
+            Cell::text(&*loss.node),
+            Cell::number(loss.go_on),
+            Cell::number(loss.bound.len()),
+            Cell::number(loss.short.len()),
+            Cell::number(if loss.missing == 0 { "-".to_owned() } else { Bytes::mib(loss.missing).to_string() }),
+        ];
+        row.extend(loss.further.map(Cell::number));
+        table.row(row);
+    }
+    let mut text = table.render(output);
+    if let Some(further) = plan.further {
+        text.push_str(&format!("\nNow {further} further VMs of that size fit.\n"));
+    }
+    text
+}
+
+fn in_words(loss: &NodeLoss) -> String {
+    let node = &loss.node;
+    let mut text = format!("If node {node} were lost now:\n  {} of its VMs would go on on other nodes\n", loss.go_on);
+    if !loss.bound.is_empty() {
+        text.push_str(&format!("  no other node can take {}\n", loss.bound.join(", ")));
+    }
+    if !loss.short.is_empty() {
+        let missing = Bytes::mib(loss.missing);
+        text.push_str(&format!("  there is no memory for {}: {missing} are missing\n", loss.short.join(", ")));
+    }
+    if let Some(further) = loss.further {
+        text.push_str(&format!("  then {further} further VMs of that size would fit\n"));
+    }
+    text.push_str(&format!("What becomes of each VM, and why: 'drover node fence {node}'"));
+    text
 }
 
 /// On or off.
@@ -52,6 +153,29 @@ impl Run for Maintenance {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::output::Colour;
+
+    #[test]
+    fn losses_are_a_table_and_one_loss_is_told() {
+        let loss = |node: &str, short: &[&str]| NodeLoss {
+            node: node.to_owned(),
+            go_on: 12,
+            bound: vec!["disk".to_owned()],
+            short: short.iter().map(ToString::to_string).collect(),
+            missing: 4224 * short.len() as u64,
+            further: Some(3),
+        };
+        let output = Output::new(Format::Pretty, Colour::Never, false);
+        let plan = LossPlan { tolerate: 1, further: Some(9), nodes: vec![loss("hv1", &[]), loss("hv2", &["db"])] };
+        let shown = render(&plan, &output);
+        let wanted = "LOST  GO ON  BOUND  SHORT   MISSING  THEN FIT\n\
+                      hv1      12      1      0         -         3\n\
+                      hv2      12      1      1  4224 MiB         3\n\
+                      \nNow 9 further VMs of that size fit.\n";
+        assert_eq!(shown, wanted, "{shown}");
+        let told = in_words(&plan.nodes[1]);
+        assert!(told.contains("no memory for db: 4224 MiB are missing"), "{told}");
+    }
     use crate::{args::Arguments, commands::Command};
     use clap::Parser;
 

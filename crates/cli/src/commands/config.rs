@@ -51,6 +51,9 @@ pub(crate) struct Set {
     /// Deadline for a live migration, in seconds
     #[arg(long, value_name = "SECONDS")]
     migration_deadline: Option<u32>,
+    /// How many nodes the cluster must be able to lose: 1, so that a lack of memory for the VMs of any one is a fault, or 0
+    #[arg(long, value_name = "NODES")]
+    tolerate: Option<u32>,
 }
 
 impl Run for Show {
@@ -61,8 +64,9 @@ impl Run for Show {
 
 impl Run for Set {
     async fn run(self, context: &Context) -> Result<(), Failure> {
-        let Set { selector, moves_per_source, moves_per_target, moves, stall, migration_deadline } = self;
-        let change = ChangeConfig { selector, moves_per_source, moves_per_target, moves, stall, migration_deadline };
+        let Set { selector, moves_per_source, moves_per_target, moves, stall, migration_deadline, tolerate } = self;
+        let change =
+            ChangeConfig { selector, moves_per_source, moves_per_target, moves, stall, migration_deadline, tolerate };
         show(&context.client()?.set_config(&change).await?, context.output)
     }
 }
@@ -93,5 +97,7 @@ fn render(config: &wire::Config, output: &Output) -> String {
         _ => "goes on at the target at once (post-copy)",
     };
     facts.fact("Migrations", format!("one that takes longer than {} s {stall}", config.migration_deadline));
+    let tolerated = if config.tolerate == 0 { "may leave VMs without memory" } else { "must leave memory for its VMs" };
+    facts.fact("Loss of a node", tolerated);
     facts.render(output)
 }

@@ -39,6 +39,9 @@ fn vms_of_a_node_that_is_confirmed_to_be_off_run_elsewhere_and_it_comes_back_wit
     cluster.define("hv1", &Domain::new("bound"), &["--node", "hv3", "--limit", "hv3", "--start", "--wait"]);
     cluster.define("hv1", &Domain::new("idle"), &["--node", "hv3"]);
     let hv3 = cluster.node("hv3");
+    cluster.json_until("hv1", &["cluster", "plan", "hv3"], "one goes on, one is bound", |loss| {
+        loss["go_on"] == 1 && loss["bound"] == serde_json::json!(["bound"]) && loss["short"] == serde_json::json!([])
+    });
 
     // A daemon that is away proves nothing, and costs its guests nothing.
     hv3.kill(Service::Drover).unwrap();

@@ -1,4 +1,4 @@
-//! Fences in the API.
+//! Fences and recovery in the API.
 
 use super::Fate;
 use crate::{ClusterView, Fence, NodeView};
@@ -70,4 +70,36 @@ impl FenceInfo {
             vms,
         }
     }
+}
+
+/// What the loss of one node would mean now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct NodeLoss {
+    /// The node.
+    pub node: String,
+    /// Number of VMs that would start on other nodes.
+    pub go_on: usize,
+    /// VMs that no other node can take now, for other reasons than memory.
+    pub bound: Vec<String>,
+    /// VMs for which the other nodes have no memory.
+    pub short: Vec<String>,
+    /// The memory that is missing for these, in MiB.
+    pub missing: u64,
+    /// Number of further VMs of the given size that the other nodes could take then. Absent: no size was given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub further: Option<u64>,
+}
+
+/// The standing recovery plan: what the loss of each node would mean now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct LossPlan {
+    /// How many nodes the cluster must be able to lose without a lack of memory; otherwise it is a fault.
+    pub tolerate: u32,
+    /// Number of further VMs of the given size that the nodes can take now. Absent: no size was given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub further: Option<u64>,
+    /// The nodes, by name.
+    pub nodes: Vec<NodeLoss>,
 }

@@ -16,7 +16,7 @@ mod vm;
 
 pub use drain::{DrainOutcome, DrainWait};
 pub use fault::{FaultInfo, FaultKey};
-pub use fence::{FenceInfo, Proof};
+pub use fence::{FenceInfo, LossPlan, NodeLoss, Proof};
 pub use meta::{Meta, Tag, Tags};
 pub use moves::{Explained, Fate, Judged, Migration, MoveOrder, MoveOutcome};
 pub use node::{Blocked, Drain, Memory, Node, NodeChanged, NodeNumbers, Vcpu};
@@ -156,6 +156,8 @@ pub struct Config {
     pub stall: String,
     /// Deadline of a live migration, in seconds.
     pub migration_deadline: u32,
+    /// How many nodes the cluster must be able to lose without a lack of memory for their VMs.
+    pub tolerate: u32,
 }
 
 impl Config {
@@ -172,6 +174,7 @@ impl Config {
             moves: config.limits.cluster,
             stall: config.stall.word().to_owned(),
             migration_deadline: config.migration_deadline_s,
+            tolerate: config.tolerate,
         }
     }
 }

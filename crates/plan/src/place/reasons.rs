@@ -16,7 +16,7 @@ fn summed_up(verdicts: &[(NodeName, Verdict)]) -> (Vec<Rejected>, u32) {
         let Verdict::Rejected(why) = verdict else { continue };
         let room = kinds.len() < REJECTED_MAX;
         match kinds.iter_mut().find(|(_, of, _)| discriminant(*of) == discriminant(why)) {
-            _ if *why == Rejection::Here => {}
+            _ if matches!(why, Rejection::Here | Rejection::Lost) => {}
             Some((.., more)) => *more += 1,
             None if room => kinds.push((node, why, 0)),
             None => unnamed += 1,

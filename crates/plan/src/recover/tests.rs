@@ -16,7 +16,7 @@ fn story_of(others: Vec<NodeView>, vms: Vec<VmView>, for_good: bool, again: bool
         let Some(order) = orders.iter().find(|order| order.uuid == item.uuid) else {
             return match &item.fate {
                 Fate::UnderWay(to) => format!("{} is being taken by {to}", item.vm),
-                Fate::Waits(why) => format!("{} waits: {why}", item.vm),
+                Fate::Waits(why) | Fate::NoRoom(why) => format!("{} waits: {why}", item.vm),
                 fate => panic!("{fate:?} without an order"),
             };
         };

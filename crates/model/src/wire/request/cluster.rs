@@ -54,6 +54,24 @@ pub struct ChangeConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schemars(range(min = 1, max = crate::cluster::DEADLINE_MAX_S)))]
     pub migration_deadline: Option<u32>,
+    /// How many nodes the cluster must be able to lose without a lack of memory for their VMs; otherwise it is a fault.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(range(min = 0, max = crate::cluster::TOLERATE_MAX)))]
+    pub tolerate: Option<u32>,
+}
+
+/// Asks what the loss of each node would mean.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct PlanLosses {
+    /// Also count how many further VMs with this much memory, in MiB, the nodes could take.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(range(min = 1)))]
+    pub memory: Option<u64>,
+    /// With this many vCPUs each (1).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(range(min = 1)))]
+    pub vcpus: Option<u32>,
 }
 
 /// Creates a token.

@@ -8,7 +8,7 @@ mod cluster;
 mod node;
 mod vm;
 
-pub use cluster::{ChangeConfig, CreateToken, ListFaults, SetMaintenance};
+pub use cluster::{ChangeConfig, CreateToken, ListFaults, PlanLosses, SetMaintenance};
 pub use node::{DomainOrder, FenceNode, ListNodes, RemoveNode, RoleOrder, SetCoordinatorState, SetDomainState};
 pub use vm::{
     ChangeMeta, ChangeTag, DefineOrChange, DefineVm, DeleteVm, ListVms, ModifyVm, MoveAction, MoveVm, PowerOrder,

@@ -1,0 +1,160 @@
+//! The standing recovery plan: what would become of each node's VMs if that node were lost now. Nothing is kept:
+//! [`crate::recover`] plans it on the present view, as it does when a node is lost.
+//!
+//! A loss cannot be absorbed if VMs that run on the node, and could run on another, find no memory there. That is a
+//! fault of the cluster. A VM that no other node can take for another reason (a file that is not shared, a host device) is
+//! none: no memory would help it. The plan names it all the same.
+
+use crate::{
+    capacity::{Ledger, OVERHEAD},
+    place::{self, Verdict, Wanted},
+    recover::{self, Fate, Plan},
+};
+use drover_model::{Bytes, ClusterView, Demand, NodeName, VmMeta, VmName, domain::devices::Devices};
+use std::collections::BTreeMap;
+
+/// What the ids of the faults begin with; a node's name follows.
+const SHORT: &str = "recovery-short-";
+/// Percentage of the cluster's health that a loss which cannot be absorbed costs: nothing is wrong yet.
+const SHORT_DELTA: u8 = 5;
+/// How many VMs a fault names.
+const NAMED: usize = 5;
+
+/// What becomes of a node's VMs if it is lost now.
+pub fn if_lost(view: &ClusterView, node: &NodeName) -> Plan {
+    let for_good = view.fences().get(node).is_some_and(|fence| fence.value.for_good);
+    recover::plan(view, &BTreeMap::from([(node.clone(), for_good)]), true)
+}
+
+/// A loss in figures.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Loss {
+    /// VMs that start on other nodes, or go on there.
+    pub go_on: usize,
+    /// VMs that no other node can take, for other reasons than memory.
+    pub bound: Vec<VmName>,
+    /// VMs for which there is no memory.
+    pub short: Vec<VmName>,
+    /// The memory that these need, overhead included.
+    pub missing: Bytes,
+    /// Number of further VMs of the size that was asked for.
+    pub further: Option<u64>,
+}
+
+/// What the loss of a node would mean. `size`: also count further VMs of that size, after its recovery.
+pub fn loss(view: &ClusterView, node: &NodeName, size: Option<Demand>) -> Loss {
+    let mut loss = Loss::default();
+    let mut ledger = Ledger::of(view).without([node]);
+    for item in if_lost(view, node).items {
+        let demand = view.vms.get(&item.uuid).map(|vm| vm.demand).unwrap_or_default();
+        match item.fate {
+            Fate::Waits(_) => loss.bound.push(item.vm),
+            Fate::NoRoom(_) => {
+                loss.missing = loss.missing.saturating_add(demand.memory).saturating_add(OVERHEAD);
+                loss.short.push(item.vm);
+            }
+            Fate::Starts { to, .. } => {
+                ledger.expect(&to, demand);
+                loss.go_on += 1;
+            }
+            Fate::HandedOver(_) | Fate::UnderWay(_) => loss.go_on += 1,
+            Fate::Rests(_) | Fate::Freed | Fate::Assigned(_) | Fate::DeletedBy(_) => {}
+        }
+    }
+    loss.further = size.map(|size| fits(view, &ledger, size));
+    loss
+}
+
+/// Number of further VMs of a size that the nodes can take now.
+pub fn further(view: &ClusterView, size: Demand) -> u64 {
+    fits(view, &Ledger::of(view), size)
+}
+
+/// How often a size fits: on each node that takes one, as often as its memory allows.
+fn fits(view: &ClusterView, ledger: &Ledger, size: Demand) -> u64 {
+    let (meta, devices) = (VmMeta::default(), Devices::default());
+    let each = size.memory.saturating_add(OVERHEAD).0.max(1);
+    let verdicts = place::choose(view, ledger, &Wanted::new(size, &meta, &devices)).verdicts;
+    let on = |(_, verdict): (NodeName, Verdict)| match verdict {
+        Verdict::Fits { left, .. } => 1 + left.0 / each,
+        Verdict::Rejected(_) => 0,
+    };
+    verdicts.into_iter().map(on).sum()
+}
+
+/// The fault of a loss that cannot be absorbed, with its deduction from the health; `None`: it can be.
+pub fn fault(node: &NodeName, loss: &Loss) -> Option<(String, (String, u8))> {
+    let count = loss.short.len();
+    let named: Vec<&str> = loss.short.iter().take(NAMED).map(VmName::as_str).collect();
+    let more = count.checked_sub(NAMED).filter(|more| *more > 0).map(|more| format!(", and {more} more"));
+    let message = format!(
+        "If node {node} were lost, the other nodes would have no memory for {count} of its VMs ({}{}): {} are missing. \
+         Add memory or a node, stop VMs, or accept it ('drover config set --tolerate 0'). \
+         See 'drover cluster plan {node}'.",
+        named.join(", "),
+        more.unwrap_or_default(),
+        loss.missing
+    );
+    (count > 0).then(|| (format!("{SHORT}{node}"), (message, SHORT_DELTA)))
+}
+
+/// The ids of the reported faults of this kind.
+pub fn reported(view: &ClusterView) -> impl Iterator<Item = &String> {
+    view.faults().keys().filter(|id| id.starts_with(SHORT))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use drover_model::{VmState, testing::*};
+
+    fn size(mib: u64) -> Demand {
+        Demand { memory: Bytes::mib(mib), vcpus: 1 }
+    }
+
+    #[test]
+    fn a_loss_that_leaves_no_memory_is_a_fault_and_names_what_is_missing() {
+        let vms = || vec![running(1, "a", 1024), running(2, "a", 2048), running(3, "b", 4096)];
+        let view = cluster(vec![node("a", 8), node("b", 8), node("c", 4)], vms());
+        assert_eq!((loss(&view, &name("a"), None).go_on, fault(&name("a"), &loss(&view, &name("a"), None))), (2, None));
+
+        let view = cluster(vec![node("a", 8), node("b", 8), node("c", 2)], vms());
+        let lost = loss(&view, &name("b"), None);
+        assert_eq!((lost.go_on, lost.short.len(), &lost.bound[..]), (1, 0, &[][..]), "a takes it");
+        let view = cluster(vec![node("a", 6), node("b", 8), node("c", 2)], vms());
+        let lost = loss(&view, &name("b"), None);
+        assert_eq!(
+            (lost.go_on, lost.short.clone(), lost.missing),
+            (0, vec![VmName::new("vm3").unwrap()], Bytes::mib(4096).saturating_add(OVERHEAD))
+        );
+        let (id, (message, _)) = fault(&name("b"), &lost).unwrap();
+        assert_eq!(id, "recovery-short-b");
+        assert!(message.contains("no memory for 1 of its VMs (vm3)"), "{message}");
+    }
+
+    #[test]
+    fn a_vm_that_is_bound_to_its_node_lacks_no_memory() {
+        let vm = running(1, "a", 512)
+            .defined("<devices><disk type='file'><source file='/own/disk'/><target dev='vda'/></disk></devices>");
+        let view = cluster(vec![node("a", 8), node("b", 8)], vec![vm]);
+        let lost = loss(&view, &name("a"), None);
+        assert_eq!((lost.bound.len(), lost.short.len(), fault(&name("a"), &lost)), (1, 0, None));
+    }
+
+    #[test]
+    fn a_living_node_takes_nothing_in_the_plan_for_its_loss() {
+        // Off, and to be deleted: any node could do it.
+        let vm = vm(1, 512).on("a").wanted(VmState::Delete { disks: false });
+        let view = cluster(vec![node("a", 8), node("b", 8)], vec![vm]);
+        let plan = if_lost(&view, &name("a"));
+        assert_eq!(plan.items[0].fate, Fate::DeletedBy(name("b")));
+    }
+
+    #[test]
+    fn further_vms_are_counted_with_and_without_a_loss() {
+        let view = cluster(vec![node("a", 4), node("b", 4)], vec![running(1, "a", 1024)]);
+        let after = loss(&view, &name("a"), Some(size(1024))).further;
+        assert_eq!((further(&view, size(1024)), after), (5, Some(2)), "memory, less the reserve and QEMU's own");
+        assert_eq!(further(&view, Demand { vcpus: 5, ..size(1) }), 0, "no node has so many threads");
+    }
+}
