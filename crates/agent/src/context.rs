@@ -1,20 +1,17 @@
-//! State that all duties of an agent share.
+//! What all duties of an agent share: who this node is, its clock, the store, the view, the drivers. What a duty
+//! publishes for others is a channel of its own ([`crate::published`]).
 
-use crate::{bmc::BmcOptions, clock::Clock, duty::Failures, primary::PrimaryOptions, view::Views};
+use crate::{bmc::BmcOptions, clock::Clock, primary::PrimaryOptions, view::Views};
 use drover_drivers::{
-    console::{self, ConsoleLogs},
-    host_network::HostNetwork,
-    hypervisor::Hypervisor,
-    power::Power,
-    storage::Disks,
+    console::ConsoleLogs, host_network::HostNetwork, hypervisor::Hypervisor, power::Power, storage::Disks,
 };
 use drover_model::{
-    BmcReport, Bytes, Claim, DomainType, DrainReport, Epoch, NodeName, Role, WallTime,
+    Bytes, Claim, DomainType, NodeName, Role, WallTime,
     domain::{BadXml, Effective, Mark, nvram_file},
 };
-use drover_plan::{liveness::Lives, vm::HostState};
+use drover_plan::vm::HostState;
 use drover_store::Store;
-use std::{collections::BTreeMap, path::PathBuf, pin::Pin, sync::Arc};
+use std::{path::PathBuf, pin::Pin, sync::Arc};
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -116,37 +113,16 @@ pub(crate) struct Context {
     pub(crate) consoles: Arc<dyn ConsoleLogs>,
     pub(crate) network: Arc<dyn HostNetwork>,
     pub(crate) power: Arc<dyn Power>,
-    /// Followers of this node's logs.
-    pub(crate) logs: console::Watcher,
     pub(crate) views: Views,
     pub(crate) clock: Clock,
-    /// Guests that run here without a claim of this node, with the grants in their marks, for its report.
-    pub(crate) strays: watch::Sender<BTreeMap<Uuid, Epoch>>,
-    /// Progress of draining or refilling the node, for its report.
-    pub(crate) drain: watch::Sender<Option<DrainReport>>,
-    /// Problems of the networks of the floating addresses, for the node's report and for the election.
-    pub(crate) network_problems: watch::Sender<Vec<String>>,
-    /// What is known about this node's BMC, for its report.
-    pub(crate) bmc: watch::Sender<Option<BmcReport>>,
-    /// Failed primary services and why; empty when this node is not the primary.
-    pub(crate) service_problems: watch::Sender<Vec<(String, String)>>,
     /// The generation of the store session in which this daemon created its node's session record; 0: none. Nothing is
     /// done under the node's name in any other session ([`Context::is_member`]).
     pub(crate) member: watch::Sender<u64>,
-    /// The state of each node's daemon, and since when.
-    pub(crate) lives: watch::Sender<Lives>,
-    /// Recent failures of the daemon's own duties.
-    pub(crate) failures: Failures,
-    /// Whether the daemon is stopping.
-    pub(crate) stopping: watch::Sender<bool>,
-    /// Whether this node has a part in the primary role that another node could take over.
-    pub(crate) must_hand_over: watch::Sender<bool>,
 }
 
 impl Context {
     pub(crate) fn new(options: Options, store: Arc<dyn Store>, drivers: Drivers, views: Views) -> Context {
         let Drivers { hypervisor, disks, consoles, network, power } = drivers;
-        let clock = Clock::new();
         Context {
             options,
             store,
@@ -155,19 +131,9 @@ impl Context {
             consoles,
             network,
             power,
-            logs: console::Watcher::default(),
             views,
-            clock,
+            clock: Clock::new(),
             member: watch::channel(0).0,
-            lives: watch::channel(Lives::new()).0,
-            failures: Failures::new(clock),
-            strays: watch::channel(BTreeMap::new()).0,
-            drain: watch::channel(None).0,
-            network_problems: watch::channel(Vec::new()).0,
-            bmc: watch::channel(None).0,
-            service_problems: watch::channel(Vec::new()).0,
-            stopping: watch::channel(false).0,
-            must_hand_over: watch::channel(false).0,
         }
     }
 

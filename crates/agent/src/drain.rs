@@ -6,12 +6,12 @@
 //! way then finish, and are planned anew. The moves themselves are done by the VMs' tasks.
 
 use crate::{arrivals, context::Context, records, view::differs};
-use drover_model::{Claim, ClusterView, MoveKind, NodeName, NodeRecord, NodeState, Obs, RunState};
+use drover_model::{Claim, ClusterView, DrainReport, MoveKind, NodeName, NodeRecord, NodeState, Obs, RunState};
 use drover_plan::drain::{self, Order, Plan};
 use drover_store::StoreError;
 use futures_util::future::join_all;
 use std::{sync::Arc, time::Duration};
-use tokio::time::timeout;
+use tokio::{sync::watch, time::timeout};
 
 /// Poll interval for what has no event: the last domain's end, a failed call.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -19,8 +19,8 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// Timeout for the view to show what a pass wrote.
 const SHOWN: Duration = Duration::from_secs(2);
 
-/// Runs until dropped.
-pub(crate) async fn run(ctx: Arc<Context>) {
+/// Runs until dropped. Publishes how far the node's flush or ready is; `None`: there is none.
+pub(crate) async fn run(ctx: Arc<Context>, report: watch::Sender<Option<DrainReport>>) {
     let mut views = ctx.views.subscribe();
     let mut freshness = ctx.views.freshness();
     if freshness.wait_for(|f| f.is_loaded()).await.is_err() {
@@ -34,11 +34,11 @@ pub(crate) async fn run(ctx: Arc<Context>) {
         let answered = arrivals::pass(&ctx, &view, &mut granted).await;
         let state = view.nodes.get(ctx.me()).map(|node| node.record.value.domain_state);
         let busy = match state {
-            Some(NodeState::Flush) => pass(&ctx, &view, Way::Out).await,
-            Some(NodeState::Unflush) => pass(&ctx, &view, Way::Home).await,
+            Some(NodeState::Flush) => pass(&ctx, &view, Way::Out, &report).await,
+            Some(NodeState::Unflush) => pass(&ctx, &view, Way::Home, &report).await,
             _ => {
                 // Cleared without notifying: the report would change, and a changed report wakes this loop.
-                ctx.drain.send_if_modified(|now| now.take().is_some());
+                report.send_if_modified(|now| now.take().is_some());
                 false
             }
         };
@@ -70,16 +70,16 @@ enum Way {
 }
 
 /// One pass: plans, writes what can be done now. Returns whether there is more to do.
-async fn pass(ctx: &Context, view: &ClusterView, way: Way) -> bool {
+async fn pass(ctx: &Context, view: &ClusterView, way: Way, report: &watch::Sender<Option<DrainReport>>) -> bool {
     let me = ctx.me();
     let (plan, kind) = match way {
         Way::Out => (drain::evacuate(view, me), MoveKind::Migrate),
         Way::Home => (drain::bring_home(view, me), MoveKind::Unmigrate),
     };
-    let report = plan.report();
-    ctx.drain.send_if_modified(|now| {
-        let changed = now.as_ref() != Some(&report);
-        *now = Some(report);
+    let progress = plan.report();
+    report.send_if_modified(|now| {
+        let changed = now.as_ref() != Some(&progress);
+        *now = Some(progress);
         changed
     });
     let orders = plan.orders(view, me, kind, ctx.wall());

@@ -11,6 +11,7 @@ use drover_model::{
 use drover_plan::faults::{self, vm_disks, vm_failed, vm_paused, vm_torn, vm_unkillable, vm_unresumed};
 use drover_store::{Op, StoreError};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use tokio::sync::watch;
 use uuid::Uuid;
 
 /// Percentage of the cluster's health that a failed VM costs.
@@ -244,10 +245,10 @@ pub(crate) async fn keep_all(
     Ok(())
 }
 
-/// Reports problems of the primary, while this node is the primary. Runs until dropped.
-pub(crate) async fn of_primary(ctx: Arc<Context>) {
+/// Reports problems of the primary, while this node is the primary: failed services, with the reasons, among others.
+/// Runs until dropped.
+pub(crate) async fn of_primary(ctx: Arc<Context>, mut problems: watch::Receiver<Vec<(String, String)>>) {
     let mut views = ctx.views.subscribe();
-    let mut problems = ctx.service_problems.subscribe();
     loop {
         ctx.membership().await;
         let view = views.borrow_and_update().clone();

@@ -17,11 +17,13 @@ use drover_model::{
 };
 use drover_plan::{
     fence::{self, Return, Step},
+    liveness::Lives,
     recover::{self, Order, Plan},
 };
 use drover_store::{CreateMode, Op, StoreError};
 use futures_util::future::join_all;
 use std::{sync::Arc, time::Duration};
+use tokio::sync::watch;
 
 /// Poll interval while there is work; what it waits for is usually seen in the view before.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -31,20 +33,19 @@ const ASK_AGAIN: Duration = Duration::from_secs(5);
 const AT_ONCE: usize = 32;
 
 /// Runs until dropped.
-pub(crate) async fn run(ctx: Arc<Context>) {
+pub(crate) async fn run(ctx: Arc<Context>, mut lives: watch::Receiver<Lives>) {
     let mut freshness = ctx.views.freshness();
     if freshness.wait_for(|f| f.is_loaded()).await.is_err() {
         return;
     }
     let mut views = ctx.views.subscribe();
-    let mut lives = ctx.lives.subscribe();
     let mut asked = ctx.clock.now();
     loop {
         ctx.membership().await;
         let view = views.borrow_and_update().clone();
-        lives.mark_unchanged();
+        let alive = lives.borrow_and_update().clone();
         let again = match view.primary_node() == Some(ctx.me()) {
-            true => pass(&ctx, &view, &mut asked).await,
+            true => pass(&ctx, &view, &alive, &mut asked).await,
             false => None,
         };
         tokio::select! {
@@ -71,7 +72,7 @@ fn vms_differ(old: &ClusterView, new: &ClusterView, node: &NodeName) -> bool {
 }
 
 /// One pass. Returns when to look again without a change.
-async fn pass(ctx: &Context, view: &ClusterView, asked: &mut Mono) -> Option<Mono> {
+async fn pass(ctx: &Context, view: &ClusterView, lives: &Lives, asked: &mut Mono) -> Option<Mono> {
     let now = ctx.clock.now();
     if !ctx.views.freshness().borrow().is_current() {
         return Some(now.after(LOOK_AGAIN));
@@ -81,7 +82,7 @@ async fn pass(ctx: &Context, view: &ClusterView, asked: &mut Mono) -> Option<Mon
         *asked = now;
     }
     let plan = recover::plan(view, &fence::recovering(view), again);
-    let outlook = fence::next(view, &ctx.lives.borrow().clone(), &plan, now, ctx.wall());
+    let outlook = fence::next(view, lives, &plan, now, ctx.wall());
     let mut done = true;
     for (node, step) in &outlook.steps {
         if let Err(error) = write(ctx, view, node, *step).await {

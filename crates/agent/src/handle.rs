@@ -3,6 +3,7 @@
 use crate::{commands::Commands, context::Context, records};
 use drover_drivers::{console, hypervisor::Hypervisor};
 use drover_model::{ClusterView, NameEntry, NodeName, RecordKind, VmName, VmRecord, VmView, WallTime};
+use drover_plan::liveness::Lives;
 use drover_store::SessionState;
 use std::{
     path::{Path, PathBuf},
@@ -19,14 +20,22 @@ const CATCH_UP: Duration = Duration::from_secs(2);
 #[derive(Clone)]
 pub struct NodeHandle {
     context: Arc<Context>,
+    lives: watch::Receiver<Lives>,
+    logs: console::Watcher,
     commands: Commands,
     ready: watch::Receiver<bool>,
     stop: watch::Sender<bool>,
 }
 
 impl NodeHandle {
-    pub(crate) fn new(context: Arc<Context>, ready: watch::Receiver<bool>, stop: watch::Sender<bool>) -> NodeHandle {
-        NodeHandle { commands: Commands::new(context.clone()), context, ready, stop }
+    pub(crate) fn new(
+        context: Arc<Context>,
+        lives: watch::Receiver<Lives>,
+        logs: console::Watcher,
+        ready: watch::Receiver<bool>,
+        stop: watch::Sender<bool>,
+    ) -> NodeHandle {
+        NodeHandle { commands: Commands::new(context.clone()), context, lives, logs, ready, stop }
     }
 
     /// This node's name.
@@ -51,7 +60,7 @@ impl NodeHandle {
 
     /// When a node's daemon entered its state, as seen by this node; `None`: unknown.
     pub fn in_state_since(&self, node: &NodeName) -> Option<WallTime> {
-        self.context.lives.borrow().get(node).map(|life| life.since_wall)
+        self.lives.borrow().get(node).map(|life| life.since_wall)
     }
 
     /// Whether the cluster's records have been read at least once.
@@ -113,7 +122,7 @@ impl NodeHandle {
 
     /// Followers of this node's logs.
     pub fn logs(&self) -> &console::Watcher {
-        &self.context.logs
+        &self.logs
     }
 
     /// The console log of a VM on this node.

@@ -8,7 +8,7 @@
 //!                 │           ▼           ▼
 //!                 │       supervisor ── one task per VM ──► plan::vm ──► store, hypervisor
 //!                 │
-//!                 ├────── membership: node record, session, status
+//!                 ├────── membership, report: node record, session, status
 //!                 │
 //!                 ├────── primary: the primary role, its addresses and services ──► plan::primary
 //!                 │
@@ -44,7 +44,9 @@ mod handle;
 mod liveness;
 mod membership;
 mod primary;
+mod published;
 pub mod records;
+mod report;
 mod standing;
 mod supervisor;
 pub mod tokens;
@@ -59,9 +61,11 @@ pub use membership::{JoinError, Twin};
 pub use primary::{Grant, Handover, PrimaryLoop, PrimaryOptions, PrimaryService, WatchedLink};
 
 use context::Context;
+use drover_drivers::console;
 use drover_store::Store;
 use duty::{Duties, Duty};
-use futures_util::future::BoxFuture;
+use published::Published;
+use report::Reporter;
 use std::{sync::Arc, time::Duration};
 use tokio::sync::watch;
 
@@ -71,6 +75,9 @@ const HAND_OVER: Duration = Duration::from_secs(6);
 /// The agent of one node.
 pub struct Agent {
     context: Arc<Context>,
+    published: Published,
+    /// Followers of this node's logs.
+    logs: console::Watcher,
     keeper: view::Keeper,
     ready: watch::Sender<bool>,
     stop: watch::Sender<bool>,
@@ -81,31 +88,41 @@ impl Agent {
     pub fn new(options: Options, store: Arc<dyn Store>, drivers: Drivers) -> Agent {
         let (keeper, views) = view::Keeper::new(store.clone(), &options.name);
         let context = Arc::new(Context::new(options, store, drivers, views));
-        Agent { context, keeper, ready: watch::channel(false).0, stop: watch::channel(false).0 }
+        let published = Published::new(context.clock);
+        let logs = console::Watcher::default();
+        Agent { context, published, logs, keeper, ready: watch::channel(false).0, stop: watch::channel(false).0 }
     }
 
     /// Access for the API. Usable before, during and after [`Agent::run`].
     pub fn handle(&self) -> NodeHandle {
-        NodeHandle::new(self.context.clone(), self.ready.subscribe(), self.stop.clone())
+        let (lives, logs) = (self.published.lives.subscribe(), self.logs.clone());
+        NodeHandle::new(self.context.clone(), lives, logs, self.ready.subscribe(), self.stop.clone())
     }
 
     /// The node's part in the primary role. Run it next to [`Agent::run`], on a thread of its own, so that nothing else
     /// delays it. `services`: what moves with the role besides the addresses.
     pub fn primary(&self, services: Vec<Arc<dyn PrimaryService>>) -> PrimaryLoop {
-        PrimaryLoop::new(self.context.clone(), services)
+        let outlets = primary::Outlets {
+            network_problems: self.published.network_problems.clone(),
+            service_problems: self.published.service_problems.clone(),
+            must_hand_over: self.published.must_hand_over.clone(),
+            stopping: self.published.stopping.subscribe(),
+        };
+        PrimaryLoop::new(self.context.clone(), outlets, services)
     }
 
     /// Runs the node until [`NodeHandle::stop`] is called (guests keep running, and the node's report says that it
     /// stopped on purpose), or until it turns out that the node may not join the cluster.
     pub async fn run(self) -> Result<(), JoinError> {
-        let Agent { context, keeper, ready, stop } = self;
+        let Agent { context, published, keeper, ready, stop, .. } = self;
         let mut stopping = stop.subscribe();
-        let membership = membership::run(context.clone(), ready);
-        let mut duties = Duties::start(duties(&context, keeper), context.failures.clone());
+        let reporter = Reporter::new(context.clone(), published.reported());
+        let membership = membership::run(&context, &reporter, ready);
+        let mut duties = Duties::start(duties(&context, &published, keeper), published.failures.clone());
         let result = tokio::select! {
             biased;
             () = stopped(&mut stopping) => {
-                hand_over(&context).await;
+                hand_over(&published).await;
                 Ok(())
             }
             result = membership => result,
@@ -113,29 +130,51 @@ impl Agent {
         };
         duties.stop().await;
         if result.is_ok() {
-            membership::leave(&context).await;
+            reporter.leave().await;
         }
         context.store.close().await;
         result
     }
 }
 
-/// The duties of a node.
-fn duties(context: &Arc<Context>, keeper: view::Keeper) -> Vec<Duty> {
-    let of = |run: fn(Arc<Context>) -> BoxFuture<'static, ()>| {
-        let context = context.clone();
-        move || run(context.clone())
-    };
+/// The duties of a node. Each is given what it publishes, and what it needs of others.
+fn duties(context: &Arc<Context>, published: &Published, keeper: view::Keeper) -> Vec<Duty> {
+    let Published { lives, strays, drain, bmc, service_problems, failures, .. } = published;
+    let ctx = || context.clone();
     vec![
         Duty::once("view", keeper.run()),
-        Duty::restartable("vms", of(|context| Box::pin(supervisor::run(context)))),
-        Duty::restartable("drain", of(|context| Box::pin(drain::run(context)))),
-        Duty::restartable("consoles", of(|context| Box::pin(consoles::run(context)))),
-        Duty::restartable("liveness", of(|context| Box::pin(liveness::run(context)))),
-        Duty::restartable("bmc", of(|context| Box::pin(bmc::run(context)))),
-        Duty::restartable("fence", of(|context| Box::pin(fence::run(context)))),
-        Duty::restartable("standing", of(|context| Box::pin(standing::run(context)))),
-        Duty::restartable("faults", of(|context| Box::pin(faults::of_primary(context)))),
+        Duty::restartable("vms", {
+            let (ctx, strays, failures) = (ctx(), strays.clone(), failures.clone());
+            move || supervisor::run(ctx.clone(), strays.clone(), failures.clone())
+        }),
+        Duty::restartable("drain", {
+            let (ctx, report) = (ctx(), drain.clone());
+            move || drain::run(ctx.clone(), report.clone())
+        }),
+        Duty::restartable("consoles", {
+            let ctx = ctx();
+            move || consoles::run(ctx.clone())
+        }),
+        Duty::restartable("liveness", {
+            let (ctx, lives) = (ctx(), lives.clone());
+            move || liveness::run(ctx.clone(), lives.clone())
+        }),
+        Duty::restartable("bmc", {
+            let (ctx, report) = (ctx(), bmc.clone());
+            move || bmc::run(ctx.clone(), report.clone())
+        }),
+        Duty::restartable("fence", {
+            let (ctx, lives) = (ctx(), lives.subscribe());
+            move || fence::run(ctx.clone(), lives.clone())
+        }),
+        Duty::restartable("standing", {
+            let ctx = ctx();
+            move || standing::run(ctx.clone())
+        }),
+        Duty::restartable("faults", {
+            let (ctx, problems) = (ctx(), service_problems.subscribe());
+            move || faults::of_primary(ctx.clone(), problems.clone())
+        }),
     ]
 }
 
@@ -147,9 +186,9 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
 
 /// Hands the primary role to another node, if this one has it and there is a candidate. After the timeout the lease
 /// decides.
-async fn hand_over(ctx: &Context) {
-    ctx.stopping.send_replace(true);
-    let mut must = ctx.must_hand_over.subscribe();
+async fn hand_over(published: &Published) {
+    published.stopping.send_replace(true);
+    let mut must = published.must_hand_over.subscribe();
     if tokio::time::timeout(HAND_OVER, must.wait_for(|must| !*must)).await.is_err() {
         tracing::warn!(
             "the primary role was not handed over in time; another coordinator takes it over when the lease expires"

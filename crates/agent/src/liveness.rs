@@ -3,11 +3,12 @@
 
 use crate::{context::Context, view::differs};
 use drover_model::DaemonState;
-use drover_plan::liveness::{self, Transition};
+use drover_plan::liveness::{self, Lives, Transition};
 use std::sync::Arc;
+use tokio::sync::watch;
 
-/// Runs until dropped.
-pub(crate) async fn run(ctx: Arc<Context>) {
+/// Runs until dropped. Publishes the state of each node's daemon.
+pub(crate) async fn run(ctx: Arc<Context>, published: watch::Sender<Lives>) {
     let mut freshness = ctx.views.freshness();
     if freshness.wait_for(|f| f.is_loaded()).await.is_err() {
         return;
@@ -15,10 +16,10 @@ pub(crate) async fn run(ctx: Arc<Context>) {
     let mut views = ctx.views.subscribe();
     loop {
         let view = views.borrow_and_update().clone();
-        let before = ctx.lives.borrow().clone();
+        let before = published.borrow().clone();
         let (lives, transitions) = liveness::observe(&before, &view, ctx.clock.now(), ctx.wall());
         transitions.iter().for_each(log);
-        ctx.lives.send_if_modified(|now| {
+        published.send_if_modified(|now| {
             let changed = *now != lives;
             *now = lives;
             changed

@@ -1,4 +1,4 @@
-//! A node's membership of its cluster: the basic records, the node's record, its session, its report.
+//! A node's membership of its cluster: the basic records, the node's record, its session.
 //!
 //! A node's name belongs to one machine, because claims are held by name: another machine may not join under the name
 //! until the node was removed.
@@ -7,30 +7,19 @@
 //! it belongs to our dead predecessor (`plan::node::enter`). Until the session is ours, this daemon writes nothing
 //! about the node and does nothing under its name: it may run on a clone of the machine that has the name.
 
-use crate::{bmc::ClusterKey, context::Context, fence, records};
-use drover_drivers::hypervisor::{Connection, Listing};
+use crate::{context::Context, fence, records, report::Reporter};
 use drover_model::{
-    Claim, ClusterConfig, DaemonState, Departed, Mono, NodeName, NodeRecord, NodeSession, NodeState, NodeStatus, Obs,
-    Only, Primary, RecordKind, RemovedNode, RunState, Stored, Stray, VmRecord,
+    Claim, ClusterConfig, Departed, Mono, NodeName, NodeRecord, NodeSession, NodeState, Only, Primary, RecordKind,
+    RemovedNode, Stored, VmRecord,
     cluster::{CLUSTER_SCHEMA, Layout},
-    node::{FOREIGN_MAX, NODE_SCHEMA},
+    node::NODE_SCHEMA,
 };
-use drover_plan::{
-    capacity::HOST_RESERVE,
-    node::{self, Entry},
-};
+use drover_plan::node::{self, Entry};
 use drover_store::{CreateMode, Op, SessionState, StoreError};
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 use tokio::sync::watch;
 use uuid::Uuid;
 
-/// Poll interval for changes to report.
-const REPORT: Duration = Duration::from_secs(5);
-/// An unchanged report is rewritten after this time, which bounds the age of what is shown of a node. (Whether its
-/// daemon is alive is reported by its session.)
-const REPORT_AGAIN: Duration = Duration::from_secs(300);
-/// Minimum time between reports; changes in between are combined into one report.
-const REPORT_GAP: Duration = Duration::from_millis(500);
 /// Pause before a step is retried after a store error.
 const RETRY: Duration = Duration::from_secs(1);
 /// A session that is older than this belongs to a live daemon: longer than any session timeout that can be configured
@@ -126,24 +115,27 @@ impl From<StoreError> for StepError {
 }
 
 /// Joins, stays a member, and reports, until dropped. Ends only when the node may not join.
-pub(crate) async fn run(ctx: Arc<Context>, ready: watch::Sender<bool>) -> Result<(), JoinError> {
-    with_retries(&ctx, Step::Prepare).await?;
+pub(crate) async fn run(ctx: &Context, reporter: &Reporter, ready: watch::Sender<bool>) -> Result<(), JoinError> {
+    with_retries(ctx, Step::Prepare).await?;
     let mut freshness = ctx.views.freshness();
     let stay = async {
         let mut session = ctx.store.session();
+        // The administrator has said it of the machine that had the name until now, not of one that may have it later.
+        let mut same_machine = ctx.options.same_machine;
         loop {
             let generation = session.borrow_and_update().generation;
-            with_retries(&ctx, Step::Enter).await?;
-            with_retries(&ctx, Step::Register).await?;
+            with_retries(ctx, Step::Enter { same_machine }).await?;
+            with_retries(ctx, Step::Register).await?;
+            same_machine = false;
             ctx.member.send_replace(generation);
-            lost(&ctx, &mut session, generation).await;
+            lost(ctx, &mut session, generation).await;
             ctx.member.send_replace(0);
         }
     };
     let reports = async {
         // It fails when the keeper of the view is gone; then the daemon ends.
         freshness.wait_for(|f| f.is_loaded()).await.ok();
-        report(&ctx, &ready).await;
+        reporter.run(&ready).await;
         std::future::pending::<()>().await;
     };
     // Whoever may not stay ends, although the reports never do.
@@ -160,7 +152,10 @@ enum Step {
     /// The records must be there.
     Prepare,
     /// The session must be ours.
-    Enter,
+    Enter {
+        /// See [`Options::same_machine`](crate::Options::same_machine).
+        same_machine: bool,
+    },
     /// The node's record must say what this daemon is.
     Register,
 }
@@ -172,7 +167,7 @@ async fn with_retries(ctx: &Context, step: Step) -> Result<(), JoinError> {
     loop {
         let done = match step {
             Step::Prepare => prepare(ctx, ctx.options.join_again).await,
-            Step::Enter => enter(ctx).await,
+            Step::Enter { same_machine } => enter(ctx, same_machine).await,
             Step::Register => register(ctx).await,
         };
         match done {
@@ -298,7 +293,7 @@ async fn held(ctx: &Context) -> Result<usize, StepError> {
 }
 
 /// Creates the node's session record, in place of a dead predecessor's.
-async fn enter(ctx: &Context) -> Result<(), StepError> {
+async fn enter(ctx: &Context, same_machine: bool) -> Result<(), StepError> {
     let path = NodeSession::path(ctx.me());
     let mine = NodeSession {
         schema: NODE_SCHEMA,
@@ -311,7 +306,7 @@ async fn enter(ctx: &Context) -> Result<(), StepError> {
     let record = find_record(ctx).await?.map(|record| record.value);
     let old = records::read_report::<NodeSession>(&*ctx.store, ctx.me()).await?;
     match (node::enter(record.as_ref(), old.as_ref().map(|old| &old.value), &mine), old) {
-        (Entry::Moved, _) if !ctx.options.same_machine => {
+        (Entry::Moved, _) if !same_machine => {
             let held = held(ctx).await?;
             if held > 0 {
                 let last = record.map(|record| record.api).unwrap_or_default();
@@ -372,150 +367,5 @@ async fn lost(ctx: &Context, session: &mut watch::Receiver<drover_store::Session
             Ok(()) = views.changed() => {}
             else => std::future::pending().await,
         }
-    }
-}
-
-/// Writes the node's report: polls every few seconds, and soon after an event.
-async fn report(ctx: &Context, ready: &watch::Sender<bool>) {
-    let mut events = ctx.hypervisor.events();
-    let mut connection = ctx.hypervisor.connection();
-    let mut domain_type = ctx.options.domain_type.clone();
-    let mut drain = ctx.drain.subscribe();
-    let mut networks = ctx.network_problems.subscribe();
-    let mut failures = ctx.failures.changes();
-    let mut strays = ctx.strays.subscribe();
-    let mut bmc = ctx.bmc.subscribe();
-    let mut reported: Option<(Mono, NodeStatus)> = None;
-    loop {
-        ctx.membership().await;
-        drain.mark_unchanged();
-        networks.mark_unchanged();
-        failures.mark_unchanged();
-        strays.mark_unchanged();
-        bmc.mark_unchanged();
-        let observed = observe(ctx, DaemonState::Run).await;
-        let now = ctx.clock.now();
-        // The node, and its report with it, may have been removed and have come back.
-        let shown = ctx.views.latest().nodes.get(ctx.me()).is_some_and(|node| node.status.is_some());
-        let is_old = |(at, before): &(Mono, NodeStatus), status: &NodeStatus| {
-            now.since(*at) >= REPORT_AGAIN || status.is_news_after(before)
-        };
-        match observed {
-            Err(error) => {
-                tracing::warn!(error, "this node's report is not renewed: cannot read the facts about the machine")
-            }
-            Ok(status) if shown && !reported.as_ref().is_none_or(|before| is_old(before, &status)) => {
-                tracing::trace!("nothing to report");
-            }
-            Ok(status) => reported = write_report(ctx, ready, status).await.map(|status| (now, status)),
-        }
-        let earliest = ctx.clock.now().after(REPORT_GAP);
-        let latest = ctx.clock.now().after(REPORT);
-        tokio::select! {
-            biased;
-            _ = events.recv() => {}
-            Ok(()) = connection.changed() => {}
-            Ok(()) = domain_type.changed() => {}
-            Ok(()) = drain.changed() => {}
-            Ok(()) = networks.changed() => {}
-            Ok(()) = failures.changed() => {}
-            Ok(()) = strays.changed() => {}
-            Ok(()) = bmc.changed() => {}
-            () = ctx.clock.until(Some(latest)) => {}
-        }
-        ctx.clock.until(Some(earliest)).await;
-        while events.try_recv().is_ok() {}
-    }
-}
-
-/// Writes a report, and returns it if that is known to have succeeded.
-async fn write_report(ctx: &Context, ready: &watch::Sender<bool>, status: NodeStatus) -> Option<NodeStatus> {
-    match records::put(&*ctx.store, ctx.me(), &status).await {
-        Ok(()) => {
-            if !ready.send_replace(true) {
-                tracing::info!(node = %ctx.me(), "ready for work");
-            }
-            Some(status)
-        }
-        Err(error) => {
-            tracing::debug!(%error, "cannot write this node's report");
-            None
-        }
-    }
-}
-
-/// Collects the node's status.
-///
-/// # Errors
-/// If the facts about the machine cannot be read: a report without them would say that the node has no memory.
-async fn observe(ctx: &Context, daemon: DaemonState) -> Result<NodeStatus, String> {
-    let facts = (ctx.options.host)()?;
-    let connection = ctx.hypervisor.connection().borrow().clone();
-    let (hypervisor, guests, domains, problem) = match connection {
-        Connection::Down(why) => (String::new(), None, Listing::default(), why),
-        Connection::Up => match tokio::join!(ctx.hypervisor.host(), ctx.hypervisor.domains()) {
-            (Ok(host), Ok(domains)) => (host.version, host.guests, domains, String::new()),
-            (Err(error), _) | (_, Err(error)) => (String::new(), None, Listing::default(), error.to_string()),
-        },
-    };
-    let in_memory = |domain: &Obs<drover_drivers::hypervisor::Domain>| match domain {
-        Obs::Known(domain) => domain.run != RunState::Off,
-        Obs::Unknown(_) => true,
-        Obs::Absent => false,
-    };
-    let total = ctx.options.capacity.unwrap_or(facts.memory_total);
-    let Listing { ours, mut foreign } = domains;
-    foreign.truncate(FOREIGN_MAX);
-    let mut strays = ctx.strays.borrow().clone();
-    // Those without a record at once, before their tasks have looked at them: the VM may be defined again any moment.
-    let view = ctx.views.latest();
-    let running = ours.iter().filter_map(|(_, domain)| domain.known()).filter(|domain| domain.run != RunState::Off);
-    strays.extend(running.filter(|d| !view.vms.contains_key(&d.uuid)).map(|d| (d.uuid, d.mark.epoch)));
-    let strays = strays.into_iter().map(|(uuid, epoch)| Stray { uuid, epoch }).collect();
-    let mut domains: Vec<Uuid> = ours.into_iter().filter(|(_, d)| in_memory(d)).map(|(uuid, _)| uuid).collect();
-    // Sorted, so that another order of the hypervisor's list is not a change.
-    domains.sort_unstable();
-    Ok(NodeStatus {
-        schema: NODE_SCHEMA,
-        daemon,
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        kernel: facts.kernel,
-        os: facts.os,
-        arch: facts.arch,
-        hypervisor,
-        hypervisor_problem: problem,
-        domain_type: *ctx.options.domain_type.borrow(),
-        cpus: facts.cpus,
-        cpu_model: facts.cpu_model,
-        guests,
-        bridges: facts.bridges,
-        shared: ctx.options.shared.clone(),
-        network_problems: ctx.network_problems.borrow().clone(),
-        floating: ctx.options.primary.addresses.iter().map(|a| (a.network.clone(), a.address.to_string())).collect(),
-        drain: ctx.drain.borrow().clone(),
-        duties: ctx.failures.recent(),
-        bmc: ctx.bmc.borrow().clone(),
-        cluster_key: ctx.options.bmc.key.as_ref().map(ClusterKey::id).unwrap_or_default(),
-        memory_total: total,
-        memory_free: facts.memory_available.min(total.saturating_sub(HOST_RESERVE)),
-        load: facts.load,
-        domains,
-        strays,
-        foreign,
-        updated: ctx.wall(),
-    })
-}
-
-/// Reports that this daemon stops on purpose. Guests keep running.
-pub(crate) async fn leave(ctx: &Context) {
-    if !ctx.is_member() {
-        return;
-    }
-    let written = match observe(ctx, DaemonState::Stop).await {
-        Ok(status) => records::put(&*ctx.store, ctx.me(), &status).await.map_err(|error| error.to_string()),
-        Err(error) => Err(error),
-    };
-    if let Err(error) = written {
-        tracing::warn!(error, "could not report that this node's daemon stops on purpose");
     }
 }

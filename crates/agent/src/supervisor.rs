@@ -1,6 +1,11 @@
 //! Runs one task for each VM that concerns this node, and wakes it when there is a reason to look.
 
-use crate::{context::Context, duty, vm};
+use crate::{
+    context::Context,
+    duty::{self, Failures},
+    published::Strays,
+    vm,
+};
 use drover_drivers::hypervisor::Event;
 use drover_model::{ClusterView, VmView};
 use drover_plan::faults;
@@ -20,6 +25,9 @@ const RESCAN: Duration = Duration::from_secs(30);
 
 struct Supervisor {
     ctx: Arc<Context>,
+    /// Where the tasks publish their strays.
+    strays: watch::Sender<Strays>,
+    failures: Failures,
     tasks: JoinSet<(Uuid, u64)>,
     ids: BTreeMap<Id, Uuid>,
     wakers: BTreeMap<Uuid, watch::Sender<u64>>,
@@ -31,13 +39,15 @@ struct Supervisor {
 }
 
 /// Runs until dropped; the VMs' tasks are dropped with it.
-pub(crate) async fn run(ctx: Arc<Context>) {
+pub(crate) async fn run(ctx: Arc<Context>, strays: watch::Sender<Strays>, failures: Failures) {
     let mut views = ctx.views.subscribe();
     let mut events = ctx.hypervisor.events();
     let mut domain_type = ctx.options.domain_type.clone();
     let mut connection = ctx.hypervisor.connection();
     let mut supervisor = Supervisor {
         ctx: ctx.clone(),
+        strays,
+        failures,
         tasks: JoinSet::new(),
         ids: BTreeMap::new(),
         wakers: BTreeMap::new(),
@@ -124,8 +134,8 @@ impl Supervisor {
     }
 
     fn spawn(&mut self, uuid: Uuid, woken: watch::Receiver<u64>) {
-        let ctx = self.ctx.clone();
-        let handle = self.tasks.spawn(async move { (uuid, vm::run(ctx, uuid, woken).await) });
+        let (ctx, strays) = (self.ctx.clone(), self.strays.clone());
+        let handle = self.tasks.spawn(async move { (uuid, vm::run(ctx, strays, uuid, woken).await) });
         self.ids.insert(handle.id(), uuid);
     }
 
@@ -138,7 +148,7 @@ impl Supervisor {
             }
             Err(error) => {
                 let Some(uuid) = self.ids.remove(&error.id()) else { return };
-                self.ctx.failures.count(&format!("vm {uuid}"), &duty::panic_message(error));
+                self.failures.count(&format!("vm {uuid}"), &duty::panic_message(error));
                 self.wakers.remove(&uuid);
                 self.failed.insert(uuid);
                 return;

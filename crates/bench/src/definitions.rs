@@ -13,6 +13,15 @@ pub(crate) fn name(n: usize) -> String {
     format!("name-{n:04}")
 }
 
+/// The bridges of the VMs' interfaces. A node without them refuses the VMs.
+pub(crate) const BRIDGES: [&str; 2] = ["vmbr100", "vmbr101"];
+
+/// The domain XML of the `n`th VM for a node without the bridges: one that uses the network of this machine, which is
+/// left as it is.
+pub(crate) fn xml_without_bridges(n: usize) -> String {
+    xml(n).replace("<interface type='bridge'>", "<interface type='user'>")
+}
+
 /// The domain XML of the `n`th VM.
 pub(crate) fn xml(n: usize) -> String {
     let name = name(n);
@@ -57,8 +66,8 @@ fn devices(name: &str, n: usize) -> String {
 "
         )
     };
-    [CONTROLLERS, &disk("root", "sda"), &disk("data", "sdb"), &interface("vmbr100", 1), &interface("vmbr101", 2)]
-        .concat()
+    let [front, back] = BRIDGES;
+    [CONTROLLERS, &disk("root", "sda"), &disk("data", "sdb"), &interface(front, 1), &interface(back, 2)].concat()
 }
 
 #[cfg(test)]
@@ -78,5 +87,8 @@ mod tests {
         assert_eq!(devices.networks[0].mac, "52:54:00:01:01:f4");
         assert_eq!(devices.disks[1].name, "vms/name-0500_data");
         assert!(definition.description.starts_with("name-0500"));
+        assert_eq!(devices.networks.map(|network| network.source), BRIDGES);
+        let without = Devices::read(&xml_without_bridges(500)).networks;
+        assert!(without.len() == 2 && without.iter().all(|network| network.kind == "user"));
     }
 }

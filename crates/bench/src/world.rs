@@ -1,6 +1,9 @@
 //! A lab to measure in: bringing it up, filling it with VMs, running probes in its nodes.
 
-use crate::probe::{Define, Probe};
+use crate::{
+    definitions,
+    probe::{Define, Probe},
+};
 use drover_lab::{Lab, LabError, Node, Progress, Result, Spec};
 use drover_model::wire;
 use serde::{Deserialize, Serialize};
@@ -122,10 +125,30 @@ impl<'a> World<'a> {
     pub(crate) fn fill(&mut self, vms: usize) -> Result<()> {
         if vms > self.vms {
             self.report(&format!("defining VMs, up to {vms}"));
-            self.probe(&self.first()?, Define { from: self.vms, to: vms })?;
+            // A node alone uses the network of this machine, which is left as it is.
+            let bridges = self.cluster != Cluster::One;
+            for bridge in definitions::BRIDGES.iter().filter(|_| bridges && self.vms == 0) {
+                let create = format!("ip link add {bridge} type bridge && ip link set {bridge} up");
+                let names: Vec<String> = self.lab.nodes().iter().map(|node| node.name().to_owned()).collect();
+                self.bridge(bridge, &create, &names.iter().map(String::as_str).collect::<Vec<_>>())?;
+            }
+            self.probe(&self.first()?, Define { from: self.vms, to: vms, bridges })?;
             self.vms = vms;
         }
         Ok(())
+    }
+
+    /// Creates a bridge in nodes by a shell command, and waits until they report it: before, they refuse VMs with it.
+    pub(crate) fn bridge(&self, bridge: &str, create: &str, nodes: &[&str]) -> Result<()> {
+        for name in nodes {
+            self.node(name)?.exec(&["sh", "-c", create])?;
+        }
+        let reported = || {
+            let all = self.nodes().ok()?;
+            let has = |name: &&str| all.iter().any(|n| n.name == **name && n.bridges.iter().any(|b| b == bridge));
+            nodes.iter().all(has).then_some(())
+        };
+        Lab::until(&format!("not all nodes report the bridge {bridge}"), TIMEOUT, reported)
     }
 
     /// Runs a probe inside a node.

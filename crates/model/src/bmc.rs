@@ -136,10 +136,6 @@ impl RecordKind for BmcRecord {
     const AT: &'static str = "/nodes/*/bmc";
     const SCHEMA: u32 = BMC_SCHEMA;
     const WRITER: Writer = Writer::Node;
-
-    fn schema(&self) -> u32 {
-        self.schema
-    }
 }
 
 /// A node's report about its BMC, which it checks itself.

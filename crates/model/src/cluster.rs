@@ -177,9 +177,6 @@ impl RecordKind for ClusterConfig {
     const AT: &'static str = "/config";
     const SCHEMA: u32 = CLUSTER_SCHEMA;
     const WRITER: Writer = Writer::Requests;
-    fn schema(&self) -> u32 {
-        self.schema
-    }
 
     /// For a daemon without a last value: each readable part; and maintenance is on unless the record says that it is
     /// off.
@@ -219,9 +216,6 @@ impl RecordKind for Token {
     const AT: &'static str = "/tokens/*";
     const SCHEMA: u32 = CLUSTER_SCHEMA;
     const WRITER: Writer = Writer::Requests;
-    fn schema(&self) -> u32 {
-        self.schema
-    }
 }
 
 impl RecordKind for Fault {
@@ -229,9 +223,6 @@ impl RecordKind for Fault {
     const AT: &'static str = "/faults/*";
     const SCHEMA: u32 = CLUSTER_SCHEMA;
     const WRITER: Writer = Writer::Node;
-    fn schema(&self) -> u32 {
-        self.schema
-    }
 }
 
 /// `/schema`: the layout of the tree. A daemon that only knows an earlier one does not join.

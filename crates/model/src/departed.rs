@@ -67,9 +67,6 @@ impl RecordKind for Departed {
     const AT: &'static str = "/departed";
     const SCHEMA: u32 = VM_SCHEMA;
     const WRITER: Writer = Writer::Requests;
-    fn schema(&self) -> u32 {
-        self.schema
-    }
 }
 
 #[cfg(test)]

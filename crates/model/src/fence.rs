@@ -167,9 +167,6 @@ impl RecordKind for Fence {
     const AT: &'static str = "/fences/*";
     const SCHEMA: u32 = FENCE_SCHEMA;
     const WRITER: Writer = Writer::Requests;
-    fn schema(&self) -> u32 {
-        self.schema
-    }
 }
 
 #[cfg(test)]

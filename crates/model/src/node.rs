@@ -203,9 +203,6 @@ impl RecordKind for RemovedNode {
     const AT: &'static str = "/removed/*";
     const SCHEMA: u32 = NODE_SCHEMA;
     const WRITER: Writer = Writer::Requests;
-    fn schema(&self) -> u32 {
-        self.schema
-    }
 }
 
 /// A guest with Drover's mark that runs on a node without a claim of that node.
@@ -297,10 +294,6 @@ impl RecordKind for NodeRecord {
     const SCHEMA: u32 = NODE_SCHEMA;
     const WRITER: Writer = Writer::Requests;
 
-    fn schema(&self) -> u32 {
-        self.schema
-    }
-
     /// The node's existence and its addresses. It accepts no VMs.
     fn salvage(name: &NodeName, document: &serde_json::Value) -> Option<NodeRecord> {
         let text = |field: &str| document.get(field).and_then(serde_json::Value::as_str).unwrap_or_default().to_owned();
@@ -323,9 +316,6 @@ impl RecordKind for NodeStatus {
     const AT: &'static str = "/nodes/*/status";
     const SCHEMA: u32 = NODE_SCHEMA;
     const WRITER: Writer = Writer::Node;
-    fn schema(&self) -> u32 {
-        self.schema
-    }
 
     /// The daemon's state and the resources, as far as they can be read: a node of a later version is alive, although
     /// VMs cannot be moved to it from here.
@@ -371,10 +361,6 @@ impl RecordKind for NodeSession {
     const AT: &'static str = "/nodes/*/session";
     const SCHEMA: u32 = NODE_SCHEMA;
     const WRITER: Writer = Writer::Node;
-
-    fn schema(&self) -> u32 {
-        self.schema
-    }
 
     /// The existence of the session is what matters.
     fn salvage(_: &NodeName, document: &serde_json::Value) -> Option<NodeSession> {

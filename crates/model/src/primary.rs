@@ -78,9 +78,6 @@ impl RecordKind for Primary {
     const AT: &'static str = "/primary";
     const SCHEMA: u32 = PRIMARY_SCHEMA;
     const WRITER: Writer = Writer::Coordinators;
-    fn schema(&self) -> u32 {
-        self.schema
-    }
 }
 
 impl RecordKind for Lease {
@@ -88,9 +85,6 @@ impl RecordKind for Lease {
     const AT: &'static str = "/primary/leases/*";
     const SCHEMA: u32 = PRIMARY_SCHEMA;
     const WRITER: Writer = Writer::Coordinators;
-    fn schema(&self) -> u32 {
-        self.schema
-    }
 
     /// The lease's existence and its term. If the term cannot be read the lease never expires, because it is unknown
     /// here when its node has taken everything down.

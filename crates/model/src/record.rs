@@ -64,7 +64,7 @@ pub trait RecordKind: Serialize + DeserializeOwned + Clone + PartialEq + fmt::De
     /// Path of the records, with one `*` for the key: `/vms/*/claim`. Without `*` there is one record only, and the key
     /// is [`Only`].
     const AT: &'static str;
-    /// The layout version that this daemon writes.
+    /// The layout version that this daemon writes: the member `schema` of each record. Kinds without it never change.
     const SCHEMA: u32;
     /// Who writes it.
     const WRITER: Writer;
@@ -72,11 +72,6 @@ pub trait RecordKind: Serialize + DeserializeOwned + Clone + PartialEq + fmt::De
     /// For members that are one of several alternatives: an unknown part of one alternative must not be carried over to
     /// the next.
     const WHOLE: &'static [&'static str] = &[];
-
-    /// The layout version in the record. Kinds without one never change.
-    fn schema(&self) -> u32 {
-        Self::SCHEMA
-    }
 
     /// Salvages a record that cannot be decoded as a whole; `None`: nothing in it may be used.
     fn salvage(_key: &Self::Key, _document: &Value) -> Option<Self> {
@@ -123,6 +118,8 @@ pub struct Stored<T> {
     pub value: T,
     /// Its version in the store.
     pub version: Version,
+    /// Its layout version, if that is later than this daemon's.
+    pub later: Option<u32>,
     /// Members written by a later version of Drover that are unknown to this one.
     pub extra: Option<Arc<Extra>>,
 }
@@ -130,7 +127,7 @@ pub struct Stored<T> {
 impl<T> Stored<T> {
     /// A record without unknown members.
     pub fn new(value: T, version: Version) -> Stored<T> {
-        Stored { value, version, extra: None }
+        Stored { value, version, later: None, extra: None }
     }
 }
 
@@ -153,24 +150,19 @@ impl<T: RecordKind> Stored<T> {
     /// # Errors
     /// [`Unreadable`], with the reason.
     pub fn decode(data: &[u8], version: Version) -> Result<Stored<T>, Unreadable> {
-        match serde_json::from_slice::<T>(data) {
-            Ok(value) if value.schema() <= T::SCHEMA => Ok(Stored::new(value, version)),
-            Ok(value) => {
-                let extra = unknown(data, &value).filter(|extra| !extra.is_empty()).map(Arc::new);
-                if let Some(part) = extra.as_ref().and_then(|extra| extra.inside_of(T::WHOLE)) {
-                    let document = serde_json::from_slice(data).unwrap_or_default();
-                    let newer = Some((value.schema(), T::SCHEMA));
-                    let why = format!("it has unknown members in {part:?}");
-                    return Err(Unreadable { version, newer, why, document });
-                }
-                Ok(Stored { value, version, extra })
-            }
-            Err(error) => {
-                let document: Value = serde_json::from_slice(data).unwrap_or_default();
-                let schema = document.get("schema").and_then(Value::as_u64).and_then(|n| u32::try_from(n).ok());
-                let newer = schema.filter(|schema| *schema > T::SCHEMA).map(|schema| (schema, T::SCHEMA));
-                Err(Unreadable { version, newer, why: error.to_string(), document })
-            }
+        let later = layout_of(data).filter(|layout| *layout > T::SCHEMA);
+        let unreadable = |why| {
+            let document = serde_json::from_slice(data).unwrap_or_default();
+            Unreadable { version, newer: later.map(|later| (later, T::SCHEMA)), why, document }
+        };
+        let value: T = serde_json::from_slice(data).map_err(|error| unreadable(error.to_string()))?;
+        if later.is_none() {
+            return Ok(Stored::new(value, version));
+        }
+        let extra = unknown(data, &value).filter(|extra| !extra.is_empty()).map(Arc::new);
+        match extra.as_ref().and_then(|extra| extra.inside_of(T::WHOLE)) {
+            Some(part) => Err(unreadable(format!("it has unknown members in {part:?}"))),
+            None => Ok(Stored { value, version, later, extra }),
         }
     }
 
@@ -180,18 +172,25 @@ impl<T: RecordKind> Stored<T> {
     /// # Errors
     /// The value cannot be encoded as JSON: a defect of its type.
     pub fn replaced_by(&self, value: &T) -> Result<Vec<u8>, serde_json::Error> {
-        if self.value.schema() <= T::SCHEMA {
-            return serde_json::to_vec(value);
-        }
+        let Some(later) = self.later else { return serde_json::to_vec(value) };
         let mut document = serde_json::to_value(value)?;
         if let Some(schema) = document.get_mut("schema") {
-            *schema = self.value.schema().into();
+            *schema = later.into();
         }
         if let Some(extra) = &self.extra {
             extra.add_to(&mut document);
         }
         serde_json::to_vec(&document)
     }
+}
+
+/// The layout version of an encoded record. The one place that reads it, for all kinds.
+fn layout_of(data: &[u8]) -> Option<u32> {
+    #[derive(Deserialize)]
+    struct Head {
+        schema: u32,
+    }
+    serde_json::from_slice(data).ok().map(|Head { schema }| schema)
 }
 
 /// The members of a document that are not in the known value.
@@ -350,9 +349,6 @@ mod tests {
         const AT: &'static str = "/samples/*/part";
         const SCHEMA: u32 = 1;
         const WRITER: Writer = Writer::Requests;
-        fn schema(&self) -> u32 {
-            self.schema
-        }
     }
 
     fn decode(text: &str) -> Result<Stored<Sample>, Unreadable> {

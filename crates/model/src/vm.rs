@@ -7,14 +7,18 @@
 //! * [`VmStatus`] at `/vms/<uuid>/status`: the report of the node that holds the claim.
 //! * [`Claim`] at `/vms/<uuid>/claim`: the node that may run it, and the epoch of that grant.
 
+mod state;
+mod status;
+
+pub use state::{AtRest, How, MoveKind, SHUTDOWN_TIMEOUT_MAX_S, SHUTDOWN_TIMEOUT_S, VmState};
+pub use status::{MoveFailure, OffReason, Progress, RunState, Transit, VmStatus};
+
 use crate::{
     meta::VmMeta,
     name::{NodeName, VmName},
-    paused::{self, Paused},
     placed::{self, Placed},
     record::{RecordKind, Version, Writer},
-    replaced::Replaced,
-    units::{Bytes, WallTime},
+    units::Bytes,
 };
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -50,186 +54,6 @@ impl fmt::Display for Epoch {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Generation(pub u64);
-
-/// Default timeout for a guest to power off, in seconds: what administrators are used to.
-pub const SHUTDOWN_TIMEOUT_S: u32 = 180;
-/// Maximum of that timeout, in seconds: one day.
-pub const SHUTDOWN_TIMEOUT_MAX_S: u32 = 86_400;
-
-/// Wanted state of a VM.
-///
-/// The first group are states of rest. In the second one the VM's node has work to do, which it completes by writing
-/// the next state by compare-and-set on the version of the record that it started from; a concurrent change of the
-/// record cancels the command.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "is", rename_all = "kebab-case", deny_unknown_fields)]
-pub enum VmState {
-    /// Runs on its node.
-    Start,
-    /// Does not run.
-    Stop,
-    /// Does not run, and is out of service.
-    Disable,
-    /// Does not run, because it failed for this reason.
-    Fail {
-        /// The error, for users.
-        reason: String,
-    },
-    /// The record cannot be read, so that its wanted state is unknown. Never stored.
-    #[serde(skip)]
-    Unreadable,
-    /// The guest is asked to power off, and forced off at the deadline.
-    Shutdown {
-        /// Timeout, in seconds.
-        timeout_s: u32,
-        /// State afterwards.
-        then: AtRest,
-    },
-    /// The guest is asked to power off (and forced off at the deadline), and is started again.
-    Restart {
-        /// Timeout, in seconds.
-        timeout_s: u32,
-    },
-    /// The guest is paused. Afterwards its state is [`VmState::Start`] again, and it stays paused.
-    Pause,
-    /// A guest that is paused executes again, one that is asleep is woken. Afterwards its state is [`VmState::Start`].
-    Resume,
-    /// It moves to another node; its node sends it there. Afterwards it runs there.
-    Migrate {
-        /// The target.
-        to: NodeName,
-        /// What happens to its home.
-        kind: MoveKind,
-        /// How it is moved.
-        how: How,
-    },
-    /// The VM is forced off, and all its records are deleted.
-    Delete {
-        /// Whether its disk files are deleted too.
-        disks: bool,
-    },
-}
-
-/// Kind of a move: what happens to the VM's home.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum MoveKind {
-    /// Permanent: the target becomes its home.
-    Move,
-    /// Temporary: its home is remembered (the first one, if it was away already).
-    Migrate,
-    /// Back home.
-    Unmigrate,
-}
-
-/// How a running VM is moved.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum How {
-    /// Live or not at all.
-    Live,
-    /// Live; if that fails, cold.
-    LiveElseCold,
-    /// Shut down on the source, started on the target.
-    Cold,
-}
-
-/// A state of rest in which a VM does not run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum AtRest {
-    /// [`VmState::Stop`].
-    Stop,
-    /// [`VmState::Disable`].
-    Disable,
-}
-
-impl From<AtRest> for VmState {
-    fn from(rest: AtRest) -> VmState {
-        match rest {
-            AtRest::Stop => VmState::Stop,
-            AtRest::Disable => VmState::Disable,
-        }
-    }
-}
-
-impl VmState {
-    /// All values of [`VmState::word`], for filters and their error messages. `provision` is a state that API clients
-    /// know, of a VM that is being built: it is accepted as a filter and matches no VM.
-    pub const WORDS: [&'static str; 14] = [
-        "start",
-        "stop",
-        "disable",
-        "fail",
-        "provision",
-        "shutdown",
-        "restart",
-        "pause",
-        "resume",
-        "migrate",
-        "migrate-live",
-        "unmigrate",
-        "delete",
-        "unreadable",
-    ];
-
-    /// The name of the state for users and existing clients.
-    pub fn word(&self) -> &'static str {
-        match self {
-            VmState::Start => "start",
-            VmState::Stop => "stop",
-            VmState::Disable => "disable",
-            VmState::Fail { .. } => "fail",
-            VmState::Unreadable => "unreadable",
-            VmState::Shutdown { .. } => "shutdown",
-            VmState::Restart { .. } => "restart",
-            VmState::Pause => "pause",
-            VmState::Resume => "resume",
-            VmState::Migrate { kind: MoveKind::Unmigrate, .. } => "unmigrate",
-            VmState::Migrate { how: How::Live, .. } => "migrate-live",
-            VmState::Migrate { .. } => "migrate",
-            VmState::Delete { .. } => "delete",
-        }
-    }
-
-    /// Whether no work is left in this state once it is reached.
-    pub fn at_rest(&self) -> bool {
-        match self {
-            VmState::Start | VmState::Stop | VmState::Disable | VmState::Fail { .. } => true,
-            VmState::Unreadable => true,
-            VmState::Shutdown { .. }
-            | VmState::Restart { .. }
-            | VmState::Pause
-            | VmState::Resume
-            | VmState::Migrate { .. }
-            | VmState::Delete { .. } => false,
-        }
-    }
-
-    /// The target of a move under way.
-    pub fn destination(&self) -> Option<&NodeName> {
-        match self {
-            VmState::Migrate { to, .. } => Some(to),
-            _ => None,
-        }
-    }
-
-    /// Whether the VM uses memory and vCPUs on its node, now or soon, or may do so.
-    pub fn occupies_node(&self) -> bool {
-        match self {
-            VmState::Start | VmState::Shutdown { .. } | VmState::Restart { .. } | VmState::Migrate { .. } => true,
-            VmState::Pause | VmState::Resume => true,
-            VmState::Unreadable => true,
-            VmState::Stop | VmState::Disable | VmState::Fail { .. } | VmState::Delete { .. } => false,
-        }
-    }
-}
-
-impl fmt::Display for VmState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.word())
-    }
-}
 
 /// The layout version of [`VmRecord`], [`VmStatus`] and [`Claim`].
 pub const VM_SCHEMA: u32 = 1;
@@ -439,10 +263,6 @@ impl RecordKind for VmRecord {
     const WRITER: Writer = Writer::Requests;
     const WHOLE: &'static [&'static str] = &["state"];
 
-    fn schema(&self) -> u32 {
-        self.schema
-    }
-
     /// Its name, its nodes and its definition: its name stays taken, and its resources are counted.
     fn salvage(uuid: &Uuid, document: &serde_json::Value) -> Option<VmRecord> {
         let text = |field: &str| document.get(field).and_then(serde_json::Value::as_str);
@@ -468,61 +288,11 @@ impl RecordKind for VmRecord {
     }
 }
 
-impl VmStatus {
-    /// A report of a VM that has not been observed.
-    pub fn new(node: NodeName, epoch: Epoch, since: WallTime) -> VmStatus {
-        VmStatus {
-            schema: VM_SCHEMA,
-            node,
-            epoch,
-            run: None,
-            paused: None,
-            unknown: false,
-            doing: String::new(),
-            generation: None,
-            crashes: 0,
-            ended: None,
-            since,
-            console: false,
-            vnc: None,
-            progress: None,
-            move_failure: None,
-            replaced: None,
-        }
-    }
-
-    /// Why the guest does not execute; `None`: it does, as far as is known, or it is not in memory.
-    pub fn why_paused(&self) -> Option<Paused> {
-        let paused = !self.unknown && self.run == Some(RunState::Paused);
-        paused.then(|| self.paused.clone().unwrap_or_default())
-    }
-}
-
-impl RecordKind for VmStatus {
-    type Key = Uuid;
-    const AT: &'static str = "/vms/*/status";
-    const SCHEMA: u32 = VM_SCHEMA;
-    const WRITER: Writer = Writer::Node;
-    fn schema(&self) -> u32 {
-        self.schema
-    }
-
-    /// The reporting node. The rest is unknown until there is a report in this version's layout.
-    fn salvage(_: &Uuid, document: &serde_json::Value) -> Option<VmStatus> {
-        let node = document.get("node").and_then(serde_json::Value::as_str)?;
-        let epoch = Epoch(document.get("epoch").and_then(serde_json::Value::as_u64).unwrap_or(0));
-        Some(VmStatus { unknown: true, ..VmStatus::new(NodeName::new(node).ok()?, epoch, WallTime(0)) })
-    }
-}
-
 impl RecordKind for Claim {
     type Key = Uuid;
     const AT: &'static str = "/vms/*/claim";
     const SCHEMA: u32 = VM_SCHEMA;
     const WRITER: Writer = Writer::Node;
-    fn schema(&self) -> u32 {
-        self.schema
-    }
 
     /// Its holder, and where else the guest may be, if they are given in this version's format.
     fn salvage(_: &Uuid, document: &serde_json::Value) -> Option<Claim> {
@@ -541,9 +311,6 @@ impl RecordKind for Arrival {
     const AT: &'static str = "/vms/*/arrival";
     const SCHEMA: u32 = VM_SCHEMA;
     const WRITER: Writer = Writer::Node;
-    fn schema(&self) -> u32 {
-        self.schema
-    }
 
     /// The answering node, for a version that does not exist: the target answers again, in this version's layout.
     fn salvage(_: &Uuid, document: &serde_json::Value) -> Option<Arrival> {
@@ -557,150 +324,6 @@ impl RecordKind for NameEntry {
     const AT: &'static str = "/names/vms/*";
     const SCHEMA: u32 = VM_SCHEMA;
     const WRITER: Writer = Writer::Requests;
-}
-
-/// State of a domain as reported by the hypervisor.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum RunState {
-    /// Executes.
-    Running,
-    /// In memory, but does not execute; see [`VmStatus::paused`].
-    Paused,
-    /// Executes, and was asked to power off.
-    ShuttingDown,
-    /// Defined, but not in memory.
-    Off,
-}
-
-impl fmt::Display for RunState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            RunState::Running => "running",
-            RunState::Paused => "paused",
-            RunState::ShuttingDown => "shutting-down",
-            RunState::Off => "off",
-        })
-    }
-}
-
-/// How far the migration of a guest has come, as far as its domain shows it, at either end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Transit {
-    /// It is paused by the migration: it is arriving, or all but gone.
-    Switching,
-    /// Post-copy: it executes at the target, and part of its memory is still at the source.
-    Split,
-    /// Post-copy that has failed: each end has memory that the other lacks.
-    Broken,
-}
-
-/// Why a domain is off.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum OffReason {
-    /// The guest powered itself off: by its own wish, or because somebody pressed its power button or asked its agent.
-    Shutdown,
-    /// The host ended it: QEMU got a signal (from systemd, when the machine goes down), was told to quit, or gave up.
-    Ended,
-    /// One of these two; the hypervisor told which when it happened, and nobody listened, or it has not come yet.
-    ShutdownOrEnded,
-    /// It was destroyed through the hypervisor.
-    Destroyed,
-    /// The guest or its QEMU crashed.
-    Crashed,
-    /// It could not be started.
-    Failed,
-    /// It moved to another node.
-    Migrated,
-    /// Its memory was saved to a file (`virsh managedsave`); the next start goes on from there.
-    Saved,
-    /// The hypervisor does not know.
-    Unknown,
-}
-
-/// `/vms/<uuid>/status`: the report of the node that holds the claim.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct VmStatus {
-    /// The layout version, for upgrades.
-    pub schema: u32,
-    /// The reporting node.
-    pub node: NodeName,
-    /// The epoch of its claim.
-    pub epoch: Epoch,
-    /// The last known run state; `None`: there is no domain.
-    pub run: Option<RunState>,
-    /// Why it does not execute, if `run` is [`RunState::Paused`].
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "paused::if_known")]
-    pub paused: Option<Paused>,
-    /// The domain cannot be observed now, so `run` may be outdated.
-    #[serde(default)]
-    pub unknown: bool,
-    /// What the node is doing or waiting for, for users. Empty: nothing.
-    #[serde(default)]
-    pub doing: String,
-    /// The definition that the domain was started from.
-    #[serde(default)]
-    pub generation: Option<Generation>,
-    /// Crashes in a row since the last quiet period.
-    #[serde(default)]
-    pub crashes: u32,
-    /// Epoch of the last guest of which the hypervisor said, when it happened, that the host ended it. It says so only once.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ended: Option<Epoch>,
-    /// Time of the last change of `run`.
-    pub since: WallTime,
-    /// Whether the domain's console is logged.
-    #[serde(default)]
-    pub console: bool,
-    /// The VNC display's address and port, if it has one.
-    #[serde(default)]
-    pub vnc: Option<(String, u16)>,
-    /// Progress of its migration; `None` if there is none.
-    #[serde(default)]
-    pub progress: Option<Progress>,
-    /// Its last move, if that failed.
-    #[serde(default)]
-    pub move_failure: Option<MoveFailure>,
-    /// Disks that the guest has written to, when it was last seen, elsewhere than its definition had them.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub replaced: Option<Replaced>,
-}
-
-/// Progress of a live migration.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Progress {
-    /// Total amount of data, as far as known.
-    pub total: Bytes,
-    /// Amount sent.
-    pub sent: Bytes,
-    /// Amount left. It can grow, because the guest writes on.
-    pub left: Bytes,
-    /// Transfer rate per second.
-    pub rate: Bytes,
-    /// Time since its start, in milliseconds.
-    pub elapsed_ms: u64,
-}
-
-impl Progress {
-    /// Estimated remaining time, in seconds, if the guest wrote nothing more; `None`: nothing is being sent at present.
-    pub fn estimate_s(&self) -> Option<u64> {
-        self.left.0.checked_div(self.rate.0)
-    }
-}
-
-/// A failed move. The VM stays where it was.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MoveFailure {
-    /// The target.
-    pub to: NodeName,
-    /// Why it failed.
-    pub reason: String,
-    /// Number of failed moves of this VM in a row.
-    pub count: u32,
-    /// Number of reports in a row that a move failed or could not even be tried; incremented with each.
-    #[serde(default)]
-    pub told: u32,
 }
 
 /// Resources that a definition requires, cached from its XML.

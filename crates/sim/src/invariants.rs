@@ -1,6 +1,6 @@
 //! Invariants that hold at every moment, and conditions that hold at the end.
 
-use crate::{Shape, Tally, layout::understood, weather::ORDER_TIMEOUT, world::MEMORY};
+use crate::{Shape, Tally, clone, layout::understood, weather::ORDER_TIMEOUT, world::MEMORY};
 use drover_model::{
     Bytes, Claim, ClusterConfig, ClusterView, Fence, FencePhase, NodeName, NodeRecord, NodeState, NodeStatus, Only,
     Phase, Primary, RecordKind, RecordPath, Version, VmRecord, VmState,
@@ -330,17 +330,20 @@ impl Judge {
         }
     }
 
-    /// Every VM runs on the node that has its claim.
+    /// Every VM runs on the node that has its claim; and on a clone of that node's machine only if the claim was granted
+    /// to the clone: while nobody else had the node's name, and the name had no VM.
     pub(crate) fn claims_hold(&self) {
         let running = self.lock().running.clone();
-        for (uuid, nodes) in running {
-            for (node, mark) in &nodes {
+        for (uuid, machines) in running {
+            for (machine, mark) in &machines {
                 let claim: Option<Claim> = self.read(&Claim::path(&uuid));
+                let (node, clone) = clone::node_of(machine);
+                let granted = |c: &Claim| c.is_held_by(&node) && (!clone || clone::is_boot(&c.boot));
                 // A guest that has just arrived has the next epoch; the source's claim says where it was sent.
-                let arrived = |c: &Claim| c.to.as_ref() == Some(node) && c.epoch.next() == mark.epoch;
-                if !claim.as_ref().is_some_and(|c| c.is_held_by(node) || arrived(c)) {
+                let arrived = |c: &Claim| c.to.as_ref() == Some(&node) && c.epoch.next() == mark.epoch;
+                if !claim.as_ref().is_some_and(|c| granted(c) || arrived(c)) {
                     let holder = claim.and_then(|c| c.node).map_or("nobody".to_owned(), |n| n.to_string());
-                    self.violated(format!("VM {uuid} runs on {node}, but the claim is {holder}'s"));
+                    self.violated(format!("VM {uuid} runs on {machine}, but the claim is {holder}'s"));
                 }
             }
         }

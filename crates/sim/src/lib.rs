@@ -13,6 +13,7 @@
 //!
 //! `drover-sim --seeds 1..1000` runs seeds; `drover-sim --seed 7` runs one and logs its events.
 
+mod clone;
 pub mod invariants;
 mod layout;
 mod lies;
@@ -57,19 +58,22 @@ pub enum Shape {
     Versions,
     /// Machines lose their power, for long, and administrators confirm that they are off: their VMs go to other nodes.
     Fences,
+    /// Like small, and now and then a clone of a machine is switched on for a while: it has the same name and the same
+    /// machine id.
+    Clones,
 }
 
 impl Shape {
     pub(crate) fn nodes(self) -> u64 {
         match self {
-            Shape::Small | Shape::Handoffs | Shape::Versions => 3,
+            Shape::Small | Shape::Handoffs | Shape::Versions | Shape::Clones => 3,
             Shape::Fences => 4,
             Shape::Drills => 5,
         }
     }
     pub(crate) fn vms(self) -> u64 {
         match self {
-            Shape::Small | Shape::Versions => 4,
+            Shape::Small | Shape::Versions | Shape::Clones => 4,
             Shape::Fences => 8,
             Shape::Handoffs => 0,
             Shape::Drills => 60,
@@ -113,6 +117,8 @@ pub struct Tally {
     pub calls_at_rest: u64,
     /// Nodes that were off and of which nothing was left.
     pub recovered: u64,
+    /// Clones of machines that were switched on.
+    pub clones: u64,
     /// Records that were written so that a daemon of today's version could not read them.
     pub foreign: u64,
     /// A hash over all observations, in order: equal for equal runs.

@@ -11,8 +11,8 @@ use drover_drivers::{
     },
 };
 use drover_model::{
-    Claim, ClusterConfig, Fence, FencePhase, FloatingAddress, Obs, OffReason, Progress, RecordKind, RecordPath,
-    RunState, domain::Mark, layout,
+    Claim, ClusterConfig, Fence, FencePhase, FloatingAddress, NodeName, NodeSession, Obs, OffReason, Progress,
+    RecordKind, RecordPath, RunState, domain::Mark, layout,
 };
 use drover_store::{CreateMode, Op, Record, Session, Store, StoreError, Version, Watch};
 use std::{
@@ -77,6 +77,8 @@ pub enum Lie {
     BlindConfirmation,
     /// Proof that a machine was off is not over when it is back, and all its boots look the same.
     OldProof,
+    /// The daemon of a cloned machine acts before the session of its node's name is its own.
+    UnownedSession,
 }
 
 impl Lie {
@@ -85,8 +87,10 @@ impl Lie {
         if self == Lie::OldProof { "1".to_owned() } else { boots.to_string() }
     }
 
-    pub(crate) fn store(self, truth: Arc<dyn Store>) -> Arc<dyn Store> {
+    /// The store as a daemon of `node` sees it. `is_clone`: on a clone of that node's machine.
+    pub(crate) fn store(self, truth: Arc<dyn Store>, node: &NodeName, is_clone: bool) -> Arc<dyn Store> {
         match self {
+            Lie::UnownedSession if !is_clone => truth,
             Lie::None
             | Lie::BlindConfirmation
             | Lie::UnknownIsAbsent
@@ -99,7 +103,7 @@ impl Lie {
             | Lie::UnseenPostCopy
             | Lie::UnansweredIsStarted
             | Lie::EndlessAddresses => truth,
-            _ => Arc::new(LyingStore { truth, lie: self }),
+            _ => Arc::new(LyingStore { truth, lie: self, session: NodeSession::path(node) }),
         }
     }
 
@@ -147,6 +151,8 @@ fn is_over(path: &RecordPath, data: &[u8]) -> bool {
 struct LyingStore {
     truth: Arc<dyn Store>,
     lie: Lie,
+    /// The path of the session of the daemon's node.
+    session: RecordPath,
 }
 
 impl LyingStore {
@@ -184,6 +190,9 @@ impl LyingStore {
 #[async_trait]
 impl Store for LyingStore {
     async fn get(&self, path: &RecordPath) -> drover_store::Result<Option<Record>> {
+        if self.lie == Lie::UnownedSession && *path == self.session {
+            return Ok(None);
+        }
         let falsified = |record: Record| match self.of_unreadable(path, &record.data) {
             Some(data) => Record { data, ..record },
             None => record,
@@ -196,7 +205,10 @@ impl Store for LyingStore {
         Ok(names)
     }
     async fn create(&self, path: &RecordPath, data: Vec<u8>, mode: CreateMode) -> drover_store::Result<RecordPath> {
-        self.truth.create(path, data, mode).await
+        match self.truth.create(path, data, mode).await {
+            Err(StoreError::Exists(_)) if self.lie == Lie::UnownedSession && *path == self.session => Ok(path.clone()),
+            answer => answer,
+        }
     }
     async fn set(&self, path: &RecordPath, data: Vec<u8>, expected: Version) -> drover_store::Result<Version> {
         let expected = self.blind(path, expected).await;

@@ -81,7 +81,8 @@ fn one(options: Options, level: tracing::Level) -> ExitCode {
 
 fn describe(tally: &Tally) -> String {
     format!(
-        "{} orders done, {} not; {} starts, {} takeovers, {} daemon crashes, {} power cuts, {} partitions, {} stalls, {} servers behind, {} foreign records",
+        "{} orders done, {} not; {} starts, {} takeovers, {} daemon crashes, {} power cuts, {} partitions, {} stalls, \
+         {} servers behind, {} clones, {} foreign records",
         tally.orders,
         tally.refused,
         tally.starts,
@@ -91,6 +92,7 @@ fn describe(tally: &Tally) -> String {
         tally.partitions,
         tally.stalls,
         tally.behind,
+        tally.clones,
         tally.foreign
     )
 }
@@ -148,6 +150,7 @@ fn add(total: &mut Tally, one: &Tally) {
     total.partitions += one.partitions;
     total.stalls += one.stalls;
     total.behind += one.behind;
+    total.clones += one.clones;
     total.takeovers += one.takeovers;
     total.foreign += one.foreign;
 }

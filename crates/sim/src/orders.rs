@@ -198,14 +198,14 @@ impl Administrator {
         let Some(handle) = self.dice.pick(&handles).cloned() else { return };
         let uuid = Uuid::from_u128(u128::from(1 + self.dice.roll(world.shape.vms().max(1))));
         let table = match world.shape {
-            Shape::Small => ANY,
+            Shape::Small | Shape::Clones => ANY,
             Shape::Drills => DRILLS,
             Shape::Handoffs => HANDOFFS,
             Shape::Versions => VERSIONS,
             Shape::Fences => FENCES,
         };
         let Some((_, kind)) = draw(&mut self.dice, table) else { return };
-        let any = matches!(world.shape, Shape::Small | Shape::Versions | Shape::Fences);
+        let any = matches!(world.shape, Shape::Small | Shape::Versions | Shape::Fences | Shape::Clones);
         let kind = if any && !self.vms.contains(&uuid) { Kind::Define } else { kind };
         let order = match kind {
             Kind::ConfirmOff => self.confirmation(world),

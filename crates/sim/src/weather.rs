@@ -45,6 +45,10 @@ enum Event {
     NoCable,
     /// Like [`Event::Stop`] or [`Event::Crash`], and the daemon is restarted in the other version.
     OtherVersion,
+    /// A clone of the machine is switched on for a while.
+    Clone,
+    /// The clone's daemon loses the store for a time around the session timeout.
+    CloneCutOff,
     /// A newer daemon puts a foreign value into a VM's record for a while.
     ForeignVm,
     /// The same, in the claim on a VM.
@@ -106,6 +110,21 @@ const FENCES: &Table<Event> = &[
     ("nothing", 52, Event::Calm),
 ];
 
+/// Clones of machines are switched on, also while the machine itself is cut off, off, or without its daemon.
+const CLONES: &Table<Event> = &[
+    ("a clone of a machine is switched on", 6, Event::Clone),
+    ("a clone is cut off from the store", 6, Event::CloneCutOff),
+    ("a daemon crashes", 5, Event::Crash),
+    ("a daemon is stopped", 2, Event::Stop),
+    ("a machine loses its power", 3, Event::PowerCut),
+    ("a daemon is cut off from the store", 8, Event::CutOff),
+    ("a daemon is cut off from its hypervisor", 2, Event::NoHypervisor),
+    ("a guest ends", 6, Event::GuestDown),
+    ("a hypervisor has another mood", 4, Event::Mood),
+    ("the store has another mood", 4, Event::StoreMood),
+    ("nothing", 54, Event::Calm),
+];
+
 /// Nodes are upgraded and downgraded, with fewer other events.
 const VERSIONS: &Table<Event> = &[
     ("a daemon crashes", 3, Event::Crash),
@@ -145,6 +164,10 @@ enum Repair {
     Process,
     /// Plug the cable in.
     Cable,
+    /// Switch the clone off.
+    Clone,
+    /// Reconnect the clone's daemon to the store.
+    CloneStore,
 }
 
 /// Current faults, and when they are repaired.
@@ -182,6 +205,7 @@ impl Weather {
             Shape::Handoffs => HANDOFFS,
             Shape::Versions => VERSIONS,
             Shape::Fences => FENCES,
+            Shape::Clones => CLONES,
         };
         let Some((name, event)) = draw(&mut world.dice, table) else { return };
         tracing::trace!(machine = index, "{name}");
@@ -218,6 +242,19 @@ impl Weather {
                     machine.power_off(&judge);
                 }
                 self.repairs.push((at, index, Repair::Daemon));
+            }
+            Event::Clone => {
+                let at = later(world, 2000..40_000);
+                world.start_clone(index);
+                self.repairs.push((at, index, Repair::Clone));
+            }
+            Event::CloneCutOff => {
+                let at = later(world, 0..12_000);
+                if let Some(store) = world.store_of_clone(index) {
+                    store.cut();
+                    world.judge.note(&format!("node {index}: its clone is cut off from the store"), |_| ());
+                    self.repairs.push((at, index, Repair::CloneStore));
+                }
             }
             Event::Shutdown => {
                 let off = later(world, 500..15_000);
@@ -401,6 +438,10 @@ fn repair_fault(world: &mut World, index: usize, repair: Repair) {
     let daemon = world.machines.get(index).and_then(|m| m.daemon.as_ref());
     match (repair, daemon) {
         (Repair::Daemon, _) => world.start_daemon(index),
+        (Repair::Clone, _) => world.end_clone(index),
+        (Repair::CloneStore, _) => {
+            world.store_of_clone(index).inspect(|store| store.heal());
+        }
         (Repair::Store, Some(daemon)) => daemon.store.heal(),
         (Repair::Server, Some(daemon)) => daemon.store.catch_up(),
         (Repair::Hypervisor, Some(daemon)) => daemon.hypervisor.set_connected(true),

@@ -1,7 +1,7 @@
 //! The machines, their daemons, and the course of a run.
 
 use crate::{
-    Lie, Options, Shape, Tally,
+    Lie, Options, Shape, Tally, clone,
     invariants::{Judge, Violation},
     orders::Administrator,
     stall::Switch,
@@ -61,6 +61,11 @@ pub(crate) struct Daemon {
 }
 
 impl Daemon {
+    /// Whether it has ended by itself.
+    fn has_ended(&self) -> bool {
+        self.task.is_finished()
+    }
+
     fn end_primary(&self) {
         self.primary.as_ref().inspect(|task| task.abort());
     }
@@ -74,7 +79,10 @@ fn floating_address() -> Option<FloatingAddress> {
 
 /// A machine, on or off.
 pub(crate) struct Machine {
+    /// Its own name, for the log.
     pub(crate) name: NodeName,
+    /// The node's name, which a clone has too.
+    node: NodeName,
     pub(crate) hardware: FakeMachine,
     pub(crate) kernel: FakeHostNetwork,
     pub(crate) daemon: Option<Daemon>,
@@ -106,17 +114,21 @@ pub(crate) struct World {
     pub(crate) dice: Dice,
     pub(crate) cluster: MemoryCluster,
     pub(crate) machines: Vec<Machine>,
+    /// The clone of each machine, where there are clones.
+    clones: Vec<Machine>,
     pub(crate) judge: Judge,
     pub(crate) shape: Shape,
     common: Common,
 }
 
 impl Machine {
-    /// Starts the daemon, if it does not run.
-    pub(crate) fn start_daemon(&mut self, common: &Common) {
+    /// Starts the daemon, if it does not run. `same_machine`: an administrator says that this is the machine that has
+    /// the name.
+    pub(crate) fn start_daemon(&mut self, common: &Common, same_machine: bool) {
         if self.daemon.is_some() {
             return;
         }
+        let is_clone = self.name != self.node;
         self.on = true;
         let Common { cluster, judge, shape, lie, newer } = common.clone();
         self.daemons += 1;
@@ -129,12 +141,12 @@ impl Machine {
         let instance = Uuid::from_u64_pair(u64::from(self.daemons), self.name.as_str().bytes().map(u64::from).sum());
         judge.daemon_starts(&self.name, instance);
         let options = drover_agent::Options {
-            name: self.name.clone(),
+            name: self.node.clone(),
             role: Role::Coordinator,
             api: format!("{}:7370", self.name),
-            machine: self.name.to_string(),
-            boot: lie.boot(self.boots),
-            same_machine: false,
+            machine: self.node.to_string(),
+            boot: if is_clone { clone::boot(self.boots) } else { lie.boot(self.boots) },
+            same_machine,
             join_again: false,
             instance,
             migration: format!("fake://{}", self.name),
@@ -171,7 +183,7 @@ impl Machine {
             network: lie.network(network),
             power: Arc::new(FakePower::default()),
         };
-        let agent = Agent::new(options, lie.store(to_store), drivers);
+        let agent = Agent::new(options, lie.store(to_store, &self.node, is_clone), drivers);
         let handle = agent.handle();
         let switch = Switch::default();
         let primary = shape.has_primary().then(|| tokio::spawn(switch.wrap(agent.primary(vec![]).run())));
@@ -260,31 +272,28 @@ impl World {
         let cluster = MemoryCluster::new(dice.any());
         let judge = Judge::new(cluster.clone(), options.shape);
         let network = FakeNetwork::default();
-        let machines = (1..=options.shape.nodes()).filter_map(|i| {
-            let name = NodeName::new(&format!("hv{i}")).ok()?;
+        let machine = |name: NodeName, node: NodeName, dice: &mut Dice| {
             let hardware = network.plug(&format!("fake://{name}"), &FakeMachine::new(dice.any()));
             let kernel = FakeHostNetwork::new(dice.any());
-            let (observer, node) = (judge.clone(), name.clone());
-            kernel.observe(Box::new(move |_, came| observer.address(&node, came)));
-            let (observer, node) = (judge.clone(), name.clone());
-            hardware.observe(Box::new(move |uuid, mark, started| observer.domain(&node, uuid, mark, started)));
-            let (observer, node) = (judge.clone(), name.clone());
-            hardware.observe_erased(Box::new(move |uuid| observer.erased(&node, uuid)));
-            let (observer, node) = (judge.clone(), name.clone());
-            hardware.observe_torn(Box::new(move |uuid, mark| observer.torn(&node, uuid, mark)));
-            Some(Machine {
-                name,
-                hardware,
-                kernel,
-                daemon: None,
-                going_down: Arc::default(),
-                on: false,
-                boots: 1,
-                daemons: 0,
-                is_newer: false,
-            })
-        });
-        let mut machines: Vec<Machine> = machines.collect();
+            let (observer, at) = (judge.clone(), name.clone());
+            kernel.observe(Box::new(move |_, came| observer.address(&at, came)));
+            let (observer, at) = (judge.clone(), name.clone());
+            hardware.observe(Box::new(move |uuid, mark, started| observer.domain(&at, uuid, mark, started)));
+            let (observer, at) = (judge.clone(), name.clone());
+            hardware.observe_erased(Box::new(move |uuid| observer.erased(&at, uuid)));
+            let (observer, at) = (judge.clone(), name.clone());
+            hardware.observe_torn(Box::new(move |uuid, mark| observer.torn(&at, uuid, mark)));
+            let (daemon, going_down) = Default::default();
+            let (on, boots, daemons, is_newer) = (false, 1, 0, false);
+            Machine { name, node, hardware, kernel, daemon, going_down, on, boots, daemons, is_newer }
+        };
+        let names: Vec<NodeName> =
+            (1..=options.shape.nodes()).filter_map(|i| NodeName::new(&format!("hv{i}")).ok()).collect();
+        let mut machines: Vec<Machine> =
+            names.iter().map(|name| machine(name.clone(), name.clone(), &mut dice)).collect();
+        let cloned = names.iter().filter(|_| options.shape == Shape::Clones);
+        let clones: Vec<Machine> =
+            cloned.filter_map(|node| Some(machine(clone::name_of(node)?, node.clone(), &mut dice))).collect();
         let newer = (options.shape == Shape::Versions).then(|| {
             // One of each version, the others at random.
             for (index, machine) in machines.iter_mut().enumerate() {
@@ -294,7 +303,7 @@ impl World {
         });
         let (shape, lie) = (options.shape, options.lie);
         let common = Common { cluster: cluster.clone(), judge: judge.clone(), shape, lie, newer };
-        World { dice, cluster, machines, judge, shape, common }
+        World { dice, cluster, machines, clones, judge, shape, common }
     }
 
     /// A random VM, which may not exist.
@@ -324,13 +333,44 @@ impl World {
     /// Starts all daemons that do not run.
     pub(crate) fn start_daemons(&mut self) {
         for machine in &mut self.machines {
-            machine.start_daemon(&self.common);
+            machine.start_daemon(&self.common, false);
         }
     }
 
     pub(crate) fn start_daemon(&mut self, index: usize) {
         if let Some(machine) = self.machines.get_mut(index) {
-            machine.start_daemon(&self.common);
+            machine.start_daemon(&self.common, false);
+        }
+    }
+
+    /// Switches a machine's clone on, with its daemon.
+    pub(crate) fn start_clone(&mut self, index: usize) {
+        if let Some(clone) = self.clones.get_mut(index).filter(|clone| !clone.on) {
+            self.judge.note(&format!("{}: is switched on", clone.name), |t| t.clones += 1);
+            clone.start_daemon(&self.common, false);
+        }
+    }
+
+    /// The connection to the store of the daemon of a machine's clone, if that is on.
+    pub(crate) fn store_of_clone(&self, index: usize) -> Option<&MemoryStore> {
+        self.clones.get(index)?.daemon.as_ref().map(|daemon| &daemon.store)
+    }
+
+    /// Switches a machine's clone off.
+    pub(crate) fn end_clone(&mut self, index: usize) {
+        if let Some(clone) = self.clones.get_mut(index).filter(|clone| clone.on) {
+            clone.power_off(&self.judge);
+        }
+    }
+
+    /// Starts the daemons again that have ended, because a clone had their node's name meanwhile. An administrator who
+    /// has switched the clone off says which machine has the name.
+    pub(crate) fn restart_ended(&mut self) {
+        for (machine, _) in self.machines.iter_mut().zip(&self.clones).filter(|(_, clone)| !clone.on) {
+            if machine.daemon.as_ref().is_some_and(Daemon::has_ended) {
+                machine.crash_daemon(&self.judge);
+                machine.start_daemon(&self.common, true);
+            }
         }
     }
 }
@@ -354,6 +394,7 @@ pub(crate) async fn play(options: Options) -> Result<Tally, Violation> {
         sleep(pause).await;
         weather.change(&mut world).await;
         administrator.act(&mut world);
+        world.restart_ended();
         world.judge.claims_hold();
         world.judge.pace_holds(administrator.vms());
         world.judge.addresses_hold();
@@ -364,6 +405,7 @@ pub(crate) async fn play(options: Options) -> Result<Tally, Violation> {
     administrator.finish().await;
     let deadline = Instant::now() + CALM;
     loop {
+        world.restart_ended();
         world.judge.claims_hold();
         world.maintenance_holds();
         world.judge.verdict()?;

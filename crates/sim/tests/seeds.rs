@@ -74,6 +74,18 @@ fn no_fence_violates_anything() {
 }
 
 #[test]
+fn no_clone_violates_anything() {
+    let mut clones = 0;
+    for seed in 0..40 {
+        match run(Options { shape: Shape::Clones, ..Options::of(seed) }) {
+            Ok(tally) => clones += tally.clones,
+            Err(violation) => panic!("{violation}\nTo see it: cargo run -p drover-sim -- --shape clones --seed {seed}"),
+        }
+    }
+    assert!(clones > 200, "with {clones} clones there is not much to see");
+}
+
+#[test]
 fn the_same_seed_is_the_same_run() {
     for seed in 0..10 {
         assert_eq!(run(Options::of(seed)), run(Options::of(seed)), "seed {seed}");
@@ -81,6 +93,8 @@ fn the_same_seed_is_the_same_run() {
         assert_eq!(handoffs(), handoffs(), "seed {seed}, handoffs");
         let versions = || run(Options { shape: Shape::Versions, ..Options::of(seed) });
         assert_eq!(versions(), versions(), "seed {seed}, versions");
+        let clones = || run(Options { shape: Shape::Clones, ..Options::of(seed) });
+        assert_eq!(clones(), clones(), "seed {seed}, clones");
     }
     assert_ne!(run(Options::of(1)), run(Options::of(2)));
 }
@@ -123,4 +137,6 @@ fn planted_defects_are_found() {
         let options = |seed| Options { lie, shape: Shape::Fences, ..Options::of(seed) };
         assert!((0..50).any(|seed| run(options(seed)).is_err()), "{lie:?} was not found");
     }
+    let clone = |seed| Options { lie: Lie::UnownedSession, shape: Shape::Clones, ..Options::of(seed) };
+    assert!((0..50).any(|seed| run(clone(seed)).is_err()), "{:?} was not found", Lie::UnownedSession);
 }

@@ -12,6 +12,7 @@ use drover_model::{Bmc, BmcRecord, BmcReport, ClusterView, Dice, Mono, RecordKin
 use drover_plan::bmc;
 use drover_store::StoreError;
 use std::{sync::Arc, time::Duration};
+use tokio::sync::watch;
 
 /// Time between two checks.
 const CHECK: Duration = Duration::from_secs(300);
@@ -31,13 +32,16 @@ pub struct BmcOptions {
     pub key: Option<ClusterKey>,
 }
 
+/// Where it is published what is known about the BMC; `None`: there is none.
+type Report = watch::Sender<Option<BmcReport>>;
+
 /// Publishes this node's BMC, and checks it. Runs until dropped.
-pub(crate) async fn run(ctx: Arc<Context>) {
+pub(crate) async fn run(ctx: Arc<Context>, report: Report) {
     let mut views = ctx.views.subscribe();
     let mut dice = Dice::new(ctx.options.instance.as_u64_pair().0);
     let mut due = Mono::default();
     let shown = |bmc: &Bmc| BmcReport { shown: bmc.to_string(), ..BmcReport::default() };
-    ctx.bmc.send_replace(ctx.options.bmc.bmc.as_ref().map(shown));
+    report.send_replace(ctx.options.bmc.bmc.as_ref().map(shown));
     loop {
         ctx.membership().await;
         let view = views.borrow_and_update().clone();
@@ -46,7 +50,7 @@ pub(crate) async fn run(ctx: Arc<Context>) {
             tracing::debug!(%error, "cannot publish this node's BMC yet; retrying");
         }
         if let Some(bmc) = ctx.options.bmc.bmc.as_ref().filter(|_| ctx.clock.now() >= due) {
-            let pause = if check(&ctx, bmc).await { CHECK } else { CHECK_AGAIN };
+            let pause = if check(&ctx, bmc, &report).await { CHECK } else { CHECK_AGAIN };
             due = ctx.clock.now().after(pause + dice.millis(&LATE_MS));
         }
         let retry = published.is_err().then(|| ctx.clock.now().after(RETRY));
@@ -89,16 +93,16 @@ async fn publish(ctx: &Context, view: &ClusterView) -> Result<(), StoreError> {
 }
 
 /// Asks the BMC for the power state, and reports what is wrong. Returns whether nothing is.
-async fn check(ctx: &Context, bmc: &Bmc) -> bool {
+async fn check(ctx: &Context, bmc: &Bmc, report: &Report) -> bool {
     let answer = ctx.power.state(bmc).await.map_err(|error| error.to_string());
     let problem = bmc::problem(answer);
-    let before = ctx.bmc.borrow().as_ref().map(|report| (report.problem.clone(), report.checked.0 > 0));
+    let before = report.borrow().as_ref().map(|report| (report.problem.clone(), report.checked.0 > 0));
     match (&problem, before) {
         (now, Some((then, true))) if *now == then => {}
         (now, _) if now.is_empty() => tracing::info!(%bmc, "this node's BMC answers"),
         (now, _) => tracing::warn!(%bmc, problem = now, "this node's power could not be cut by its BMC"),
     }
     let good = problem.is_empty();
-    ctx.bmc.send_replace(Some(BmcReport { shown: bmc.to_string(), problem, checked: ctx.wall() }));
+    report.send_replace(Some(BmcReport { shown: bmc.to_string(), problem, checked: ctx.wall() }));
     good
 }

@@ -9,6 +9,7 @@ use drover_drivers::host_network::HostNetwork;
 use drover_model::Mono;
 use futures_util::future::join_all;
 use std::{net::IpAddr, sync::Arc, time::Duration};
+use tokio::sync::watch;
 
 /// Poll interval: a neighbour that falls silent causes no event.
 const EVERY: Duration = Duration::from_millis(500);
@@ -50,7 +51,7 @@ impl State {
 }
 
 /// Watches until dropped.
-pub(super) async fn watch(ctx: Arc<Context>) {
+pub(super) async fn watch(ctx: Arc<Context>, published: watch::Sender<Vec<String>>) {
     let networks = ctx.options.primary.networks.clone();
     if networks.is_empty() {
         return std::future::pending().await;
@@ -62,7 +63,7 @@ pub(super) async fn watch(ctx: Arc<Context>) {
         let next: Mono = ctx.clock.now().after(EVERY);
         let looks = networks.iter().zip(&mut states).map(|(network, state)| look(&*ctx.network, network, state));
         let problems: Vec<String> = join_all(looks).await.into_iter().flatten().collect();
-        ctx.network_problems.send_if_modified(|old| {
+        published.send_if_modified(|old| {
             let changed = *old != problems;
             if changed {
                 tracing::info!(?problems, "the problems of the floating addresses' networks changed");

@@ -33,7 +33,10 @@ use news::News;
 use record::Reading;
 use service::{Job, Outcome, Services};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
-use tokio::time::{Instant, sleep_until};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until},
+};
 
 /// Configuration of a node's part in the primary role.
 #[derive(Debug, Clone, Default)]
@@ -51,9 +54,21 @@ fn of_interest(old: &ClusterView, new: &ClusterView) -> bool {
     !old.nodes.ptr_eq(&new.nodes)
 }
 
+/// What the loop publishes, and whether the daemon is stopping.
+pub(crate) struct Outlets {
+    /// Problems of the networks of the floating addresses.
+    pub(crate) network_problems: watch::Sender<Vec<String>>,
+    /// Failed services and why; empty when this node is not the primary.
+    pub(crate) service_problems: watch::Sender<Vec<(String, String)>>,
+    /// Whether this node has a part in the role that another node could take over.
+    pub(crate) must_hand_over: watch::Sender<bool>,
+    pub(crate) stopping: watch::Receiver<bool>,
+}
+
 /// The primary loop of one node; see [`crate::Agent::primary`].
 pub struct PrimaryLoop {
     ctx: Arc<Context>,
+    outlets: Outlets,
     timing: Timing,
     services: Services,
     announcer: Announcer,
@@ -98,7 +113,7 @@ pub struct PrimaryLoop {
 }
 
 impl PrimaryLoop {
-    pub(crate) fn new(ctx: Arc<Context>, services: Vec<Arc<dyn PrimaryService>>) -> PrimaryLoop {
+    pub(crate) fn new(ctx: Arc<Context>, outlets: Outlets, services: Vec<Arc<dyn PrimaryService>>) -> PrimaryLoop {
         let options = &ctx.options.primary;
         let mut all: Vec<Arc<dyn PrimaryService>> = Vec::new();
         for address in &options.addresses {
@@ -107,6 +122,7 @@ impl PrimaryLoop {
         all.extend(services);
         let timing = options.term.map_or_else(Timing::alone, Timing::of);
         PrimaryLoop {
+            outlets,
             timing,
             services: Services::new(all),
             announcer: Announcer::default(),
@@ -154,7 +170,7 @@ impl PrimaryLoop {
             Err(StoreError::Closed) => return Ok(()),
             watch => watch?,
         };
-        let links = links::watch(self.ctx.clone());
+        let links = links::watch(self.ctx.clone(), self.outlets.network_problems.clone());
         tokio::pin!(links);
         tokio::select! {
             () = self.go(&mut watch) => {}
@@ -168,8 +184,8 @@ impl PrimaryLoop {
         let mut session = ctx.store.session();
         let mut member = ctx.member.subscribe();
         let mut views = ctx.views.subscribe();
-        let mut stopping = ctx.stopping.subscribe();
-        let mut problems = ctx.network_problems.subscribe();
+        let mut stopping = self.outlets.stopping.clone();
+        let mut problems = self.outlets.network_problems.subscribe();
         loop {
             member.mark_unchanged();
             // Copied first: a watch must not be borrowed twice at once, which deadlocks with a waiting sender.
@@ -247,8 +263,8 @@ impl PrimaryLoop {
         }
         let ctx = &self.ctx;
         let view = ctx.views.latest();
-        let problems = ctx.network_problems.borrow().clone();
-        let stopping = *ctx.stopping.borrow();
+        let problems = self.outlets.network_problems.borrow().clone();
+        let stopping = *self.outlets.stopping.borrow();
         let standing = election::standing(&view, ctx.me(), ctx.options.role, &problems, stopping);
         decide(&Situation {
             me: ctx.me(),
@@ -294,16 +310,15 @@ impl PrimaryLoop {
 
     /// Publishes the state for the rest of the daemon.
     fn publish(&self) {
-        let ctx = &self.ctx;
-        let me = ctx.me();
+        let (ctx, me) = (&self.ctx, self.ctx.me());
         let has_part = self.record.as_ref().is_some_and(|r| r.value.suspects.contains(me));
         let taken = has_part
             && (election::heir(&ctx.views.latest(), me).is_some()
                 || self.record.as_ref().is_some_and(|r| r.value.handoff.is_some()));
-        ctx.must_hand_over.send_if_modified(|old| std::mem::replace(old, taken) != taken);
+        self.outlets.must_hand_over.send_if_modified(|old| std::mem::replace(old, taken) != taken);
         let problems: Vec<(String, String)> =
             if has_part { self.problems.clone().into_iter().collect() } else { Vec::new() };
-        ctx.service_problems.send_if_modified(|old| {
+        self.outlets.service_problems.send_if_modified(|old| {
             let changed = *old != problems;
             *old = problems;
             changed

@@ -13,6 +13,7 @@ mod step;
 use crate::{
     context::{Context, Options},
     faults::{self, Told, Troubles},
+    published::Strays,
     records,
 };
 use drover_drivers::hypervisor::Domain;
@@ -74,6 +75,8 @@ struct Settled {
 /// A VM's task.
 struct Task {
     ctx: Arc<Context>,
+    /// Where it publishes that its domain is a stray.
+    strays: watch::Sender<Strays>,
     uuid: Uuid,
     memory: Memory,
     /// Whether the crash count was taken over from the previous daemon's report.
@@ -91,9 +94,15 @@ struct Task {
 
 /// Supervises one VM until it no longer concerns this node. `wake` is a counter that is incremented whenever there is a
 /// reason to look again; returns the last value that was handled.
-pub(crate) async fn run(ctx: Arc<Context>, uuid: Uuid, mut wake: watch::Receiver<u64>) -> u64 {
+pub(crate) async fn run(
+    ctx: Arc<Context>,
+    strays: watch::Sender<Strays>,
+    uuid: Uuid,
+    mut wake: watch::Receiver<u64>,
+) -> u64 {
     let mut task = Task {
         ctx,
+        strays,
         uuid,
         memory: Memory::default(),
         remembered: false,
@@ -321,7 +330,7 @@ impl Task {
         };
         self.stray = stray.map(|_| self.stray.unwrap_or(now));
         let reported = stray.filter(|seen| plan::is_reported(claim, seen)).map(|seen| seen.mark.epoch);
-        self.ctx.strays.send_if_modified(|strays| match reported {
+        self.strays.send_if_modified(|strays| match reported {
             Some(epoch) => strays.insert(self.uuid, epoch) != Some(epoch),
             None => strays.remove(&self.uuid).is_some(),
         });

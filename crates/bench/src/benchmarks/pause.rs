@@ -35,9 +35,7 @@ pub(super) const BENCHMARK: Benchmark = Benchmark {
 fn run(world: &World<'_>) -> Result<Vec<Row>> {
     world.report(&format!("pinging a VM that migrates from {HOME} to {AWAY} and back {ROUNDS} times"));
     let node = world.first()?;
-    for name in [HOME, AWAY] {
-        world.node(name)?.exec(&["sh", "-c", CREATE_BRIDGE])?;
-    }
+    world.bridge(BRIDGE, CREATE_BRIDGE, &[HOME, AWAY])?;
     world
         .probe(&node, Boot { vms: vec![(VM.to_owned(), xml())], node: HOME.to_owned(), fits: vec![AWAY.to_owned()] })?;
     pings::answers(world, ADDRESS)?;

@@ -117,7 +117,7 @@ fn node_records(name: &str) -> [(&'static str, Value); 3] {
     let status = json!({
         "schema": 1, "daemon": "run", "version": "", "kernel": "", "os": "", "arch": "x86_64", "domain_type": "kvm",
         "cpus": 64, "memory_total": memory, "memory_free": memory, "load": 0.0, "domains": [], "cpu_model": "",
-        "bridges": ["vmbr100", "vmbr101"], "shared": ["/srv/shared"], "updated": 0,
+        "bridges": definitions::BRIDGES, "shared": ["/srv/shared"], "updated": 0,
     });
     [("", record), ("/session", session), ("/status", status)]
 }

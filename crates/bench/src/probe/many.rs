@@ -18,6 +18,8 @@ pub(crate) struct Define {
     pub(crate) from: usize,
     /// Number after that of the last VM.
     pub(crate) to: usize,
+    /// Whether the nodes have the definitions' bridges.
+    pub(crate) bridges: bool,
 }
 
 impl Probe for Define {
@@ -36,7 +38,7 @@ impl Define {
         let define = async |n: usize| {
             let node = nodes.get(n % nodes.len().max(1)).and_then(|name| name.parse().ok());
             let vm = DefineVm {
-                xml: definitions::xml(n),
+                xml: if self.bridges { definitions::xml(n) } else { definitions::xml_without_bridges(n) },
                 node,
                 adopt: false,
                 no_check: true,

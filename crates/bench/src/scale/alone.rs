@@ -134,8 +134,7 @@ impl Alone<'_> {
         // Names that the filling does not use.
         let first = 100_000 + vms;
         let define = each(&process, |n| {
-            // This machine lacks the bridges of the definitions, and a node without them is refused.
-            let xml = definitions::xml(first + n).replace("<interface type='bridge'>", "<interface type='user'>");
+            let xml = definitions::xml_without_bridges(first + n);
             let vm = DefineVm { xml, ..DefineVm::default() };
             super::course::block_on(client.define_vm(&vm)).map(|_| ())
         })?;

@@ -2,7 +2,7 @@
 //! hypervisors.
 
 use super::words::{Answer, Crew, Question, Ready, Usage};
-use crate::pings::now;
+use crate::{definitions, pings::now};
 use drover_agent::{Agent, Drivers, HostFacts, NodeHandle, Options, PrimaryOptions};
 use drover_api::ApiState;
 use drover_drivers::{
@@ -157,7 +157,7 @@ fn start(crew: &Crew, n: u64, name: &NodeName, network: &FakeNetwork) -> Result<
 }
 
 fn bridges() -> Vec<String> {
-    ["vmbr100", "vmbr101"].map(str::to_owned).to_vec()
+    definitions::BRIDGES.map(str::to_owned).to_vec()
 }
 
 /// Serves the API of a node until the first returned value is dropped.

@@ -3,7 +3,7 @@
 use super::VERSION;
 use crate::{
     name::VmName,
-    node::{DrainReport, NodeState},
+    node::{DrainReport, DutyReport, NodeState},
     units::WallTime,
     view::{ClusterView, NodeView},
     vm::Demand,
@@ -106,6 +106,24 @@ pub struct Bmc {
     pub checked: u64,
 }
 
+/// A duty (control loop) of a node's daemon that has failed lately, which is a defect of Drover. It was started again.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct FailedDuty {
+    /// The duty; `vm` and a UUID for the task of a VM.
+    pub name: String,
+    /// How often it has failed lately.
+    pub failures: u32,
+    /// The last failure.
+    pub reason: String,
+}
+
+impl From<&DutyReport> for FailedDuty {
+    fn from(duty: &DutyReport) -> FailedDuty {
+        FailedDuty { name: duty.name.clone(), failures: duty.failures, reason: duty.why.clone() }
+    }
+}
+
 /// The answer to a change of a node's domain state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -140,6 +158,9 @@ pub struct Node {
     /// Problems of the networks with floating addresses.
     #[serde(default)]
     pub network_problems: Vec<String>,
+    /// Duties of its daemon that have failed in the last hour; empty: none.
+    #[serde(default)]
+    pub failed_duties: Vec<FailedDuty>,
     /// `ready`, `flush`, `flushed`, `unflush`.
     pub domain_state: String,
     /// Drover's version on it, under the name that clients know.
@@ -170,6 +191,9 @@ pub struct Node {
     pub memory: Memory,
     /// Throughput of its network interfaces.
     pub interfaces: BTreeMap<String, serde_json::Value>,
+    /// Bridges that guests can be connected to.
+    #[serde(default)]
+    pub bridges: Vec<String>,
 
     /// Versions of QEMU and libvirt; empty: not known.
     pub hypervisor: String,
@@ -217,6 +241,7 @@ impl Node {
             coordinator_state: view.coordinator_state(node).word().to_owned(),
             takeover_problem: view.takeover_problem(&record.name).unwrap_or_default().to_owned(),
             network_problems: status.map(|s| s.network_problems.clone()).unwrap_or_default(),
+            failed_duties: status.map(|s| s.duties.iter().map(FailedDuty::from).collect()).unwrap_or_default(),
             domain_state: record.domain_state.word().to_owned(),
             pvc_version: status.map_or_else(|| VERSION.to_owned(), |s| s.version.clone()),
             cpu_count: status.map_or(0, |s| s.cpus),
@@ -238,6 +263,7 @@ impl Node {
                 free: free.as_mib(),
             },
             interfaces: BTreeMap::new(),
+            bridges: status.map(|s| s.bridges.clone()).unwrap_or_default(),
             hypervisor: text(|s| &s.hypervisor),
             hypervisor_problem: text(|s| &s.hypervisor_problem),
             bmc: status.and_then(|s| s.bmc.as_ref()).map(|bmc| Bmc {
@@ -269,6 +295,7 @@ mod tests {
             let status = json!({
                 "schema": 1, "daemon": "run", "version": "", "kernel": "", "os": "", "arch": "", "cpus": 1, "memory_total": 1, "memory_free": 1,
                 "load": 0.0, "domains": [], "updated": 0, "drain": {"left": 2, "moving": 1, "blocked": [["db", "no room"]]},
+                "bridges": ["br0"], "duties": [{"name": "drain", "failures": 2, "why": "no index"}],
             });
             for (path, value) in [("/nodes/a", record), ("/nodes/a/status", status)] {
                 view.apply(&path.parse().unwrap(), Some((value.to_string().as_bytes(), Version(7))));
@@ -281,5 +308,7 @@ mod tests {
         for (state, drain) in [("flush", drain.clone()), ("unflush", drain), ("ready", None), ("flushed", None)] {
             assert_eq!((shown(state).drain, shown(state).version), (drain, 7), "{state}");
         }
+        let failed = FailedDuty { name: "drain".to_owned(), failures: 2, reason: "no index".to_owned() };
+        assert_eq!((shown("ready").failed_duties, shown("ready").bridges), (vec![failed], vec!["br0".to_owned()]));
     }
 }

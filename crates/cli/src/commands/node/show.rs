@@ -10,7 +10,7 @@ use crate::{
 use clap::Args;
 use drover_model::{
     WallTime,
-    wire::{ListVms, Node},
+    wire::{FailedDuty, ListVms, Node},
 };
 
 /// Show a node
@@ -53,6 +53,9 @@ fn render(node: &Node, vms: &str, output: &Output) -> String {
     for problem in &node.network_problems {
         facts.toned("Network problem", &**problem, Tone::Bad);
     }
+    for FailedDuty { name, failures, reason } in &node.failed_duties {
+        facts.toned("Failed duty", format!("{name}, {failures} in the last hour: {reason}"), Tone::Bad);
+    }
     facts.state("State", &node.domain_state);
     if let Some(drain) = &node.drain {
         facts.toned("Progress", wait::drain_figures(drain), Tone::Busy);
@@ -83,6 +86,7 @@ fn render(node: &Node, vms: &str, output: &Output) -> String {
             memory.total, memory.used, memory.free, memory.allocated, memory.provisioned
         ),
     );
+    facts.fact("Bridges", node.bridges.join(", "));
     facts.fact("VMs", vms);
     facts.render(output)
 }
@@ -93,17 +97,23 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn takeover_and_network_problems_are_shown() {
+    fn what_ails_a_node_is_shown() {
         let output = Output { format: Format::Pretty, coloured: false, quiet: false };
         let healthy = json!({"coordinator_state": "secondary"});
         let shown = |fields: serde_json::Value| render(&wait::tests::node(fields), "none", &output);
         assert!(!shown(healthy).contains("roblem") && !shown(json!({})).contains("Takeover"));
-        let failing =
-            json!({"takeover_problem": "no link", "network_problems": ["upstream: no link", "cluster: no route"]});
+        let failing = json!({
+            "takeover_problem": "no link",
+            "network_problems": ["upstream: no link", "cluster: no route"],
+            "failed_duties": [{"name": "drain", "failures": 2, "reason": "index out of bounds"}],
+        });
         let text = shown(failing);
-        for line in
-            ["Takeover failed: no link", "Network problem: upstream: no link", "Network problem: cluster: no route"]
-        {
+        for line in [
+            "Takeover failed: no link",
+            "Network problem: upstream: no link",
+            "Network problem: cluster: no route",
+            "Failed duty:     drain, 2 in the last hour: index out of bounds",
+        ] {
             assert_eq!(text.lines().filter(|shown| *shown == line).count(), 1, "{line}: {text}");
         }
     }
