@@ -84,11 +84,6 @@ pub async fn set<T: RecordKind>(
     store.set(&T::path(key), old.replaced_by(value).map_err(unwritable)?, old.version).await
 }
 
-/// Creates a persistent record.
-pub async fn create<T: RecordKind>(store: &dyn Store, key: &T::Key, value: &T) -> Result<(), StoreError> {
-    store.create(&T::path(key), encode(value)?, CreateMode::Persistent).await.map(|_| ())
-}
-
 /// Creates a persistent record, or replaces an existing one, whoever wrote it and whether or not it can be read. For
 /// reports that their one writer makes from scratch each time: what a newer daemon of the same node wrote is out of
 /// date, so nothing of it is kept.

@@ -98,7 +98,7 @@ impl Commands {
             let ops = vec![records::set_op(&Only, &old, &new)?];
             let (wanted, log) = (new.clone(), format!("changed: {change:?}"));
             let shows = move |view: &ClusterView| view.config == wanted;
-            Ok(Outcome::Write(Write { ops, answer: new, log, shows: Box::new(shows), taken: None }))
+            Ok(Outcome::Write(Write { ops, answer: new, log, shows: Box::new(shows), taken: Vec::new() }))
         })
         .await
     }

@@ -66,7 +66,7 @@ impl Commands {
             let (name, version) = (name.clone(), old.map_or(Version::NEW, |old| old.version.next()));
             let shows =
                 move |view: &ClusterView| view.fences().get(&name).is_some_and(|fence| fence.version >= version);
-            Ok(Outcome::Write(Write { ops, answer: new.phase, log, shows: Box::new(shows), taken: None }))
+            Ok(Outcome::Write(Write { ops, answer: new.phase, log, shows: Box::new(shows), taken: Vec::new() }))
         })
         .await
     }

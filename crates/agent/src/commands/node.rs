@@ -9,7 +9,6 @@ use drover_model::{
     Claim, ClusterView, NodeName, NodeRecord, NodeState, Only, Primary, RecordKind, RecordPath, Version, VmRecord,
 };
 use drover_plan::{drain, node, primary};
-use drover_store::StoreError;
 use uuid::Uuid;
 
 impl From<drain::Refusal> for CommandError {
@@ -43,7 +42,7 @@ impl Commands {
             let (name, version) = (name.clone(), old.version.next());
             let newer =
                 move |view: &ClusterView| view.nodes.get(&name).is_none_or(|node| node.record.version >= version);
-            Ok(Outcome::Write(Write { ops, answer: next, log, shows: Box::new(newer), taken: None }))
+            Ok(Outcome::Write(Write { ops, answer: next, log, shows: Box::new(newer), taken: Vec::new() }))
         })
         .await
     }
@@ -65,7 +64,7 @@ impl Commands {
             let log = format!("node {name} is to be {}", if primary { "the primary" } else { "a secondary" });
             let version = old.version.next();
             let newer = move |view: &ClusterView| view.primary.as_ref().is_some_and(|shown| shown.version >= version);
-            Ok(Outcome::Write(Write { ops, answer: true, log, shows: Box::new(newer), taken: None }))
+            Ok(Outcome::Write(Write { ops, answer: true, log, shows: Box::new(newer), taken: Vec::new() }))
         })
         .await
     }
@@ -87,23 +86,20 @@ impl Commands {
     /// Removes a node permanently, which frees its name.
     pub async fn remove_node(&self, name: NodeName) -> Result<()> {
         let version = known(&*self.view()?, &name)?;
-        let view = self.view_of_now().await?;
-        node::remove(&view, &name).map_err(|refusal| CommandError::Refused(refusal.to_string()))?;
-        let gone = || CommandError::Conflict(format!("node {name} has just changed; check its state"));
-        let record = records::read::<NodeRecord>(&*self.ctx.store, &name).await?;
-        let record = record.filter(|record| record.version == version).ok_or_else(gone)?;
-        let ops = belongings::of_node(&*self.ctx.store, &name, &record, self.ctx.wall()).await?;
-        match self.ctx.store.multi(ops).await {
-            Ok(()) => {
-                tracing::info!(node = %name, "removed a node");
-                self.shown(|view| !view.nodes.contains_key(&name)).await;
-                Ok(())
-            }
-            Err(StoreError::Refused { .. }) => {
-                Err(CommandError::Conflict(format!("node {name} has just changed or come back; check its state")))
-            }
-            Err(error) => Err(error.into()),
-        }
+        let name = &name;
+        self.update(&format!("node {name}"), || async move {
+            let changed =
+                || CommandError::Conflict(format!("node {name} has just changed or come back; check its state"));
+            let view = self.view_of_now().await?;
+            node::remove(&view, name).map_err(|refusal| CommandError::Refused(refusal.to_string()))?;
+            let record = records::read::<NodeRecord>(&*self.ctx.store, name).await?;
+            let record = record.filter(|record| record.version == version).ok_or_else(changed)?;
+            let ops = belongings::of_node(&*self.ctx.store, name, &record, self.ctx.wall()).await?;
+            let (gone, taken) = (name.clone(), vec![(0..ops.len(), changed())]);
+            let shows = Box::new(move |view: &ClusterView| !view.nodes.contains_key(&gone));
+            Ok(Outcome::Write(Write { ops, answer: (), log: "removed".to_owned(), shows, taken }))
+        })
+        .await
     }
 }
 

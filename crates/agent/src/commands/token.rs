@@ -1,27 +1,28 @@
 //! Requests about API tokens.
 
-use super::{CommandError, Commands, Result};
+use super::{
+    CommandError, Commands, Result,
+    update::{Outcome, Write},
+};
 use crate::{records, tokens};
-use drover_model::{NodeRecord, RecordKind, Token, TokenName, TokenRole, WallTime, cluster::CLUSTER_SCHEMA};
+use drover_model::{ClusterView, NodeRecord, Token, TokenName, TokenRole, WallTime, cluster::CLUSTER_SCHEMA};
 use drover_plan::node;
-use drover_store::StoreError;
 
 impl Commands {
     /// Creates a token. The only time that it is returned.
     pub async fn create_token(&self, name: TokenName, role: TokenRole) -> Result<String> {
         let token = tokens::mint().map_err(|e| CommandError::Unavailable(format!("cannot create a token: {e}")))?;
         let record = token_record(name.clone(), &token, role, self.ctx.wall());
-        match records::create(&*self.ctx.store, &name, &record).await {
-            Ok(()) => {
-                tracing::info!(token = %name, "created a token");
-                self.shown(|view| view.tokens().contains_key(&name)).await;
-                Ok(token)
-            }
-            Err(StoreError::Exists(_)) => {
-                Err(CommandError::Conflict(format!("a token named {name} exists already; revoke it first")))
-            }
-            Err(error) => Err(error.into()),
-        }
+        let (name, record) = (&name, &record);
+        self.update(&format!("token {name}"), || async move {
+            let exists = CommandError::Conflict(format!("a token named {name} exists already; revoke it first"));
+            let (ops, taken) = (vec![records::create_op(name, record)?], vec![(0..1, exists)]);
+            let new = name.clone();
+            let shows = Box::new(move |view: &ClusterView| view.tokens().contains_key(&new));
+            Ok(Outcome::Write(Write { ops, answer: (), log: "created".to_owned(), shows, taken }))
+        })
+        .await?;
+        Ok(token)
     }
 
     /// Stores a given token under this name, replacing an earlier one: how a daemon registers its own token.
@@ -49,15 +50,15 @@ impl Commands {
                 "token {name} is that of the daemon of node {node}, which needs it; it goes when the node is removed. To replace it, stop that daemon, delete the file admin.token in its state folder, and start it again"
             )));
         }
-        match self.ctx.store.delete(&Token::path(&name), None).await {
-            Ok(()) => {
-                tracing::info!(token = %name, "revoked a token");
-                self.shown(|view| !view.tokens().contains_key(&name)).await;
-                Ok(())
-            }
-            Err(StoreError::NotFound(_)) => Err(CommandError::NotFound(format!("there is no token named {name}"))),
-            Err(error) => Err(error.into()),
-        }
+        let name = &name;
+        self.update(&format!("token {name}"), || async move {
+            let missing = CommandError::NotFound(format!("there is no token named {name}"));
+            let (ops, taken) = (vec![records::delete_op::<Token>(name, None)], vec![(0..1, missing)]);
+            let gone = name.clone();
+            let shows = Box::new(move |view: &ClusterView| !view.tokens().contains_key(&gone));
+            Ok(Outcome::Write(Write { ops, answer: (), log: "revoked".to_owned(), shows, taken }))
+        })
+        .await
     }
 }
 

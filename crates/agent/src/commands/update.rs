@@ -1,13 +1,14 @@
-//! How a request changes records: read them, decide, compare-and-set, log it, wait until this node's view shows it.
+//! How a request changes records: read them, decide, compare-and-set, log it, wait until this node's view shows it. The one
+//! place through which every request goes that changes something.
 
 use super::{CommandError, Commands, Result};
 use drover_model::ClusterView;
 use drover_store::{Op, StoreError};
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{future::Future, ops::Range, sync::Arc, time::Duration};
 use tokio::time::timeout;
 
 /// Maximum number of attempts after conflicts. More means that something is badly wrong.
-pub(super) const TRIES: usize = 30;
+const TRIES: usize = 30;
 
 /// Timeout for the view to show a change before it is answered.
 const SHOW: Duration = Duration::from_secs(2);
@@ -33,8 +34,9 @@ pub(super) struct Write<A> {
     pub(super) log: String,
     /// Whether a view shows it.
     pub(super) shows: Shows,
-    /// The operation whose refusal means that a name is taken, and the answer then; not retried.
-    pub(super) taken: Option<(usize, CommandError)>,
+    /// Operations whose refusal is final (a name is taken, a record has gone), and the answer then. After any other
+    /// refusal the request is decided again.
+    pub(super) taken: Vec<(Range<usize>, CommandError)>,
 }
 
 impl Commands {
@@ -58,11 +60,19 @@ impl Commands {
                     self.shown(|view| (write.shows)(view)).await;
                     return Ok(write.answer);
                 }
-                Err(StoreError::Refused { index, .. }) if write.taken.as_ref().is_some_and(|(at, _)| *at == index) => {
-                    return Err(write.taken.map_or(CommandError::Conflict(String::new()), |(_, error)| error));
+                Err(error) => {
+                    let at = match &error {
+                        StoreError::Refused { index, .. } => Some(*index),
+                        _ => None,
+                    };
+                    let is_final = |(ops, _): &(Range<usize>, CommandError)| at.is_some_and(|at| ops.contains(&at));
+                    if let Some((_, answer)) = write.taken.into_iter().find(is_final) {
+                        return Err(answer);
+                    }
+                    if !error.is_conflict() {
+                        return Err(error.into());
+                    }
                 }
-                Err(error) if error.is_conflict() => {}
-                Err(error) => return Err(error.into()),
             }
         }
         Err(CommandError::Conflict(format!("{what} is being changed by others all the time; try again")))

@@ -2,7 +2,7 @@
 
 use super::{
     Change, CommandError, Commands, Define, Defined, Modified, Modify, Result, Vm, known_node, moves,
-    update::{Outcome, Shows, TRIES, Write},
+    update::{Outcome, Shows, Write},
 };
 use crate::{belongings, departed, records};
 use drover_model::{
@@ -37,7 +37,7 @@ pub(super) fn replaced(old: &Stored<VmRecord>, new: VmRecord, log: String) -> Re
     let (uuid, version) = (new.uuid, old.version.next());
     let ops = vec![records::set_op(&uuid, old, &new)?];
     let answer = Change { record: new, version };
-    Ok(Outcome::Write(Write { ops, answer, log, shows: shows(uuid, version), taken: None }))
+    Ok(Outcome::Write(Write { ops, answer, log, shows: shows(uuid, version), taken: Vec::new() }))
 }
 
 /// Refuses a request that was made for another version of the record.
@@ -127,31 +127,22 @@ impl Commands {
             record.state = VmState::Start;
         }
         let (uuid, name) = (record.uuid, record.name.clone());
-        for _ in 0..TRIES {
-            let departed = departed::Now::read(&*self.ctx.store).await?;
-            let mut ops = self.new_vm(&record, departed.value().claim(), adopted.as_ref())?;
-            let (made, last) = (ops.len(), departed.admit(&record)?);
-            ops.push(last);
-            match self.ctx.store.multi(ops).await {
-                Ok(()) => {
-                    tracing::info!(%uuid, node = or_none(&record.node), "VM {name}: defined");
-                    self.shown(shows(uuid, Version::NEW)).await;
-                    return Ok(Defined { now: Change { record, version: Version::NEW }, unchecked });
-                }
-                Err(StoreError::Refused { index: 0, .. }) => return Err(name_taken(&name)),
-                // VMs were deleted meanwhile.
-                Err(StoreError::Refused { index, .. }) if index == made => {}
-                Err(StoreError::Refused { .. }) => {
-                    return Err(CommandError::Conflict(format!(
-                        "a VM with UUID {uuid} exists already; give this one a UUID of its own, or leave <uuid> out"
-                    )));
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Err(CommandError::Conflict(format!(
-            "VM {name} was not defined: others are being deleted all the time; try again"
-        )))
+        let (record, adopted) = (&record, adopted.as_ref());
+        let record = self
+            .update(&format!("VM {name}"), || async move {
+                let departed = departed::Now::read(&*self.ctx.store).await?;
+                let mut ops = self.new_vm(record, departed.value().claim(), adopted)?;
+                let exists = CommandError::Conflict(format!(
+                    "a VM with UUID {uuid} exists already; give this one a UUID of its own, or leave <uuid> out"
+                ));
+                let taken = vec![(0..1, name_taken(&record.name)), (1..ops.len(), exists)];
+                // It is refused if VMs were deleted meanwhile.
+                ops.push(departed.admit(record)?);
+                let log = format!("defined on {} with UUID {uuid}", or_none(&record.node));
+                Ok(Outcome::Write(Write { ops, answer: record.clone(), log, shows: shows(uuid, Version::NEW), taken }))
+            })
+            .await?;
+        Ok(Defined { now: Change { record, version: Version::NEW }, unchecked })
     }
 
     /// The four records of a new VM with this claim, or with one that adopts its guest; the name comes first, so that the
@@ -255,7 +246,7 @@ impl Commands {
             let version = old.version.next();
             let log = format!("is named {name} (was {})", old.value.name);
             let answer = Change { record, version };
-            let taken = Some((0, name_taken(name)));
+            let taken = vec![(0..1, name_taken(name))];
             Ok(Outcome::Write(Write { ops, answer, log, shows: shows(uuid, version), taken }))
         })
         .await
@@ -281,7 +272,7 @@ impl Commands {
                 Deletion::Now => {
                     let ops = belongings::of_vm(&*self.ctx.store, &record, &claim).await?;
                     let shows: Shows = Box::new(move |view: &ClusterView| !view.vms.contains_key(&uuid));
-                    Ok(Outcome::Write(Write { ops, answer: None, log: "deleted".to_owned(), shows, taken: None }))
+                    Ok(Outcome::Write(Write { ops, answer: None, log: "deleted".to_owned(), shows, taken: Vec::new() }))
                 }
             }
         })
