@@ -53,6 +53,9 @@ async fn write(ctx: &Context, answer: &Answer) -> Result<(), StoreError> {
         None => records::create_op(uuid, &arrival)?,
     };
     ctx.store.multi(vec![vm, set]).await?;
-    tracing::debug!(node = %ctx.me(), vm = %answer.uuid, refused = ?answer.refused, "answered a VM that is to be moved here");
+    tracing::debug!(
+        node = %ctx.me(), vm = %answer.uuid, refused = ?answer.refused,
+        "answered a VM that is to be moved here"
+    );
     Ok(())
 }

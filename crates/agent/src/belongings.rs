@@ -33,7 +33,8 @@ pub(crate) async fn of_vm(
         let fault = Fault::path(&id);
         let version = match store.get(&fault).await? {
             Some(found) => found.version,
-            // Its node may be about to report one, which must not be left behind: then this is refused, and tried again.
+            // Its node may be about to report one, which must not be left behind: then this is refused, and tried
+            // again.
             None => {
                 ops.push(Op::Create(fault.clone(), Vec::new(), CreateMode::Persistent));
                 Version::NEW
@@ -44,8 +45,8 @@ pub(crate) async fn of_vm(
     Ok(ops)
 }
 
-/// The steps that delete a node's records and its token, and that note that it was removed, in one transaction, which fails if its record has changed, or if the node has
-/// a session.
+/// The steps that delete a node's records and its token, and that note that it was removed, in one transaction, which
+/// fails if its record has changed, or if the node has a session.
 ///
 /// # Errors
 /// Those of the store.

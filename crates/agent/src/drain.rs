@@ -140,7 +140,10 @@ async fn write(ctx: &Context, view: &ClusterView, order: &Order) -> Result<(), S
     let mut ops = vec![records::set_op(&order.uuid, &vm.record, &order.record)?];
     ops.extend(order.claim.map(|version| records::check_op::<Claim>(&order.uuid, version)));
     ctx.store.multi(ops).await?;
-    tracing::info!(vm = %order.record.name, to = %order.record.state, target = ?order.record.state.destination(), "ordered by the plan");
+    tracing::info!(
+        vm = %order.record.name, to = %order.record.state, target = ?order.record.state.destination(),
+        "ordered by the plan"
+    );
     Ok(())
 }
 

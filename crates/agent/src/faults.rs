@@ -64,8 +64,8 @@ pub(crate) async fn of_guest(ctx: &Context, record: &Stored<VmRecord>, troubles:
     }
     let unresumed = troubles.unresumed.as_ref().map(|why| {
         format!(
-            "The guest of VM {} is whole on {} after a migration, and cannot execute there: {why}. It is tried again, and the \
-             guest waits, paused.",
+            "The guest of VM {} is whole on {} after a migration, and cannot execute there: {why}. It is tried again, \
+             and the guest waits, paused.",
             vm.name,
             ctx.me()
         )
@@ -75,8 +75,9 @@ pub(crate) async fn of_guest(ctx: &Context, record: &Stored<VmRecord>, troubles:
     keep(ctx, record, vm_disks(&vm.uuid), older, DISKS_HEALTH_DELTA).await?;
     let unkillable = troubles.unkillable.as_ref().map(|why| {
         format!(
-            "The power of VM {} cannot be cut on {}: {why}. It is tried again, and the VM stays on that node meanwhile. \
-             Its QEMU probably waits for a storage that does not answer; if it never does, restart the node.",
+            "The power of VM {} cannot be cut on {}: {why}. It is tried again, and the VM stays on that node \
+             meanwhile. Its QEMU probably waits for a storage that does not answer; if it never does, restart the \
+             node.",
             vm.name,
             ctx.me()
         )
@@ -111,9 +112,9 @@ fn unchanged(vm: &Stored<VmRecord>) -> Op {
 fn torn_message(vm: &VmRecord) -> String {
     let uuid = vm.uuid;
     format!(
-        "The migration of VM {} by post-copy broke: part of its memory is on each of two nodes. Repair their link; if it \
-         does not go on by itself, continue on the node where it is paused: 'virsh migrate {uuid} --live --p2p --postcopy \
-         --postcopy-resume' with the target's URI. Or give up what is in its memory: stop and start it.",
+        "The migration of VM {} by post-copy broke: part of its memory is on each of two nodes. Repair their link; if \
+         it does not go on by itself, continue on the node where it is paused: 'virsh migrate {uuid} --live --p2p \
+         --postcopy --postcopy-resume' with the target's URI. Or give up what is in its memory: stop and start it.",
         vm.name
     )
 }
@@ -309,7 +310,8 @@ fn differing(view: &ClusterView, me: &NodeName) -> Option<String> {
         others.filter(|(_, node)| of(node).is_some_and(|its| its != mine)).map(|(name, _)| name.as_str()).collect();
     (!others.is_empty()).then(|| {
         format!(
-            "The floating addresses in the configuration of {} are not those of the primary, {me}. Make [network] the same on all coordinators, and restart their daemons.",
+            "The floating addresses in the configuration of {} are not those of the primary, {me}. Make [network] the \
+             same on all coordinators, and restart their daemons.",
             others.join(", ")
         )
     })

@@ -16,7 +16,7 @@
 //!                 │
 //!                 ├────── consoles: deletes console logs of deleted VMs ──► plan::consoles
 //!                 │
-//!                 ├────── bmc: lets the others know how to cut this node's power, and checks that they could ──► plan::bmc
+//!                 ├────── bmc: how others cut this node's power, and whether they could ──► plan::bmc
 //!                 │
 //!                 ├────── fence: while this node is the primary: what becomes of nodes that are off ──► plan::fence
 //!                 │
@@ -25,8 +25,9 @@
 //!                 └────── handle: what the API sees (view, commands)
 //! ```
 //!
-//! [`Agent::run`] supervises every task that it starts (`duty`). Dropping it stops them all wherever they are, as a crash
-//! would: no task has to finish for the state to be correct. A new agent reads the store and the hypervisor, and resumes.
+//! [`Agent::run`] supervises every task that it starts (`duty`). Dropping it stops them all wherever they are, as a
+//! crash would: no task has to finish for the state to be correct. A new agent reads the store and the hypervisor, and
+//! resumes.
 
 mod arrivals;
 mod belongings;

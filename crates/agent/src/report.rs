@@ -123,7 +123,8 @@ impl Reporter {
         let Listing { ours, mut foreign } = domains;
         foreign.truncate(FOREIGN_MAX);
         let mut strays = reported.strays.borrow().clone();
-        // Those without a record at once, before their tasks have looked at them: the VM may be defined again any moment.
+        // Those without a record at once, before their tasks have looked at them: the VM may be defined again any
+        // moment.
         let view = ctx.views.latest();
         let running = ours.iter().filter_map(|(_, domain)| domain.known()).filter(|domain| domain.run != RunState::Off);
         strays.extend(running.filter(|d| !view.vms.contains_key(&d.uuid)).map(|d| (d.uuid, d.mark.epoch)));

@@ -45,7 +45,8 @@ impl Args {
                     return Err(ApiError::new(
                         StatusCode::UNSUPPORTED_MEDIA_TYPE,
                         format!(
-                            "a body of type {:?} is not accepted; accepted are application/json and application/x-www-form-urlencoded",
+                            "a body of type {:?} is not accepted; accepted are application/json and \
+                             application/x-www-form-urlencoded",
                             shortened(other)
                         ),
                     ));

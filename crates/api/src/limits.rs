@@ -75,7 +75,10 @@ impl Limits {
             if open.warned.is_none_or(|at| at.elapsed() >= WARN_AGAIN) {
                 open.warned = Some(Instant::now());
                 let (all, of_one) = (self.connections, self.of_one);
-                tracing::warn!(%peer, open = open.all, of_client, all, of_one, "too many connections to the API: one is refused");
+                tracing::warn!(
+                    %peer, open = open.all, of_client, all, of_one,
+                    "too many connections to the API: one is refused"
+                );
             }
             return None;
         }

@@ -78,12 +78,17 @@ pub fn document() -> Value {
                 json!({"description": "Done.", "content": content})
             }
             Answers::Lines => {
-                json!({"description": "A stream of JSON objects, one per line.", "content": {"application/x-ndjson": {}}})
+                let content = json!({"application/x-ndjson": {}});
+                json!({"description": "A stream of JSON objects, one per line.", "content": content})
             }
         };
         let takes_body = matches!(endpoint.method, Method::POST | Method::PUT);
         let refused = |what: &str| json!({"description": what, "content": {"application/json": {"schema": refusal}}});
-        let mut responses = json!({"200": good, "400": refused("Not accepted, or not in this state."), "503": refused("The cluster's store does not answer.")});
+        let mut responses = json!({
+            "200": good,
+            "400": refused("Not accepted, or not in this state."),
+            "503": refused("The cluster's store does not answer."),
+        });
         if endpoint.token {
             responses["401"] = refused("The token is missing or not known.");
         }

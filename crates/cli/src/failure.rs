@@ -45,7 +45,8 @@ impl From<ClientError> for Failure {
             ClientError::Unreachable { .. } => Failure {
                 code: 5,
                 message: format!(
-                    "{message}\nIs droverd running there? 'drover connection list' shows the known clusters; choose one with -c NAME."
+                    "{message}\nIs droverd running there? 'drover connection list' shows the known clusters; choose \
+                     one with -c NAME."
                 ),
             },
             ClientError::Unsure { .. } => Failure { code: 5, message },

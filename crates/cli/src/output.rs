@@ -161,8 +161,8 @@ pub(crate) fn harmless<'a>(text: impl Into<Cow<'a, str>>) -> Cow<'a, str> {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
-/// Writes the control characters U+007F to U+009F of a JSON document as escapes, which JSON does not demand: some of them
-/// steer a terminal as escape sequences do. They occur in strings only.
+/// Writes the control characters U+007F to U+009F of a JSON document as escapes, which JSON does not demand: some of
+/// them steer a terminal as escape sequences do. They occur in strings only.
 fn escaped(json: &str) -> Cow<'_, str> {
     let is_control = |c: char| matches!(c, '\u{7f}'..='\u{9f}');
     if !json.contains(is_control) {

@@ -11,7 +11,8 @@
 //! | the cursor goes to another column of the line | a space, unless there is one |
 //! | anything else: titles, clipboard, queries, modes, key assignments, character sets, bells | nothing |
 //!
-//! Nothing is passed on but characters that are no control characters, and sequences that are written here, from numbers.
+//! Nothing is passed on but characters that are no control characters, and sequences that are written here, from
+//! numbers.
 
 use anstyle_parse::{Params, Parser, Perform};
 use std::fmt::Write;
@@ -173,7 +174,8 @@ mod tests {
             // Title, clipboard, hyperlink, in each of their ends; sixel graphics, privacy message
             (b"a\x1b]0;title\x07b\x1b]52;c;cm0gLXJm\x1b\\c\x1b]8;;http://x\x07d", "abcd"),
             (b"a\x1bP1;2qgraphics\x1b\\b\x1b^private\x1b\\c\x1b_app\x1b\\d\x1bXstring\x1b\\e", "abcde"),
-            // Queries (the terminal would type the answer), keys, modes, mouse, character set, window size, bell, backspace
+            // Queries (the terminal would type the answer), keys, modes, mouse, character set, window size, bell,
+            // backspace
             (b"a\x1b[6n\x1b[c\x1b[>4;2m\x1b[?1000h\x1b[?1049h\x1b(0\x1b[8;1;1t\x07\x08\x0e\x05\x1bZb", "ab"),
             // What has begun ends with the line.
             (b"a\x1b]0;title\nb\x1b[3\nc\x1bPq\nd", "a\nb\nc\nd"),

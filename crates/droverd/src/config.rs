@@ -215,7 +215,8 @@ impl Config {
         let address = config.node.address;
         if config.is_clustered() && (address.is_loopback() || address.is_unspecified()) {
             return Err(format!(
-                "node.address is {address}, which other nodes cannot reach; in a cluster it must be this node's address on the cluster network"
+                "node.address is {address}, which other nodes cannot reach; in a cluster it must be this node's \
+                 address on the cluster network"
             ));
         }
         if let Some(folder) =
@@ -418,7 +419,8 @@ mod tests {
                 "\"192.0.2.1\" is not a valid address with a prefix length",
             ),
             (
-                "[network.upstream]\ninterface='e'\nfloating=['192.0.2.1/24']\n[network.cluster]\ninterface='f'\nfloating=['192.0.2.1/24']",
+                "[network.upstream]\ninterface='e'\nfloating=['192.0.2.1/24']\n[network.cluster]\ninterface='f'\n\
+                 floating=['192.0.2.1/24']",
                 "network.cluster.floating has 192.0.2.1, which is a floating address already",
             ),
             (

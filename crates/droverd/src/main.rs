@@ -247,8 +247,8 @@ async fn stop(
     }
 }
 
-/// Raises the limit of open files as far as it may be, and returns it. The usual soft limit, 1,024, is low for programs that
-/// use select(2), which this one does not; the hard limit is 524,288 under systemd.
+/// Raises the limit of open files as far as it may be, and returns it. The usual soft limit, 1,024, is low for programs
+/// that use select(2), which this one does not; the hard limit is 524,288 under systemd.
 fn raise_open_files() -> u64 {
     let mut limit = getrlimit(Resource::Nofile);
     let soft = limit.current;

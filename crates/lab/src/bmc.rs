@@ -1,5 +1,5 @@
-//! A node's management controller (BMC): OpenIPMI's `ipmi_sim` in the switch, on the cluster network, where it outlives its
-//! node. Its chassis control cuts and restores the node's power.
+//! A node's management controller (BMC): OpenIPMI's `ipmi_sim` in the switch, on the cluster network, where it outlives
+//! its node. Its chassis control cuts and restores the node's power.
 
 use crate::{
     fabric::Net,
@@ -47,10 +47,13 @@ impl Node<'_> {
         let (folder, address) = (self.bmc_folder(), self.bmc_address());
         fs::create_dir_all(folder.join("state")).attempt(failed)?;
         let program = fs::canonicalize(self.lab().folder().join("programs/drover-lab")).attempt(failed)?;
-        // ipmi_sim calls it with the name, `get` or `set`, what, and the value. It waits for it; a real BMC answers before the
-        // power is gone, so the work is done behind.
+        // ipmi_sim calls it with the name, `get` or `set`, what, and the value. It waits for it; a real BMC answers
+        // before the power is gone, so the work is done behind.
         let script = format!(
-            "#!/bin/sh\nlab() {{ setsid {program} --dir {lab} power $1 {name} </dev/null >>{log} 2>&1 & }}\ncase $2:$3:$4 in\nget:power:*) if read -r pid start 2>/dev/null <{power} && kill -0 \"$pid\" 2>/dev/null; then echo power:1; else echo power:0; fi;;\nset:power:0) lab off;;\nset:power:1) lab on;;\nset:reset:*) lab cycle;;\nget:boot:*) echo boot:default;;\nesac\n",
+            "#!/bin/sh\nlab() {{ setsid {program} --dir {lab} power $1 {name} </dev/null >>{log} 2>&1 & }}\n\
+             case $2:$3:$4 in\nget:power:*) if read -r pid start 2>/dev/null <{power} && kill -0 \"$pid\" 2>/dev/null; \
+             then echo power:1; else echo power:0; fi;;\nset:power:0) lab off;;\nset:power:1) lab on;;\n\
+             set:reset:*) lab cycle;;\nget:boot:*) echo boot:default;;\nesac\n",
             program = program.display(),
             lab = self.lab().folder().display(),
             name = self.name(),
@@ -65,7 +68,10 @@ impl Node<'_> {
             .map(|role| format!("    allowed_auths_{role} none md2 md5 straight\n"))
             .collect();
         let network = format!(
-            "name \"{name}\"\nset_working_mc 0x20\n  startlan 1\n    addr {address} 623\n    priv_limit admin\n{allowed}    guid a123456789abcdefa12345678900000{index}\n  endlan\n  chassis_control \"{chassis} {name}\"\n  user 1 true \"\" \"test\" user 10 none md2 md5 straight\n  user 2 true \"{BMC_USER}\" \"{BMC_PASSWORD}\" operator 10 none md2 md5 straight\n",
+            "name \"{name}\"\nset_working_mc 0x20\n  startlan 1\n    addr {address} 623\n    priv_limit admin\n\
+             {allowed}    guid a123456789abcdefa12345678900000{index}\n  endlan\n  chassis_control \"{chassis} \
+             {name}\"\n  user 1 true \"\" \"test\" user 10 none md2 md5 straight\n  user 2 true \"{BMC_USER}\" \
+             \"{BMC_PASSWORD}\" operator 10 none md2 md5 straight\n",
             name = self.name(),
             index = self.index(),
             chassis = chassis.display(),

@@ -225,13 +225,16 @@ fn libvirt_settings(spec: &BootSpec) -> Result<()> {
     write(
         "/etc/libvirt/libvirtd.conf",
         format!(
-            "{listen}auth_unix_rw = \"none\"\nunix_sock_group = \"root\"\nhost_uuid = \"{id}\"\nkeepalive_interval = 2\nkeepalive_count = 3\nlog_outputs = \"3:file:/var/log/libvirt/libvirtd.log\"\n"
+            "{listen}auth_unix_rw = \"none\"\nunix_sock_group = \"root\"\nhost_uuid = \"{id}\"\n\
+             keepalive_interval = 2\nkeepalive_count = 3\nlog_outputs = \"3:file:/var/log/libvirt/libvirtd.log\"\n"
         ),
     )?;
     write(
         "/etc/libvirt/qemu.conf",
         format!(
-            "{migration}namespaces = [ ]\nuser = \"root\"\ngroup = \"root\"\nswtpm_user = \"root\"\nswtpm_group = \"root\"\ndynamic_ownership = 0\nremember_owner = 0\nsecurity_driver = \"none\"\ncgroup_controllers = [ ]\nseccomp_sandbox = 0\nmax_core = 0\nkeepalive_interval = 2\nkeepalive_count = 3\n"
+            "{migration}namespaces = [ ]\nuser = \"root\"\ngroup = \"root\"\nswtpm_user = \"root\"\n\
+             swtpm_group = \"root\"\ndynamic_ownership = 0\nremember_owner = 0\nsecurity_driver = \"none\"\n\
+             cgroup_controllers = [ ]\nseccomp_sandbox = 0\nmax_core = 0\nkeepalive_interval = 2\nkeepalive_count = 3\n"
         ),
     )
 }

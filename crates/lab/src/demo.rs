@@ -64,7 +64,9 @@ fn show(lab: &Lab, program: &Path, progress: Progress<'_>) -> Result<()> {
     let file = lab.folder().join("env");
     fs::write(&file, environment).attempt(|| format!("cannot write {}", file.display()))?;
     println!(
-        "\nThe cluster stays up. Next steps, in this shell:\n\n  . {}\n  drover vm log {VM} --follow\n  drover vm shutdown {VM} --wait\n  drover --help\n\n'make demo-down' removes everything.",
+        "\nThe cluster stays up. Next steps, in this shell:\n\
+         \n  . {}\n  drover vm log {VM} --follow\n  drover vm shutdown {VM} --wait\n  drover --help\n\n\
+         'make demo-down' removes everything.",
         file.display()
     );
     Ok(())

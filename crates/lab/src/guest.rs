@@ -1,8 +1,8 @@
 //! The guest image: Debian's cloud kernel, and an initramfs with busybox and one script (`guest/init`).
 //!
 //! A guest needs no disk and 96 MiB of memory, and boots in about three seconds without KVM. It writes `BOOTED` to its
-//! serial console when it hears its power button, then a heartbeat `HB n` each second, so that a test can tell a migrated
-//! guest from one that booted again. Options on its kernel command line:
+//! serial console when it hears its power button, then a heartbeat `HB n` each second, so that a test can tell a
+//! migrated guest from one that booted again. Options on its kernel command line:
 //!
 //! | option | effect |
 //! |---|---|

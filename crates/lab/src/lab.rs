@@ -66,7 +66,9 @@ impl Spec {
         let members: Vec<String> = self.members().map(|(_, a)| format!("\"{a}:2181\"")).collect();
         let networks: Vec<String> = Net::ALL.iter().enumerate().map(|(i, net)| section(*net, i)).collect();
         let common = format!(
-            "# All nodes of the lab share one machine, so each offers only a part of its memory.\n[node]\nname = \"hv{index}\"\nrole = \"coordinator\"\naddress = \"{address}\"\nmemory = \"4096MiB\"\n\n[store]\nzookeeper = [{}]\nsession_timeout = \"4s\"\n\n[paths]\nshared = [\"/srv/shared\"]\n",
+            "# All nodes of the lab share one machine, so each offers only a part of its memory.\n[node]\n\
+             name = \"hv{index}\"\nrole = \"coordinator\"\naddress = \"{address}\"\nmemory = \"4096MiB\"\n\n[store]\n\
+             zookeeper = [{}]\nsession_timeout = \"4s\"\n\n[paths]\nshared = [\"/srv/shared\"]\n",
             members.join(", ")
         );
         Some(common + &networks.concat())

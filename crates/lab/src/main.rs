@@ -142,7 +142,8 @@ fn run(arguments: Arguments) -> Result<ExitCode, LabError> {
             status(&lab);
             let me = program.display();
             println!(
-                "\nNext steps:\n  {me} sh hv1 drover status\n  {me} domain web | {me} sh hv1 drover vm define - --start --wait\n  {me} sh hv1\n  {me} power off hv2\n  {me} cut hv3 cluster\n  {me} down"
+                "\nNext steps:\n  {me} sh hv1 drover status\n  {me} domain web | {me} sh hv1 drover vm define - \
+                 --start --wait\n  {me} sh hv1\n  {me} power off hv2\n  {me} cut hv3 cluster\n  {me} down"
             );
         }
         Action::Down => Lab::remove(&folder)?,

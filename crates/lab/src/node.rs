@@ -264,8 +264,8 @@ impl<'a> Node<'a> {
         process.wait_ended(SERVICE_TIMEOUT)
     }
 
-    /// Starts `droverd` as a service manager does: with a socket on which it notifies that it is ready (sd_notify(3)), and
-    /// with systemd's usual limit of open files.
+    /// Starts `droverd` as a service manager does: with a socket on which it notifies that it is ready (sd_notify(3)),
+    /// and with systemd's usual limit of open files.
     pub fn launch_drover(&self) -> Result<Launch<'_>> {
         let failed = || format!("{}: cannot start droverd", self.name);
         let folder = self.folder();
@@ -277,7 +277,8 @@ impl<'a> Node<'a> {
         let socket = UnixDatagram::bind(path).attempt(failed)?;
         let start = Instant::now();
         self.shell(
-            "ulimit -Sn 1024; NOTIFY_SOCKET=/srv/node/notify setsid droverd </dev/null >>/var/log/droverd.out 2>&1 & echo $! >/run/droverd.pid",
+            "ulimit -Sn 1024; NOTIFY_SOCKET=/srv/node/notify setsid droverd </dev/null >>/var/log/droverd.out 2>&1 & \
+             echo $! >/run/droverd.pid",
         )?;
         Ok(Launch { node: self, socket, start })
     }

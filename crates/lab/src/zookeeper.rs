@@ -40,7 +40,9 @@ impl Member<'_> {
         fs::write(folder.join("data/myid"), format!("{}\n", self.index)).attempt(failed)?;
         let quorum = if self.ensemble.is_empty() { "" } else { "standaloneEnabled=false\n" };
         let settings = format!(
-            "tickTime=500\ninitLimit=20\nsyncLimit=6\ndataDir={}/data\nclientPort={}\nclientPortAddress={}\nadmin.enableServer=false\n4lw.commands.whitelist=*\nmaxClientCnxns=0\nautopurge.purgeInterval=1\npreAllocSize=4096\n{quorum}{}",
+            "tickTime=500\ninitLimit=20\nsyncLimit=6\ndataDir={}/data\nclientPort={}\nclientPortAddress={}\n\
+             admin.enableServer=false\n4lw.commands.whitelist=*\nmaxClientCnxns=0\nautopurge.purgeInterval=1\n\
+             preAllocSize=4096\n{quorum}{}",
             self.folder,
             self.client.port(),
             self.client.ip(),
@@ -48,7 +50,10 @@ impl Member<'_> {
         );
         fs::write(folder.join("conf/zoo.cfg"), settings).attempt(failed)?;
         let log = format!(
-            "log4j.rootLogger=INFO, F\nlog4j.appender.F=org.apache.log4j.RollingFileAppender\nlog4j.appender.F.File={}/zookeeper.log\nlog4j.appender.F.MaxFileSize=5MB\nlog4j.appender.F.layout=org.apache.log4j.PatternLayout\nlog4j.appender.F.layout.ConversionPattern=%d{{ISO8601}} %-5p %m%n\n",
+            "log4j.rootLogger=INFO, F\nlog4j.appender.F=org.apache.log4j.RollingFileAppender\n\
+             log4j.appender.F.File={}/zookeeper.log\nlog4j.appender.F.MaxFileSize=5MB\n\
+             log4j.appender.F.layout=org.apache.log4j.PatternLayout\n\
+             log4j.appender.F.layout.ConversionPattern=%d{{ISO8601}} %-5p %m%n\n",
             self.folder
         );
         fs::write(folder.join("conf/log4j.properties"), log).attempt(failed)

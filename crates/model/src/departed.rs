@@ -1,12 +1,12 @@
 //! What the cluster remembers of VMs that are gone, or about to go: one small record, `/departed`.
 //!
-//! Two facts about deleted VMs decide about new ones, and both must hold at the moment in which a definition is written,
-//! through whatever node. So every definition checks this record's version in its transaction, and every order that
-//! changes one of the facts changes the record in *its* transaction. Of a definition and an order that run at the same
-//! time, the store lets one pass; the other reads again, and sees the first.
+//! Two facts about deleted VMs decide about new ones, and both must hold at the moment in which a definition is
+//! written, through whatever node. So every definition checks this record's version in its transaction, and every order
+//! that changes one of the facts changes the record in *its* transaction. Of a definition and an order that run at the
+//! same time, the store lets one pass; the other reads again, and sees the first.
 //!
-//! * [`Departed::floor`]: epochs of a deleted VM never come again, so a guest that an earlier VM left on a node that was
-//!   away is not taken for the guest of a new VM with the same UUID.
+//! * [`Departed::floor`]: epochs of a deleted VM never come again, so a guest that an earlier VM left on a node that
+//!   was away is not taken for the guest of a new VM with the same UUID.
 //! * [`Departed::disks_of`]: no new definition names a file that is being deleted with its VM.
 //!
 //! The record does not grow with the VMs that were deleted: the floor is one number for all UUIDs, and who changes or
@@ -41,9 +41,9 @@ pub struct Departed {
 }
 
 impl Departed {
-    /// The record of a new cluster. Its epochs begin with the time in milliseconds: that is above all epochs of VMs that
-    /// a version without this record deleted, and above those of a store that was lost, unless VMs were deleted there
-    /// faster than one in a second (the floor is raised in steps of 1,000) all the time.
+    /// The record of a new cluster. Its epochs begin with the time in milliseconds: that is above all epochs of VMs
+    /// that a version without this record deleted, and above those of a store that was lost, unless VMs were deleted
+    /// there faster than one in a second (the floor is raised in steps of 1,000) all the time.
     pub fn new(now: WallTime) -> Departed {
         Departed { schema: VM_SCHEMA, floor: Epoch(now.0), began: Epoch(now.0), disks_of: BTreeSet::new() }
     }

@@ -1,7 +1,7 @@
 //! The guests that a node's hypervisor can run: architectures, machine types, and the emulators that are there.
 //!
-//! libvirt (9.0.0) names one emulator for each architecture in its capabilities, and that one's machine types. A definition
-//! may name another program, and then libvirt asks that one.
+//! libvirt (9.0.0) names one emulator for each architecture in its capabilities, and that one's machine types. A
+//! definition may name another program, and then libvirt asks that one.
 
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -33,7 +33,8 @@ pub fn is_usual(file: &Path) -> bool {
 }
 
 impl Guests {
-    /// Whether the emulator is there. `None`: that is not known, because nobody has looked in its folder, or for its name.
+    /// Whether the emulator is there. `None`: that is not known, because nobody has looked in its folder, or for its
+    /// name.
     pub fn has_emulator(&self, emulator: &str) -> Option<bool> {
         let path = Path::new(emulator);
         let offered = |folder: Option<&Path>| self.offers.iter().any(|o| Path::new(&o.emulator).parent() == folder);

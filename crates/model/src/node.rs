@@ -155,7 +155,8 @@ pub struct NodeStatus {
     /// CPU model, for guests that depend on it.
     #[serde(default)]
     pub cpu_model: String,
-    /// The guests that its hypervisor can run; `None` in reports of older daemons, and while the hypervisor cannot be used.
+    /// The guests that its hypervisor can run; `None` in reports of older daemons, and while the hypervisor cannot be
+    /// used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guests: Option<Guests>,
     /// Bridges that guests can be connected to.
@@ -186,8 +187,8 @@ pub struct NodeStatus {
     pub updated: WallTime,
 }
 
-/// `/removed/<node>`: a node that was removed. The machine that it was does not join again unasked: an administrator may
-/// have removed it while it was away, with everything that it had.
+/// `/removed/<node>`: a node that was removed. The machine that it was does not join again unasked: an administrator
+/// may have removed it while it was away, with everything that it had.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RemovedNode {
     /// The layout version, for upgrades.

@@ -204,7 +204,8 @@ impl fmt::Display for Cidr {
 /// An invalid [`Cidr`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{0:?} is not a valid address with a prefix length that a host can have; accepted is, for instance, \"192.0.2.7/24\""
+    "{0:?} is not a valid address with a prefix length that a host can have; accepted is, for instance, \
+     \"192.0.2.7/24\""
 )]
 pub struct BadCidr(String);
 

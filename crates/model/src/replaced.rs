@@ -1,5 +1,5 @@
-//! Disks of a guest that somebody has replaced while it ran, as a backup tool does, and whether the VM's definition would
-//! boot older ones.
+//! Disks of a guest that somebody has replaced while it ran, as a backup tool does, and whether the VM's definition
+//! would boot older ones.
 
 use crate::{
     domain::{Written, written},
@@ -72,8 +72,9 @@ impl Replaced {
     pub fn why_not_started(&self, record: &VmRecord) -> Option<String> {
         let (name, why) = (&record.name, self.would_boot_older(record)?);
         Some(format!(
-            "{why}. End the snapshot while the guest runs (virsh blockcommit), put the newest image into the definition \
-             ('drover vm modify {name}', also its <driver type>), or use the older one ('drover vm start {name} --force')"
+            "{why}. End the snapshot while the guest runs (virsh blockcommit), put the newest image into the \
+             definition ('drover vm modify {name}', also its <driver type>), or use the older one ('drover vm start \
+             {name} --force')"
         ))
     }
 }

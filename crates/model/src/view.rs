@@ -101,8 +101,8 @@ pub struct ClusterView {
 }
 
 impl ClusterView {
-    /// The VM with this UUID or name. A UUID always means the UUID, also if another VM has it as its name (which earlier
-    /// versions accepted).
+    /// The VM with this UUID or name. A UUID always means the UUID, also if another VM has it as its name (which
+    /// earlier versions accepted).
     pub fn vm(&self, uuid_or_name: &str) -> Option<&Arc<VmView>> {
         let by_name = || VmName::new(uuid_or_name).ok().and_then(|n| self.names.get(&n)).and_then(|u| self.vms.get(u));
         Uuid::parse_str(uuid_or_name).ok().and_then(|u| self.vms.get(&u)).or_else(by_name)

@@ -139,7 +139,8 @@ pub struct Claim {
     /// earlier VM with the same UUID ([`crate::Departed::floor`]).
     #[serde(default, skip_serializing_if = "Epoch::is_none")]
     pub born: Epoch,
-    /// The epoch with which the store's own begin ([`crate::Departed::began`]): no VM of this store had it or a lower one.
+    /// The epoch with which the store's own begin ([`crate::Departed::began`]): no VM of this store had it or a lower
+    /// one.
     #[serde(default, skip_serializing_if = "Epoch::is_none")]
     pub began: Epoch,
     /// The holder is migrating the guest to that node, or was: until the holder has observed that it is not, the guest
@@ -178,8 +179,8 @@ impl Claim {
         epoch <= self.born && self.adopts != Some(epoch)
     }
 
-    /// Whether a domain with this epoch belongs to an earlier VM with the same UUID which this store never had: nobody has
-    /// ordered that it be deleted.
+    /// Whether a domain with this epoch belongs to an earlier VM with the same UUID which this store never had: nobody
+    /// has ordered that it be deleted.
     pub fn is_of_another_store(&self, epoch: Epoch) -> bool {
         self.is_after(epoch) && epoch <= self.began
     }
@@ -188,8 +189,8 @@ impl Claim {
     pub fn granted_to(&self, node: &NodeName) -> Claim {
         Claim { node: Some(node.clone()), epoch: self.epoch.next(), ..self.released() }
     }
-    /// The next grant, to the `node` that has the guest, or is to have it. It may be the one that was to be adopted. One
-    /// that was sent there waits there, paused.
+    /// The next grant, to the `node` that has the guest, or is to have it. It may be the one that was to be adopted.
+    /// One that was sent there waits there, paused.
     #[must_use]
     pub fn handed_to(&self, node: &NodeName) -> Claim {
         Claim { adopts: self.adopts, resume: self.to.as_ref() == Some(node), ..self.granted_to(node) }

@@ -11,8 +11,8 @@ pub fn problem(answer: Result<PowerState, String>) -> String {
     }
 }
 
-/// Coordinators that cannot read the BMC data of other nodes, each with the nodes, because it has another cluster key or
-/// none. They could not prove that those are off.
+/// Coordinators that cannot read the BMC data of other nodes, each with the nodes, because it has another cluster key
+/// or none. They could not prove that those are off.
 pub fn unreadable(view: &ClusterView) -> Vec<(NodeName, Vec<NodeName>)> {
     let coordinators = view
         .nodes

@@ -2,19 +2,20 @@
 //!
 //! The decision is made by the VM's node, in this order:
 //!
-//! 1. The order to delete the VM with its disks is written, together with the VM's UUID in [`Departed`](drover_model::Departed).
+//! 1. The order to delete the VM with its disks is written, together with the VM's UUID in
+//!    [`Departed`](drover_model::Departed).
 //! 2. The node synchronises with the store and reads all VM records anew. If one cannot be read, it waits.
 //! 3. It looks at the files themselves: those to delete, those that other VMs name, and the images in Drover's folder,
 //!    with their backing files. [`verdicts`] compares.
 //! 4. It deletes files, and then the VM's records.
 //!
 //! *Why a definition through another node cannot slip between.* A definition is one transaction that checks
-//! [`Departed`](drover_model::Departed)'s version, which it read before it looked for orders of deletion ([`goes_away`]). The store puts that
-//! transaction and the order (1) one after the other. If the definition is first, the node's synchronised read (2) shows
-//! it, and the file is kept. If the order is first, either the definition has seen it and is refused, or its check
-//! fails, and it is decided again. A definition that reaches the same file by a link or a backing file, which only a
-//! node that has the file can tell, is seen in (3) if it is written before (2); written later, it names what was ordered
-//! to be deleted before the VM existed.
+//! [`Departed`](drover_model::Departed)'s version, which it read before it looked for orders of deletion
+//! ([`goes_away`]). The store puts that transaction and the order (1) one after the other. If the definition is first,
+//! the node's synchronised read (2) shows it, and the file is kept. If the order is first, either the definition has
+//! seen it and is refused, or its check fails, and it is decided again. A definition that reaches the same file by a
+//! link or a backing file, which only a node that has the file can tell, is seen in (3) if it is written before (2);
+//! written later, it names what was ordered to be deleted before the VM existed.
 
 use drover_model::{
     Replaced, VmName, VmRecord, VmState,
@@ -44,8 +45,8 @@ impl Needs {
         readable.then(|| named(&vm.xml))?.map(|named| Needs { vm: vm.name.clone(), named })
     }
 
-    /// Also what the VM's guest writes to, or has written to, instead of its definition's disks: an overlay needs what is
-    /// below it, and is needed itself.
+    /// Also what the VM's guest writes to, or has written to, instead of its definition's disks: an overlay needs what
+    /// is below it, and is needed itself.
     #[must_use]
     pub fn and(mut self, replaced: Option<&Replaced>) -> Needs {
         let live = replaced.into_iter().flat_map(|replaced| &replaced.disks).map(|disk| Path::new(&disk.live));

@@ -106,8 +106,8 @@ fn in_memory<'a>(view: &'a ClusterView, node: &NodeName) -> impl Iterator<Item =
     status.into_iter().flat_map(|status| &status.value.domains)
 }
 
-/// Blocked, if a live move has failed too often, and the VM may not be moved cold or could not be. (What libvirt keeps of
-/// it may have to stay behind then. Each such move is reported twice: it failed, and then it was given up.)
+/// Blocked, if a live move has failed too often, and the VM may not be moved cold or could not be. (What libvirt keeps
+/// of it may have to stay behind then. Each such move is reported twice: it failed, and then it was given up.)
 fn given_up(vm: &VmView) -> Option<Fate> {
     let failure = vm.status.as_ref()?.move_failure.as_ref()?;
     let only_live = vm.record.value.meta.method == MigrationMethod::Live || failure.told >= 2 * FAILURES_MAX;
@@ -341,7 +341,8 @@ impl Plan {
 pub enum Refusal {
     /// No other node accepts VMs.
     #[error(
-        "{node} is the last node that takes VMs: every VM on it would be shut down. Make another node ready first, or use force"
+        "{node} is the last node that takes VMs: every VM on it would be shut down. Make another node ready first, or \
+         use force"
     )]
     LastNode {
         /// The node.

@@ -8,7 +8,8 @@ use uuid::Uuid;
 pub enum Refusal {
     /// Its guest runs.
     #[error(
-        "VM {name} runs on node {node} already, under grant {epoch} of an earlier record. Define it with --adopt to take it over as it runs, or end it there first ('virsh destroy')"
+        "VM {name} runs on node {node} already, under grant {epoch} of an earlier record. Define it with --adopt to \
+         take it over as it runs, or end it there first ('virsh destroy')"
     )]
     Runs {
         /// The VM.
@@ -20,7 +21,8 @@ pub enum Refusal {
     },
     /// A domain that is not Drover's has the UUID.
     #[error(
-        "node {node} has a domain with UUID {uuid} that is not Drover's; undefine it there first ('virsh undefine', which leaves its disks), or give the VM a UUID of its own"
+        "node {node} has a domain with UUID {uuid} that is not Drover's; undefine it there first ('virsh undefine', \
+         which leaves its disks), or give the VM a UUID of its own"
     )]
     ForeignUuid {
         /// Where.
@@ -30,7 +32,9 @@ pub enum Refusal {
     },
     /// A domain that is not Drover's has the name.
     #[error(
-        "node {node} has another domain named {name} (UUID {uuid}) that is not Drover's, and libvirt allows a name once: rename it there ('virsh domrename'), undefine it ('virsh undefine', which leaves its disks), or choose another name or node"
+        "node {node} has another domain named {name} (UUID {uuid}) that is not Drover's, and libvirt allows a name \
+         once: rename it there ('virsh domrename'), undefine it ('virsh undefine', which leaves its disks), or choose \
+         another name or node"
     )]
     ForeignName {
         /// Where.

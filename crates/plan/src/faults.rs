@@ -1,5 +1,5 @@
-//! Faults of VMs and of guests without a claim: their ids, and which of them are of a VM or a node that is not there any
-//! more.
+//! Faults of VMs and of guests without a claim: their ids, and which of them are of a VM or a node that is not there
+//! any more.
 
 use drover_model::{ClusterView, NodeName, NodeRecord, RecordKind, RecordPath, Version, VmRecord};
 use uuid::Uuid;
@@ -48,8 +48,8 @@ pub fn vm_disks(uuid: &Uuid) -> String {
     disks
 }
 
-/// What the id of the fault of a guest without a claim begins with; its UUID and its node follow. It is its node's, since
-/// there may be no record of its VM.
+/// What the id of the fault of a guest without a claim begins with; its UUID and its node follow. It is its node's,
+/// since there may be no record of its VM.
 const STRAY: &str = "vm-stray-";
 
 /// The id of the fault of a guest that runs on a node without a claim.

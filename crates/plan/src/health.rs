@@ -38,7 +38,8 @@ pub fn node(node: &NodeView) -> Health {
         DaemonState::Run => {
             for duty in node.status.iter().flat_map(|status| &status.duties) {
                 let text = format!(
-                    "a part of the daemon of node {name} ({}) failed {} times in the last hour: {}. See its log, and report the defect",
+                    "a part of the daemon of node {name} ({}) failed {} times in the last hour: {}. See its log, and \
+                     report the defect",
                     duty.name, duty.failures, duty.why
                 );
                 messages.push(message(format!("duty-{name}-{}", duty.name), FAILED_DUTY, text));
@@ -65,7 +66,9 @@ pub fn cluster(view: &ClusterView) -> Health {
     for (name, of) in bmc::unreadable(view) {
         let of: Vec<&str> = of.iter().map(NodeName::as_str).collect();
         let text = format!(
-            "coordinator {name} cannot read the BMC data of {}, so it could not prove that they are off: it has another cluster key, or none. Copy the key file of the other nodes to it (fence.key_file), and restart its daemon",
+            "coordinator {name} cannot read the BMC data of {}, so it could not prove that they are off: it has \
+             another cluster key, or none. Copy the key file of the other nodes to it (fence.key_file), and restart \
+             its daemon",
             of.join(", ")
         );
         messages.push(message(format!("cluster-key-{name}"), NO_POWER_CONTROL, text));

@@ -253,8 +253,8 @@ impl Judge {
         }
     }
 
-    /// Observes that a node destroyed memory of a guest that executes elsewhere, under the next grant. Only an end of the
-    /// guest there makes it useless.
+    /// Observes that a node destroyed memory of a guest that executes elsewhere, under the next grant. Only an end of
+    /// the guest there makes it useless.
     pub(crate) fn torn(&self, node: &NodeName, uuid: Uuid, mark: Mark) {
         let claim: Option<Claim> = self.read(&Claim::path(&uuid));
         let needed = |c: &Claim| c.epoch == mark.epoch.next() && c.node.is_some();
@@ -330,8 +330,8 @@ impl Judge {
         }
     }
 
-    /// Every VM runs on the node that has its claim; and on a clone of that node's machine only if the claim was granted
-    /// to the clone: while nobody else had the node's name, and the name had no VM.
+    /// Every VM runs on the node that has its claim; and on a clone of that node's machine only if the claim was
+    /// granted to the clone: while nobody else had the node's name, and the name had no VM.
     pub(crate) fn claims_hold(&self) {
         let running = self.lock().running.clone();
         for (uuid, machines) in running {

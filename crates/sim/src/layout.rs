@@ -116,7 +116,8 @@ static KINDS: [Kind; 16] = [
         &[("/handoff/phase", r#""warm""#), ("/epoch", r#""2.1""#)],
     ),
     kind::<Lease>(5, Care::FromNothing, &[], &[("/term_ms", r#"{"s":4}"#), ("/epoch", r#""2.1""#)]),
-    // Always readable: without it no daemon of today's version defines or deletes VMs, until a newer one writes it again.
+    // Always readable: without it no daemon of today's version defines or deletes VMs, until a newer one writes it
+    // again.
     kind::<Departed>(0, Care::Keeps, &[], &[]),
     kind::<RemovedNode>(100, Care::Keeps, &[], &[("/at", r#"{"boot":3}"#)]),
     kind::<Fence>(100, Care::Keeps, &[], &[("/phase", r#""quarantined""#), ("/evidence", r#"[{"kind":"storage"}]"#)]),

@@ -175,7 +175,8 @@ fn xml(uuid: Uuid, memory: u64) -> String {
     let tpm = "<devices><tpm model='tpm-crb'><backend type='emulator'/></tpm></devices>";
     let tpm = if uuid.as_u128() % 4 == 3 { tpm } else { "" };
     format!(
-        "<domain type='kvm'><name>vm{0}</name><uuid>{uuid}</uuid><memory unit='MiB'>{memory}</memory><vcpu>1</vcpu><os><type>hvm</type></os>{tpm}</domain>",
+        "<domain type='kvm'><name>vm{0}</name><uuid>{uuid}</uuid><memory \
+         unit='MiB'>{memory}</memory><vcpu>1</vcpu><os><type>hvm</type></os>{tpm}</domain>",
         uuid.as_u128()
     )
 }

@@ -118,7 +118,8 @@ fn planted_defects_are_found() {
         let found = (0..400).any(|seed| run(Options { lie, ..Options::of(seed) }).is_err());
         assert!(found, "{lie:?} was not found");
     }
-    // The second defect is found by about one in 300 seeds; start shortly before one that found it when this was written.
+    // The second defect is found by about one in 300 seeds; start shortly before one that found it when this was
+    // written.
     for (lie, from) in [(Lie::EndlessAddresses, 0), (Lie::UnansweredBeats, 1080), (Lie::BlindWrites, 0)] {
         let options = |seed| Options { lie, shape: Shape::Handoffs, ..Options::of(seed) };
         assert!((from..from + 1000).any(|seed| run(options(seed)).is_err()), "{lie:?} was not found");

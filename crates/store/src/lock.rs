@@ -3,8 +3,8 @@
 //! Each waiter creates an ephemeral sequential record below the lock's record; the lowest number holds the lock. A
 //! waiter watches only its predecessor, so that a release wakes one waiter (no thundering herd). The record of a
 //! creation whose answer was lost is found again by the random part of its name. So is the record of a waiter that gave
-//! up, until the store has said definitely that it is not there: left behind, it would block the lock for as long as the
-//! session lives.
+//! up, until the store has said definitely that it is not there: left behind, it would block the lock for as long as
+//! the session lives.
 //!
 //! A lock is advisory: a holder that is cut off from the store may believe that it still has it. [`Guard::lost`]
 //! completes when that may be the case. What must never happen twice is guarded by compare-and-set instead.

@@ -3,9 +3,9 @@
 //! It runs on tokio's (virtual) clock, and all its randomness comes from one seed. The faults are those of ZooKeeper:
 //! latency, requests and answers that are lost, disconnects, sessions that expire on the server before their owner can
 //! know, watches that report after a reconnect only that anything may have changed, and servers that are behind the
-//! others. A session at such a server reads what was, and its watches are silent. Its writes take effect, but neither they
-//! nor a `sync` are answered before the server has caught up (ZooKeeper 3.8: a server answers when it has applied the
-//! write itself; refusals are transactions as well).
+//! others. A session at such a server reads what was, and its watches are silent. Its writes take effect, but neither
+//! they nor a `sync` are answered before the server has caught up (ZooKeeper 3.8: a server answers when it has applied
+//! the write itself; refusals are transactions as well).
 
 use crate::{
     CreateMode, Op, Record, Result, Session, SessionState, Store, StoreError, Version, Watch,

@@ -1,5 +1,5 @@
-//! How other nodes cut this node's power: its daemon writes that to the node's record, sealed with the cluster's key, and
-//! checks now and again that it would work. The result is in the node's report, and in its health.
+//! How other nodes cut this node's power: its daemon writes that to the node's record, sealed with the cluster's key,
+//! and checks now and again that it would work. The result is in the node's report, and in its health.
 //!
 //! The data must be in the store, because it is needed when the node does not answer.
 

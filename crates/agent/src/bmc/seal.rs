@@ -1,8 +1,8 @@
 //! The cluster's key, and BMC data sealed with it.
 //!
-//! Whoever reads the store must not get the passwords of all BMCs, and whoever writes to it must not be able to redirect a
-//! password or have a coordinator run a program: the data are encrypted and authenticated (ChaCha20-Poly1305, RFC 8439),
-//! together with the name of the node that they are of.
+//! Whoever reads the store must not get the passwords of all BMCs, and whoever writes to it must not be able to
+//! redirect a password or have a coordinator run a program: the data are encrypted and authenticated
+//! (ChaCha20-Poly1305, RFC 8439), together with the name of the node that they are of.
 
 use drover_model::{Bmc, BmcAccess, BmcRecord, NodeName, Secret, bmc::BMC_SCHEMA};
 use ring::{
@@ -95,8 +95,8 @@ impl ClusterKey {
     pub fn seal(&self, node: &NodeName, bmc: &Bmc) -> io::Result<BmcRecord> {
         let password = bmc.password.as_ref().map(|password| password.reveal().to_owned());
         let mut data = serde_json::to_vec(&Content { access: bmc.access.clone(), password })?;
-        // Random, because several nodes use the key: that is safe for 2^32 records (NIST SP 800-38D, 8.3), and one is written
-        // for each change of a configuration.
+        // Random, because several nodes use the key: that is safe for 2^32 records (NIST SP 800-38D, 8.3), and one is
+        // written for each change of a configuration.
         let mut nonce = [0; NONCE_LEN];
         getrandom::fill(&mut nonce)?;
         let sealed = self.cipher()?.seal_in_place_append_tag(

@@ -30,7 +30,9 @@ impl Commands {
             Ok(()) => Ok(None),
             Err(HypervisorError::BadDefinition { why, .. } | HypervisorError::Refused { why, .. }) => {
                 Err(CommandError::Refused(format!(
-                    "the hypervisor of node {me} does not accept the definition of VM {}: {why}. It would fail at its start{}; nothing was changed. Correct it, or define it all the same without this check (--no-check)",
+                    "the hypervisor of node {me} does not accept the definition of VM {}: {why}. It would fail at its \
+                     start{}; nothing was changed. Correct it, or define it all the same without this check \
+                     (--no-check)",
                     definition.name,
                     if node == me { String::new() } else { format!(" on node {node}, which has the same hypervisor") }
                 )))

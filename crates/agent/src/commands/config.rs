@@ -69,7 +69,8 @@ impl ConfigChange {
             Some(Maintenance::On(Some(until))) if until <= now || until > now.after(MAINTENANCE_MAX) => {
                 let (from, to) = (now.0, now.after(MAINTENANCE_MAX).0);
                 let message = format!(
-                    "until: {} ({until}) is not accepted; accepted are milliseconds since 1970, UTC, from now ({from}) to a year from now ({to})",
+                    "until: {} ({until}) is not accepted; accepted are milliseconds since 1970, UTC, from now ({from}) \
+                     to a year from now ({to})",
                     until.0
                 );
                 return Err(CommandError::Invalid { field: "until", given: until.0.to_string(), message });

@@ -62,14 +62,15 @@ impl From<StoreError> for CommandError {
             StoreError::TooLarge { .. } => CommandError::Refused(error.to_string()),
             StoreError::Unreadable { path, why } if path == Departed::path(&Only) && why.newer.is_none() => {
                 CommandError::Unavailable(format!(
-                    "record {path} is {why}. It has what must be known of deleted VMs before another is defined, changed or \
-                     deleted, so none is until it can be read. If it is damaged, delete it from the store while no VM is \
-                     being removed with its disks, and restart a node's daemon, which makes it anew"
+                    "record {path} is {why}. It has what must be known of deleted VMs before another is defined, \
+                     changed or deleted, so none is until it can be read. If it is damaged, delete it from the store \
+                     while no VM is being removed with its disks, and restart a node's daemon, which makes it anew"
                 ))
             }
             StoreError::Unreadable { path, why } => match why.newer {
                 Some((found, known)) => CommandError::Refused(format!(
-                    "record {path} was written by a newer version of Drover (layout {found}; this node's daemon, {}, knows {known}); send the request to a node that runs it, or upgrade this one",
+                    "record {path} was written by a newer version of Drover (layout {found}; this node's daemon, {}, \
+                     knows {known}); send the request to a node that runs it, or upgrade this one",
                     env!("CARGO_PKG_VERSION")
                 )),
                 None => CommandError::Unavailable(format!("record {path} is {why}; see 'drover status'")),
@@ -242,7 +243,8 @@ mod tests {
         };
         let newer = refusal(br#"{"schema":7,"state":{"is":"hibernate"}}"#);
         let wanted = format!(
-            "record {path} was written by a newer version of Drover (layout 7; this node's daemon, {}, knows 1); send the request to a node that runs it, or upgrade this one",
+            "record {path} was written by a newer version of Drover (layout 7; this node's daemon, {}, knows 1); send \
+             the request to a node that runs it, or upgrade this one",
             env!("CARGO_PKG_VERSION")
         );
         assert_eq!(newer, CommandError::Refused(wanted));

@@ -47,7 +47,8 @@ impl Commands {
     pub async fn delete_token(&self, name: TokenName) -> Result<()> {
         if let Some(node) = node::user_of_token(&*self.view()?, &name) {
             return Err(CommandError::Refused(format!(
-                "token {name} is that of the daemon of node {node}, which needs it; it goes when the node is removed. To replace it, stop that daemon, delete the file admin.token in its state folder, and start it again"
+                "token {name} is that of the daemon of node {node}, which needs it; it goes when the node is removed. \
+                 To replace it, stop that daemon, delete the file admin.token in its state folder, and start it again"
             )));
         }
         let name = &name;

@@ -1,5 +1,5 @@
-//! How a request changes records: read them, decide, compare-and-set, log it, wait until this node's view shows it. The one
-//! place through which every request goes that changes something.
+//! How a request changes records: read them, decide, compare-and-set, log it, wait until this node's view shows it. The
+//! one place through which every request goes that changes something.
 
 use super::{CommandError, Commands, Result};
 use drover_model::ClusterView;
@@ -46,8 +46,8 @@ impl Commands {
         what: &str,
         attempt: impl Fn() -> F,
     ) -> Result<A> {
-        // This server of the store may be behind: what it does not know yet would be refused, or called unchanged. (After
-        // a conflict it is not: it has applied what was written before.)
+        // This server of the store may be behind: what it does not know yet would be refused, or called unchanged.
+        // (After a conflict it is not: it has applied what was written before.)
         self.ctx.store.sync().await?;
         for _ in 0..TRIES {
             let write = match attempt().await? {

@@ -44,7 +44,8 @@ pub(super) fn replaced(old: &Stored<VmRecord>, new: VmRecord, log: String) -> Re
 fn expect(expected: Option<Version>, old: &Stored<VmRecord>) -> Result<()> {
     match expected {
         Some(expected) if expected != old.version => Err(CommandError::Conflict(format!(
-            "VM {} was changed by somebody else since you read it (version {expected}, now {}); read it again and repeat your change",
+            "VM {} was changed by somebody else since you read it (version {expected}, now {}); read it again and \
+             repeat your change",
             old.value.name, old.version
         ))),
         _ => Ok(()),
@@ -66,7 +67,8 @@ fn lacking(view: &ClusterView, definition: &Definition, node: &NodeName, lack: &
 
 fn clashes(name: &VmName, done: &str, clash: &Clash) -> CommandError {
     CommandError::Refused(format!(
-        "VM {name} cannot be {done}: {clash}. Change one of them, or use force (--force); only one of them can run at a time then"
+        "VM {name} cannot be {done}: {clash}. Change one of them, or use force (--force); only one of them can run at \
+         a time then"
     ))
 }
 
@@ -103,7 +105,8 @@ impl Commands {
                 let Some(node) = placement.node().cloned() else {
                     let why = placement.reasons();
                     return Err(CommandError::Refused(format!(
-                        "no node can take VM {}: {why}. Make room, or name a node to define it there without starting it",
+                        "no node can take VM {}: {why}. Make room, or name a node to define it there without starting \
+                         it",
                         definition.name
                     )));
                 };
@@ -145,8 +148,8 @@ impl Commands {
         Ok(Defined { now: Change { record, version: Version::NEW }, unchecked })
     }
 
-    /// The four records of a new VM with this claim, or with one that adopts its guest; the name comes first, so that the
-    /// index of a refusal tells what is taken.
+    /// The four records of a new VM with this claim, or with one that adopts its guest; the name comes first, so that
+    /// the index of a refusal tells what is taken.
     fn new_vm(
         &self,
         record: &VmRecord,
@@ -176,7 +179,8 @@ impl Commands {
             if let Some(Clash { what, with }) = clash::of_order(&*self.view()?, &old.value, &new.state) {
                 let name = &old.value.name;
                 return Err(CommandError::Refused(format!(
-                    "VM {name} cannot be started: VM {with}, which runs or is to run, has {what} too. Stop that one first, or change one of them"
+                    "VM {name} cannot be started: VM {with}, which runs or is to run, has {what} too. Stop that one \
+                     first, or change one of them"
                 )));
             }
             let log = format!("its wanted state is {} (was {})", new.state, old.value.state);

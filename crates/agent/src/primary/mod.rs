@@ -293,8 +293,8 @@ impl PrimaryLoop {
         self.read_at = self.read_at.filter(|at| *at > now);
         self.work_at = self.work_at.filter(|(at, _)| *at > now);
         self.read();
-        // A handoff whose record has become unreadable may be at any phase by now. This node's part ends with its lease;
-        // then others may claim the role.
+        // A handoff whose record has become unreadable may be at any phase by now. This node's part ends with its
+        // lease; then others may claim the role.
         let lost = self.unreadable && self.record.as_ref().is_some_and(|record| record.value.handoff.is_some());
         if decision.beat && !lost {
             self.beat();

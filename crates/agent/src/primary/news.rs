@@ -67,7 +67,10 @@ impl PrimaryLoop {
             // ends that.
             Err(error) => {
                 if !std::mem::replace(&mut self.unreadable, true) {
-                    tracing::warn!(%error, "the primary's record cannot be read: this node keeps its part, and changes nothing");
+                    tracing::warn!(
+                        %error,
+                        "the primary's record cannot be read: this node keeps its part, and changes nothing"
+                    );
                 }
             }
         }

@@ -134,7 +134,8 @@ pub(crate) async fn recovered(call: &Call, name: &NodeName) -> Result<Plan, ApiE
         Ok(Err(_)) => Err(stopping()),
         Err(_) => {
             let message = format!(
-                "not all VMs of node {name} were given to other nodes within {} s. The work continues; see 'drover node fence {name}'",
+                "not all VMs of node {name} were given to other nodes within {} s. The work continues; see 'drover \
+                 node fence {name}'",
                 RECOVERY_TIMEOUT.as_secs()
             );
             Err(ApiError::new(StatusCode::GATEWAY_TIMEOUT, message))

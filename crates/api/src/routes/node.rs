@@ -288,7 +288,8 @@ async fn remove(call: Call, request: RemoveNode) -> Answer {
         let plan = fence::recovered(&call, &name).await?;
         if let Some(vms) = fence::waiting(&plan, &name) {
             let why = format!(
-                "node {name} is off, and is not removed, for no other node can take these of its VMs: {vms}; undefine them first"
+                "node {name} is off, and is not removed, for no other node can take these of its VMs: {vms}; undefine \
+                 them first"
             );
             return Err(ApiError::new(StatusCode::CONFLICT, why));
         }

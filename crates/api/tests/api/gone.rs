@@ -96,8 +96,8 @@ async fn a_removed_node_does_not_come_again_unasked_and_its_token_ends() {
     let ended = tokio::time::timeout(Duration::from_secs(60), other.ended).await.unwrap().unwrap();
     let why = ended.unwrap_err().to_string();
     assert!(why.contains("node hv2 was removed") && why.contains("--join-again"), "{why}");
-    // Its part in the primary's role ends with it, without a failure that would be taken for the reason: one that runs, and
-    // one that has not begun.
+    // Its part in the primary's role ends with it, without a failure that would be taken for the reason: one that runs,
+    // and one that has not begun.
     for role in [other.role_ended, tokio::spawn(other.late_role.run())] {
         assert_eq!(tokio::time::timeout(Duration::from_secs(60), role).await.unwrap().unwrap(), Ok(()));
     }

@@ -255,6 +255,7 @@ impl TestNode {
 pub(crate) fn xml(name: &str, uuid: &str) -> String {
     let uuid = if uuid.is_empty() { String::new() } else { format!("<uuid>{uuid}</uuid>") };
     format!(
-        "<domain type='kvm'><name>{name}</name>{uuid}<memory unit='MiB'>128</memory><vcpu>1</vcpu><os><type arch='x86_64'>hvm</type></os><devices><serial type='pty'/></devices></domain>"
+        "<domain type='kvm'><name>{name}</name>{uuid}<memory unit='MiB'>128</memory><vcpu>1</vcpu><os><type \
+         arch='x86_64'>hvm</type></os><devices><serial type='pty'/></devices></domain>"
     )
 }

@@ -51,8 +51,8 @@ pub(super) fn run(place: &Place<'_>) -> Result<Rows> {
     let api = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).map_err(failed)?.to_string();
     let path = folder.display();
     let config = format!(
-        "[node]\nname = \"one\"\n[api]\nlisten = [\"{api}\"]\n[hypervisor]\nuri = \"test:///default\"\ndomain_type = \"qemu\"\n\
-         [paths]\nstate = \"{path}/state\"\nlogs = \"{path}/logs\"\ndisks = \"{path}/disks\"\n"
+        "[node]\nname = \"one\"\n[api]\nlisten = [\"{api}\"]\n[hypervisor]\nuri = \"test:///default\"\n\
+         domain_type = \"qemu\"\n[paths]\nstate = \"{path}/state\"\nlogs = \"{path}/logs\"\ndisks = \"{path}/disks\"\n"
     );
     fs::write(folder.join("drover.toml"), config).map_err(failed)?;
     let name = NodeName::new("one").map_err(|e| LabError::new("a name", e))?;

@@ -145,7 +145,8 @@ fn result(name: &str, outcome: &Outcome, wait: &Wait, progress: &Progress) -> Re
             return Err(Failure { code: 4, message });
         }
         Outcome::Away(state) => format!(
-            "The daemon of {name}, which does this, has been in state {state} for {} s. The work continues when the daemon is back.",
+            "The daemon of {name}, which does this, has been in state {state} for {} s. The work continues when the \
+             daemon is back.",
             AWAY_TIMEOUT.as_secs()
         ),
     };
@@ -158,8 +159,8 @@ fn stuck(name: &str, vms: &[Blocked]) -> String {
     let first = vms.first().map_or("VM", |b| &b.vm);
     format!(
         "{name} is not flushed: these VMs are still on it, and cannot be moved:\n{}\n\
-         Shut them down ('drover vm shutdown {first}') or move them yourself ('drover vm move {first} --to NODE'), and the flush continues;\n\
-         or cancel the flush ('drover node ready {name}').",
+         Shut them down ('drover vm shutdown {first}') or move them yourself ('drover vm move {first} --to NODE'), and \
+         the flush continues;\nor cancel the flush ('drover node ready {name}').",
         list.join("\n")
     )
 }

@@ -119,7 +119,8 @@ pub(crate) async fn primary(
             Err(Failure {
                 code: 4,
                 message: format!(
-                    "{name} did not become the primary: it is in state {state}, and somebody gave another order meanwhile.\n{now}"
+                    "{name} did not become the primary: it is in state {state}, and somebody gave another order \
+                     meanwhile.\n{now}"
                 ),
             })
         }
@@ -194,7 +195,8 @@ async fn now(client: &Client) -> String {
 
 fn late(name: &str, aim: &str, state: &str) -> Failure {
     Failure::new(format!(
-        "{name} is not {aim} yet after {} s: it is in state {state}. The handoff continues; see 'drover node info {name}'.",
+        "{name} is not {aim} yet after {} s: it is in state {state}. The handoff continues; see 'drover node info \
+         {name}'.",
         HANDOFF_TIMEOUT.as_secs()
     ))
 }

@@ -1,8 +1,8 @@
 //! Reads log files of this node: the last lines, and following what is appended (`tail -F`). For guests' consoles and
 //! the daemon's own log.
 //!
-//! A log is more than one file: virtlogd rotates a console's (`rotation`), and others may truncate it. The last lines are
-//! read on in the rotated files, and a follower reads an old file to its end before it goes on with the next one
+//! A log is more than one file: virtlogd rotates a console's (`rotation`), and others may truncate it. The last lines
+//! are read on in the rotated files, and a follower reads an old file to its end before it goes on with the next one
 //! (`follow`). All followers of a daemon share one inotify instance (`watcher`). The logs of deleted VMs are deleted
 //! after a while (`kept`).
 

@@ -1,9 +1,9 @@
 //! The files of a log: `NAME` is the newest, then come `NAME.0`, `NAME.1` and so on.
 //!
 //! virtlogd (libvirt 9.0.0, `virrotatingfile.c`) begins a new file at 2 MiB and keeps 3 old ones, if its configuration
-//! does not say otherwise. It renames the old ones first, from the oldest to the newest, then `NAME`, and creates `NAME`
-//! last: meanwhile a number, or `NAME` itself, may be missing. It writes nothing to a file that has been renamed. It
-//! splits a line over two files if the line is longer than 80 bytes.
+//! does not say otherwise. It renames the old ones first, from the oldest to the newest, then `NAME`, and creates
+//! `NAME` last: meanwhile a number, or `NAME` itself, may be missing. It writes nothing to a file that has been
+//! renamed. It splits a line over two files if the line is longer than 80 bytes.
 
 use std::{
     collections::BTreeSet,

@@ -1,5 +1,5 @@
-//! One inotify instance for all followers of logs: a user has 128 instances by default (`fs.inotify.max_user_instances`),
-//! and all daemons that run as root share them.
+//! One inotify instance for all followers of logs: a user has 128 instances by default
+//! (`fs.inotify.max_user_instances`), and all daemons that run as root share them.
 //!
 //! Folders are watched, not files: that reports writes to a file as well as a new file of its name. A folder is watched
 //! while somebody follows a file in it.
@@ -16,8 +16,8 @@ use std::{
 };
 use tokio::{sync::mpsc, task::AbortHandle};
 
-/// Notifies followers of changes of their files. Cheap to clone; all clones share one inotify instance, which exists from
-/// the first follower on.
+/// Notifies followers of changes of their files. Cheap to clone; all clones share one inotify instance, which exists
+/// from the first follower on.
 #[derive(Debug, Clone, Default)]
 pub struct Watcher(Arc<Mutex<State>>);
 

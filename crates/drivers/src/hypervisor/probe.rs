@@ -72,7 +72,8 @@ pub async fn decide(setting: Setting, kernel: Option<&Path>, kept: &Path, boot: 
     let Some(kernel) = kernel.map(Path::to_owned).or_else(|| newest_kernel(Path::new("/boot"))) else {
         return Verdict::new(
             DomainType::Qemu,
-            "there is no kernel in /boot to try KVM with; name one as hypervisor.probe_kernel, or set hypervisor.domain_type",
+            "there is no kernel in /boot to try KVM with; name one as hypervisor.probe_kernel, or set \
+             hypervisor.domain_type",
         );
     };
     let old = fs::read(kept).ok().and_then(|bytes| serde_json::from_slice::<Kept>(&bytes).ok());

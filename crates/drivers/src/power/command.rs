@@ -1,13 +1,15 @@
-//! A program of the administrator's that reads and switches the power: for a switched power strip, or a hypervisor above.
+//! A program of the administrator's that reads and switches the power: for a switched power strip, or a hypervisor
+//! above.
 //!
 //! Two interfaces:
 //!
-//! * JSON: the program gets its arguments, and on its standard input one object: `{"action": "status"}`, or with `off` or
-//!   `on`; with a password, also `"password"`. On `status` it prints `{"power": "on"}` or `{"power": "off"}`. It exits with 0;
-//!   any other code is an error, and the last line of its standard error says which.
-//! * The fence agents': everything is on the standard input, as `key=value` lines: the arguments, `password`, and `action`
-//!   (`status`, `off`, `on`). Their exit code is 0 for on and for success, 2 for off. They exit with 2 also where the input is
-//!   wrong (`EC_BAD_ARGS`; fence-agents 4.12.1, `fencing.py`): off is believed only where they print `Status: OFF` too.
+//! * JSON: the program gets its arguments, and on its standard input one object: `{"action": "status"}`, or with `off`
+//!   or `on`; with a password, also `"password"`. On `status` it prints `{"power": "on"}` or `{"power": "off"}`. It
+//!   exits with 0; any other code is an error, and the last line of its standard error says which.
+//! * The fence agents': everything is on the standard input, as `key=value` lines: the arguments, `password`, and
+//!   `action` (`status`, `off`, `on`). Their exit code is 0 for on and for success, 2 for off. They exit with 2 also
+//!   where the input is wrong (`EC_BAD_ARGS`; fence-agents 4.12.1, `fencing.py`): off is believed only where they print
+//!   `Status: OFF` too.
 
 use super::{COMMAND_TIMEOUT, PowerError, run, words};
 use drover_model::{Bmc, CommandInterface, PowerState};

@@ -1,5 +1,5 @@
-//! Fake power for simulation and tests: BMCs by address, each with the machine that it really controls, and what is wrong
-//! with it. What a machine does when its power changes is up to an observer.
+//! Fake power for simulation and tests: BMCs by address, each with the machine that it really controls, and what is
+//! wrong with it. What a machine does when its power changes is up to an observer.
 //!
 //! A call takes effect at the end of its latency, on tokio's (virtual) clock: a dropped call has none.
 

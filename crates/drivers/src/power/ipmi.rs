@@ -1,8 +1,9 @@
 //! IPMI 2.0 over LAN, through `ipmitool` (1.8.19 in Debian 12).
 //!
-//! * The password is in its environment (`-E`, `IPMI_PASSWORD`), which only root reads; a program's arguments are seen by all.
-//! * Cipher suites: 17 (SHA-256), and 3 (SHA-1) for BMCs that refuse it. Which one worked is remembered. Without `-C` ipmitool
-//!   asks the BMC for its suites, which some answer only after ten seconds of retries.
+//! * The password is in its environment (`-E`, `IPMI_PASSWORD`), which only root reads; a program's arguments are seen
+//!   by all.
+//! * Cipher suites: 17 (SHA-256), and 3 (SHA-1) for BMCs that refuse it. Which one worked is remembered. Without `-C`
+//!   ipmitool asks the BMC for its suites, which some answer only after ten seconds of retries.
 //! * Privilege: operator (`-L`), which is what power control needs; so the user need not be an administrator.
 //! * A user or password that is refused, and a BMC that is not there, end alike (`Unable to establish IPMI v2 / RMCP+
 //!   session`); only with `-v` it says why. It prints keys only from `-vvv` on.

@@ -1,6 +1,6 @@
 //! The power of other machines, by their BMCs or by a program of the administrator's: reading it, cutting it, and
-//! switching it on. The trait [`Power`], its implementation by IPMI, Redfish and commands, and a fake with BMCs that lie, are slow,
-//! or are dead.
+//! switching it on. The trait [`Power`], its implementation by IPMI, Redfish and commands, and a fake with BMCs that
+//! lie, are slow, or are dead.
 
 mod command;
 #[cfg(any(test, feature = "testing"))]
@@ -21,8 +21,8 @@ pub const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
 /// Maximum length of another's words in a message, in characters.
 const WORDS_MAX: usize = 160;
 
-/// A call failed. Whether an order took effect is unknown then: only a state that is read afterwards tells. Each variant's
-/// `bmc` says which BMC was spoken to, without its password, and the messages do not contain it either.
+/// A call failed. Whether an order took effect is unknown then: only a state that is read afterwards tells. Each
+/// variant's `bmc` says which BMC was spoken to, without its password, and the messages do not contain it either.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PowerError {
     /// Nothing answers there.

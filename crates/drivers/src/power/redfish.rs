@@ -1,8 +1,8 @@
 //! Redfish over HTTPS (DMTF DSP0266): the power of a `ComputerSystem`, and its action `Reset`.
 //!
-//! The service is recognised by its certificate or by an authority ([`Trust`]), never by its address alone. Redirects are not
-//! followed: they would bring the password elsewhere. The system's resource says where its action is; only a path of the same
-//! service is accepted for it.
+//! The service is recognised by its certificate or by an authority ([`Trust`]), never by its address alone. Redirects
+//! are not followed: they would bring the password elsewhere. The system's resource says where its action is; only a
+//! path of the same service is accepted for it.
 
 use super::{CALL_TIMEOUT, PowerError, tls, words};
 use drover_model::{Bmc, PowerState, Trust};

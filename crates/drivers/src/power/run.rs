@@ -46,8 +46,8 @@ impl Drop for Group {
     }
 }
 
-/// Runs a program with `input` on its standard input. It sees no other environment than `environment`, and is killed at the
-/// deadline, or when the future is dropped.
+/// Runs a program with `input` on its standard input. It sees no other environment than `environment`, and is killed at
+/// the deadline, or when the future is dropped.
 pub(super) async fn run(
     program: &Path,
     arguments: &[&str],

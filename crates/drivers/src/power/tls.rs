@@ -44,7 +44,8 @@ fn fingerprint(certificate: &[u8]) -> String {
     Sha256::digest(certificate).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Accepts one certificate only, whatever name, dates and signature it has: BMCs sign their own, often for no name at all.
+/// Accepts one certificate only, whatever name, dates and signature it has: BMCs sign their own, often for no name at
+/// all.
 #[derive(Debug)]
 struct Pinned {
     pin: String,

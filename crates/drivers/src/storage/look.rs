@@ -4,9 +4,9 @@
 //! (`BDRV_O_NO_BACKING`, qemu-img.c) and names that file. So the chain is followed one image at a time, and one whose
 //! backing file is gone can still be read. `-U` also reads an image that a running QEMU writes to.
 //!
-//! Whether a QEMU has a file to delete open is asked of its locks, so that no such file counts as unneeded, whatever the
-//! records say. `qemu-img` without `-U` cannot tell: it fails on a qcow2 image that a QEMU writes to, but not on a raw
-//! one, nor on one that is open for reading, as a backing file is.
+//! Whether a QEMU has a file to delete open is asked of its locks, so that no such file counts as unneeded, whatever
+//! the records say. `qemu-img` without `-U` cannot tell: it fails on a qcow2 image that a QEMU writes to, but not on a
+//! raw one, nor on one that is open for reading, as a backing file is.
 
 use drover_model::{
     domain::{paths_in, plain},
@@ -35,8 +35,8 @@ const DEADLINE: Duration = Duration::from_secs(60);
 const AT_ONCE: usize = 4;
 /// Maximum number of files that one image is made of.
 const CHAIN_MAX: usize = 256;
-/// The bytes that QEMU locks in an image that it has open: each a permission that it has (from 100), or that it does not
-/// share (from 200). QEMU 7.2, block/file-posix.c.
+/// The bytes that QEMU locks in an image that it has open: each a permission that it has (from 100), or that it does
+/// not share (from 200). QEMU 7.2, block/file-posix.c.
 const QEMU_LOCKS: Range<i64> = 100..300;
 /// Beginnings of the formats whose images can be made of other files: qcow and qcow2, QED, VMDK.
 const MADE_OF_OTHERS: [&[u8]; 5] = [b"QFI\xfb", b"QED\0", b"KDMV", b"COWD", b"# Di"];

@@ -23,7 +23,8 @@ impl Simulator {
         let port = free_port();
         let at = folder.path().display();
         let chassis = format!(
-            "#!/bin/sh\ncd {at}\necho \"$2 $3 $4\" >> calls\ncase $2:$3 in\nget:power) echo power:$(cat power);;\nset:power) (sleep 0.5; echo $4 > power) > /dev/null 2>&1 & ;;\nget:boot) echo boot:default;;\nesac\n"
+            "#!/bin/sh\ncd {at}\necho \"$2 $3 $4\" >> calls\ncase $2:$3 in\nget:power) echo power:$(cat power);;\n\
+             set:power) (sleep 0.5; echo $4 > power) > /dev/null 2>&1 & ;;\nget:boot) echo boot:default;;\nesac\n"
         );
         let script = folder.path().join("chassis");
         fs::write(&script, chassis).unwrap();
@@ -34,7 +35,10 @@ impl Simulator {
             .map(|role| format!("    allowed_auths_{role} none md2 md5 straight\n"))
             .collect();
         let lan = format!(
-            "name \"hv1\"\nset_working_mc 0x20\n  startlan 1\n    addr 127.0.0.1 {port}\n    priv_limit admin\n{auths}    guid a123456789abcdefa123456789000001\n  endlan\n  chassis_control \"{at}/chassis hv1\"\n  user 1 true \"\" \"test\" user 10 none md2 md5 straight\n  user 2 true \"operator\" \"s3cret\" operator 10 none md2 md5 straight\n"
+            "name \"hv1\"\nset_working_mc 0x20\n  startlan 1\n    addr 127.0.0.1 {port}\n    priv_limit admin\n\
+             {auths}    guid a123456789abcdefa123456789000001\n  endlan\n  chassis_control \"{at}/chassis hv1\"\n  \
+             user 1 true \"\" \"test\" user 10 none md2 md5 straight\n  user 2 true \"operator\" \"s3cret\" operator \
+             10 none md2 md5 straight\n"
         );
         fs::write(folder.path().join("lan"), lan).unwrap();
         let machine =

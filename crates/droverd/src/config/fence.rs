@@ -1,7 +1,7 @@
 //! `[fence]`: how other nodes cut this node's power, if it falls silent: by its BMC, or by a command.
 //!
-//! Passwords are not in the configuration file, which many read: each is in a file of its own that only root reads, or in an
-//! environment variable of the daemon.
+//! Passwords are not in the configuration file, which many read: each is in a file of its own that only root reads, or
+//! in an environment variable of the daemon.
 
 use drover_agent::{BmcOptions, ClusterKey};
 use drover_drivers::power::{ipmi, tls};
@@ -133,7 +133,9 @@ impl Fence {
             Err(Unread::Absent) if bmc.is_none() || !clustered => None,
             Err(Unread::Absent) => {
                 return Err(format!(
-                    "fence.key_file: {file} is not there; the BMC's password is given to the other nodes sealed with the cluster's key. Make one with 'droverd --new-cluster-key' on one node, and copy the file to all others"
+                    "fence.key_file: {file} is not there; the BMC's password is given to the other nodes sealed with \
+                     the cluster's key. Make one with 'droverd --new-cluster-key' on one node, and copy the file to \
+                     all others"
                 ));
             }
             Err(Unread::Bad(why)) => return Err(why),
@@ -230,12 +232,14 @@ impl Command {
             match self.interface {
                 CommandInterface::FenceAgent if own => {
                     return Err(format!(
-                        "fence.command.arguments sets {key:?}, which Drover sets itself; the password is that of password_file or password_env"
+                        "fence.command.arguments sets {key:?}, which Drover sets itself; the password is that of \
+                         password_file or password_env"
                     ));
                 }
                 CommandInterface::FenceAgent if !good_key || control => {
                     return Err(format!(
-                        "fence.command.arguments has {argument:?}; accepted by a fence agent are lines such as \"plug=7\""
+                        "fence.command.arguments has {argument:?}; accepted by a fence agent are lines such as \
+                         \"plug=7\""
                     ));
                 }
                 CommandInterface::Json if argument.contains('\0') => {
@@ -277,7 +281,8 @@ fn fingerprint(text: &str) -> Result<String, String> {
         return Ok(digits);
     }
     Err(format!(
-        "fence.redfish.certificate is {text:?}; accepted is a SHA-256, as 'openssl x509 -fingerprint -sha256 -noout -in FILE' prints it"
+        "fence.redfish.certificate is {text:?}; accepted is a SHA-256, as 'openssl x509 -fingerprint -sha256 -noout \
+         -in FILE' prints it"
     ))
 }
 
@@ -290,7 +295,8 @@ fn one_password(
 ) -> Result<(), String> {
     if inline.is_some() {
         return Err(format!(
-            "{section}.password is not accepted, because others may read this file; put the password into a file of its own: password_file = \"...\""
+            "{section}.password is not accepted, because others may read this file; put the password into a file of \
+             its own: password_file = \"...\""
         ));
     }
     match (file, variable) {
@@ -411,7 +417,8 @@ mod tests {
         let (password, key) = (folder.path().join("password"), folder.path().join("key"));
         let (password_file, key_file) = (password.display(), key.display());
         let text = format!(
-            "[fence]\nkey_file='{key_file}'\n[fence.ipmi]\naddress='10.0.0.9'\nuser='u'\npassword_file='{password_file}'"
+            "[fence]\nkey_file='{key_file}'\n[fence.ipmi]\naddress='10.0.0.9'\nuser='u'\n\
+             password_file='{password_file}'"
         );
         let config = Config::parse(&text).unwrap();
         let fails = |clustered: bool| config.fence.load(clustered).unwrap_err();

@@ -12,8 +12,8 @@ const CYCLES: usize = 70;
 const ROUNDS: usize = 3;
 /// All cycles that are measured.
 const MEASURED: u64 = (ROUNDS * 3 * CONNECTIONS * CYCLES) as u64;
-/// Maximum growth of a daemon's memory in KiB. It grows by about 1 MiB while the allocator settles, and not more in four
-/// times as many cycles; a daemon that kept each VM's decoded definition grew by 6 KiB for each.
+/// Maximum growth of a daemon's memory in KiB. It grows by about 1 MiB while the allocator settles, and not more in
+/// four times as many cycles; a daemon that kept each VM's decoded definition grew by 6 KiB for each.
 const MEMORY: u64 = 4096;
 /// Maximum that a node logs for a cycle, in bytes: a line or two for a VM of its own, a third of them all.
 const LOG: u64 = 256;

@@ -105,7 +105,8 @@ fn remove_deletes_only_disks_that_drover_owns() {
     }
     let disk = |file: &str, dev: &str| {
         format!(
-            "<disk type='file' device='disk'><driver name='qemu' type='raw'/><source file='{file}'/><target dev='{dev}' bus='virtio'/></disk>"
+            "<disk type='file' device='disk'><driver name='qemu' type='raw'/><source file='{file}'/><target \
+             dev='{dev}' bus='virtio'/></disk>"
         )
     };
     let disks = disk("/var/lib/drover/disks/web.img", "vda") + &disk("/srv/shared/other.img", "vdb");

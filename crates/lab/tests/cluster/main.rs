@@ -2,8 +2,8 @@
 //! and the guests' consoles.
 //!
 //! What was waited for at one node is seen at another a moment later, and what follows from it (a clean-up, a fault, a
-//! report) later still. So every such thing is waited for, with a deadline ([`support::Cluster::until`] and its kin); and
-//! no count and no limit depends on how fast the machine is.
+//! report) later still. So every such thing is waited for, with a deadline ([`support::Cluster::until`] and its kin);
+//! and no count and no limit depends on how fast the machine is.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests end by panicking")]
 
 mod abuse;

@@ -16,7 +16,8 @@ fn assert_refused(result: &CommandResult, why: &str) {
 
 fn disk(file: &str, cache: &str) -> String {
     format!(
-        "<devices><disk type='file' device='disk'><driver name='qemu' type='raw'{cache}/><source file='{file}'/><target dev='vda' bus='virtio'/></disk>"
+        "<devices><disk type='file' device='disk'><driver name='qemu' type='raw'{cache}/><source \
+         file='{file}'/><target dev='vda' bus='virtio'/></disk>"
     )
 }
 
@@ -311,8 +312,8 @@ fn a_guest_survives_any_fault_during_its_migration() {
     }
 }
 
-/// A guest that came waits, paused and whole, until what it needs is there: its last node has it no more. (QEMU takes the
-/// locks of its disks when it lets the guest execute.)
+/// A guest that came waits, paused and whole, until what it needs is there: its last node has it no more. (QEMU takes
+/// the locks of its disks when it lets the guest execute.)
 #[test]
 fn a_guest_whose_disk_is_locked_at_the_target_waits_there() {
     let cluster = Cluster::up(2);
@@ -361,8 +362,8 @@ fn a_guest_that_has_arrived_is_paused_until_it_is_handed_over() {
     placed_until(&cluster, "hv2", "web", ("hv2", "", 2));
 }
 
-/// The target's answer is lost at the very end: libvirt lets the guest go on at the sender, although it has arrived. If the
-/// sender's libvirtd is killed while it waits for the answer, it leaves the guest paused at both ends.
+/// The target's answer is lost at the very end: libvirt lets the guest go on at the sender, although it has arrived. If
+/// the sender's libvirtd is killed while it waits for the answer, it leaves the guest paused at both ends.
 #[test]
 fn a_guest_whose_arrival_its_last_node_does_not_hear_of_goes_on_there_only() {
     let cluster = Cluster::up(2);
@@ -451,8 +452,8 @@ fn a_guest_that_powers_itself_off_on_its_way_is_stopped() {
     web.throttle("hv1");
     cluster.drover("hv1", &["vm", "migrate", "web", "--to", "hv2"]);
     web.wait_sending("hv2");
-    // What somebody at its console would type. QEMU 7.2 looks once a second whether there is anybody (`pty_chr_timer`), so
-    // the terminal stays open, and whoever types ends with QEMU.
+    // What somebody at its console would type. QEMU 7.2 looks once a second whether there is anybody (`pty_chr_timer`),
+    // so the terminal stays open, and whoever types ends with QEMU.
     let type_it =
         "exec 3>$(virsh -q -c qemu:///system ttyconsole web) && while echo 'poweroff -f'; do sleep 1; done >&3";
     cluster.node("hv1").output(&["sh", "-c", type_it]).unwrap();

@@ -61,7 +61,8 @@ fn a_cloned_machine_touches_nothing_of_the_original() {
     cluster.daemon_until("hv3", "hv2", "stop");
     let id = cluster.node("hv1").exec(&["cat", "/etc/machine-id"]).unwrap();
     let script = format!(
-        "sed -i 's/^name = .*/name = \"hv1\"/' /etc/drover/drover.toml && grep -q 'name = \"hv1\"' /etc/drover/drover.toml && echo {} >/etc/machine-id",
+        "sed -i 's/^name = .*/name = \"hv1\"/' /etc/drover/drover.toml && grep -q 'name = \"hv1\"' \
+         /etc/drover/drover.toml && echo {} >/etc/machine-id",
         id.trim()
     );
     clone.exec(&["sh", "-c", &script]).unwrap();

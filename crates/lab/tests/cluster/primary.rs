@@ -279,8 +279,8 @@ fn a_daemon_that_ends_is_killed_or_hangs_loses_the_role_and_no_two_nodes_have_th
     let old = cluster.primary();
     cluster.has_all(&old);
 
-    // Killed and started again at once, before its lease and its addresses can end: it keeps the role. On a busy machine
-    // that takes some attempts.
+    // Killed and started again at once, before its lease and its addresses can end: it keeps the role. On a busy
+    // machine that takes some attempts.
     let quick = (0..10).any(|_| {
         let old = cluster.primary();
         cluster.has_all(&old);

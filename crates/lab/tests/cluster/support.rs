@@ -49,8 +49,8 @@ impl Cluster {
         cluster
     }
 
-    /// Waits until a condition holds. What happens on one node is seen at another one a moment later, whatever was waited
-    /// for there.
+    /// Waits until a condition holds. What happens on one node is seen at another one a moment later, whatever was
+    /// waited for there.
     pub(crate) fn until<T>(&self, what: &str, check: impl FnMut() -> Option<T>) -> T {
         Lab::until(what, TIMEOUT, check).unwrap_or_else(|e| panic!("{e}\n{}", self.logs()))
     }
@@ -174,8 +174,8 @@ impl Cluster {
         self.json_until(at, &["node", "info", node], &format!("{node}: {what}"), is)
     }
 
-    /// Waits until every node shows every node as healthy, as far as it was reported. (That a libvirtd was killed may not
-    /// have been.)
+    /// Waits until every node shows every node as healthy, as far as it was reported. (That a libvirtd was killed may
+    /// not have been.)
     pub(crate) fn wait_healthy(&self) {
         for at in self.lab.nodes() {
             for node in self.lab.nodes() {

@@ -1,5 +1,5 @@
-//! What a definition takes from its node, so that the VM cannot be started just anywhere: files, devices of the host, and
-//! what other processes of the node offer.
+//! What a definition takes from its node, so that the VM cannot be started just anywhere: files, devices of the host,
+//! and what other processes of the node offer.
 //!
 //! The elements in which libvirt 9.0.0 refers to things of the host:
 //!
@@ -24,7 +24,8 @@ pub(super) struct Taken {
     pub(super) files: Vec<String>,
     /// What its node has, and another is not known to have; for users.
     pub(super) bound: Vec<String>,
-    /// Why libvirt 9.0.0 and QEMU 7.2 do not migrate it while it runs, although it could be started elsewhere; for users.
+    /// Why libvirt 9.0.0 and QEMU 7.2 do not migrate it while it runs, although it could be started elsewhere; for
+    /// users.
     pub(super) not_live: Option<String>,
 }
 
@@ -193,8 +194,8 @@ impl Taken {
         }
     }
 
-    /// A device whose other end is on the host. What QEMU makes there itself (a pty, a file for output, a socket that it
-    /// listens on) it makes anywhere.
+    /// A device whose other end is on the host. What QEMU makes there itself (a pty, a file for output, a socket that
+    /// it listens on) it makes anywhere.
     fn character_device(&mut self, device: Node<'_, '_>, kind: &str) {
         for source in children(device, "source") {
             let path = source.attribute("path").unwrap_or_default();

@@ -1,10 +1,11 @@
-//! The disks that a guest writes to, by what the host knows them by: to see whether it still writes to those that it was
-//! started with.
+//! The disks that a guest writes to, by what the host knows them by: to see whether it still writes to those that it
+//! was started with.
 //!
 //! Tools give a running guest other disks. An external snapshot puts a new image above the present one (`virsh
 //! snapshot-create-as --disk-only`), `virsh blockcopy --pivot` goes on with a copy, `virsh blockcommit --pivot` goes
-//! back to a lower image. libvirt 9.0.0 (`qemuSnapshotDiskUpdateSource`, `qemuBlockJobProcessEventCompletedActiveCommit`)
-//! changes the running domain's XML and that of its next start, and sends no event for a snapshot.
+//! back to a lower image. libvirt 9.0.0 (`qemuSnapshotDiskUpdateSource`,
+//! `qemuBlockJobProcessEventCompletedActiveCommit`) changes the running domain's XML and that of its next start, and
+//! sends no event for a snapshot.
 
 use super::{children, plain};
 use roxmltree::{Document, Node};

@@ -38,7 +38,8 @@ pub struct VmStatus {
     /// Crashes in a row since the last quiet period.
     #[serde(default)]
     pub crashes: u32,
-    /// Epoch of the last guest of which the hypervisor said, when it happened, that the host ended it. It says so only once.
+    /// Epoch of the last guest of which the hypervisor said, when it happened, that the host ended it. It says so only
+    /// once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended: Option<Epoch>,
     /// Time of the last change of `run`.

@@ -70,7 +70,8 @@ impl Blocked {
     /// A guest of whose VM there is no record: it keeps its node from being flushed.
     pub fn stray(uuid: &Uuid) -> Blocked {
         let reason = format!(
-            "a guest of Drover's runs here, and there is no record of its VM; define the VM again, or end the guest on the node ('virsh destroy {uuid}')"
+            "a guest of Drover's runs here, and there is no record of its VM; define the VM again, or end the guest on \
+             the node ('virsh destroy {uuid}')"
         );
         Blocked { vm: uuid.to_string(), reason }
     }

@@ -44,7 +44,8 @@ pub enum Refusal {
     },
     /// It is already away from its home.
     #[error(
-        "VM {name} is away from its home {home} already; bring it home (unmigrate), move it for good (move), or use force"
+        "VM {name} is away from its home {home} already; bring it home (unmigrate), move it for good (move), or use \
+         force"
     )]
     Away {
         /// The VM.

@@ -5,7 +5,8 @@ use drover_model::{NodeStatus, domain::devices::Devices};
 
 /// What the node lacks. Daemons of older versions do not report what their hypervisors can run. That is no reason to
 /// refuse them everything while a cluster is upgraded: they are judged as before, by all else. A daemon of this version
-/// reports it whenever its hypervisor can be used; and when it cannot, or the report cannot be read, the node gets no VMs.
+/// reports it whenever its hypervisor can be used; and when it cannot, or the report cannot be read, the node gets no
+/// VMs.
 pub(super) fn lacks(status: &NodeStatus, devices: &Devices) -> Option<Rejection> {
     let guests = status.guests.as_ref()?;
     let emulator = &devices.emulator;

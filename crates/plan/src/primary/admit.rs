@@ -8,7 +8,8 @@ use drover_model::{ClusterView, Handoff, NodeName, Phase, Primary, Role};
 pub enum Refusal {
     /// The node is a hypervisor only.
     #[error(
-        "{0} is not a coordinator and cannot be the primary; coordinators are the nodes with role = \"coordinator\" in their configuration file"
+        "{0} is not a coordinator and cannot be the primary; coordinators are the nodes with role = \"coordinator\" in \
+         their configuration file"
     )]
     NoCoordinator(NodeName),
     /// Its daemon does not run.

@@ -3,7 +3,8 @@
 //!
 //! ```sh
 //! cargo test -p drover-plan --test scripts                    # a difference is shown as one
-//! UPDATE_SCRIPTS=1 cargo test -p drover-plan --test scripts   # writes what is said now; read it before it is committed
+//! UPDATE_SCRIPTS=1 cargo test -p drover-plan --test scripts   # writes what is said now; read it before it is
+//! committed
 //! ```
 //!
 //! [`world`] is what nodes do with their VMs, around plan's decisions; [`words`] reads what a node or a VM is;

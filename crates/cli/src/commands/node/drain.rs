@@ -79,7 +79,8 @@ fn question(plan: &[Fate], node: &str) -> Option<String> {
     let down: Vec<String> = down.map(|fate| format!("  {}: {}", fate.vm, fate.reason)).collect();
     (!down.is_empty()).then(|| {
         format!(
-            "These VMs fit on no other node. They are shut down, and start again when {node} is ready:\n{}\nFlush {node}?",
+            "These VMs fit on no other node. They are shut down, and start again when {node} is ready:\n{}\n\
+             Flush {node}?",
             down.join("\n")
         )
     })

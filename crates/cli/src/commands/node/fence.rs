@@ -68,7 +68,8 @@ pub(super) fn question(fence: &FenceInfo) -> String {
         format!("This becomes of its VMs:\n{}", vms.concat())
     };
     format!(
-        "{what}If the machine of node {node} still runs, its VMs will run twice, and their disks will be damaged.\nIs the machine of node {node} off?"
+        "{what}If the machine of node {node} still runs, its VMs will run twice, and their disks will be damaged.\n\
+         Is the machine of node {node} off?"
     )
 }
 

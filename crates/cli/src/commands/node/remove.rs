@@ -12,8 +12,8 @@ use drover_model::wire::RemoveNode;
 /// Remove a node that is gone for good, so that another machine can use its name
 ///
 /// Its daemon must be stopped or dead, and it must not have or hold any VM. With --confirm-off, you confirm that its
-/// machine is off: its VMs are given to other nodes first. A VM whose disks are on that machine only keeps the node from
-/// being removed.
+/// machine is off: its VMs are given to other nodes first. A VM whose disks are on that machine only keeps the node
+/// from being removed.
 ///
 /// Example: drover node remove hv3 --confirm-off
 #[derive(Debug, Args)]

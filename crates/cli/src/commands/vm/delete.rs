@@ -21,8 +21,8 @@ pub(crate) struct Undefine {
 
 /// Delete a VM and its disks; if it runs, its power is cut
 ///
-/// Only disks in Drover's own folder are deleted; files elsewhere are kept, and so is what another VM, another image or a
-/// running QEMU needs.
+/// Only disks in Drover's own folder are deleted; files elsewhere are kept, and so is what another VM, another image or
+/// a running QEMU needs.
 #[derive(Debug, Args)]
 pub(crate) struct Remove {
     #[command(flatten)]

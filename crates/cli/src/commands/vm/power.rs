@@ -16,9 +16,9 @@ use drover_model::wire::{PowerOrder, SetVmState};
 ///
 /// A guest that is paused runs on, one that is asleep is woken.
 ///
-/// If disks of the running guest were replaced, as by an external snapshot, its definition may still have the older ones.
-/// Then it is not started, unless it is forced: the guest boots with the older data then, and what it has written to the
-/// newer disks since is of no use any more.
+/// If disks of the running guest were replaced, as by an external snapshot, its definition may still have the older
+/// ones. Then it is not started, unless it is forced: the guest boots with the older data then, and what it has written
+/// to the newer disks since is of no use any more.
 #[derive(Debug, Args)]
 pub(crate) struct Start {
     #[command(flatten)]

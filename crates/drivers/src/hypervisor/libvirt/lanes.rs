@@ -2,9 +2,9 @@
 //!
 //! A domain has three lanes, so that one kind of call need not wait for another:
 //!
-//! * *change*: start, undefine, erase, migrate. While one is under way the domain is unknown. Two are different: a guest
-//!   that is being migrated, or started, is observed while it is in memory, because these calls can last without end,
-//!   and somebody may want to power it off.
+//! * *change*: start, undefine, erase, migrate. While one is under way the domain is unknown. Two are different: a
+//!   guest that is being migrated, or started, is observed while it is in memory, because these calls can last without
+//!   end, and somebody may want to power it off.
 //! * *cut*: powering off overtakes whatever else is under way. The domain is unknown meanwhile.
 //! * *question*: calls that talk to the guest's QEMU and may wait for it without end: the power button, the progress of
 //!   a migration, aborting it. They change nothing themselves, so the domain is observed as usual.

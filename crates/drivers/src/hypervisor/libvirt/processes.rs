@@ -1,9 +1,9 @@
 //! The processes of guests, so that none is forgotten which libvirt has given up.
 //!
 //! A QEMU that waits in the kernel for its storage does not end before that answers, whatever signal it gets. libvirt
-//! 9.0.0 gives such a process up after 40 s, and then says that the domain is off: `virProcessKillPainfullyDelay` reports
-//! the error, but returns 0, so `virDomainDestroy` succeeds. The process may still write to the guest's disks when its
-//! storage answers. If its guest were started elsewhere meanwhile, there would be two.
+//! 9.0.0 gives such a process up after 40 s, and then says that the domain is off: `virProcessKillPainfullyDelay`
+//! reports the error, but returns 0, so `virDomainDestroy` succeeds. The process may still write to the guest's disks
+//! when its storage answers. If its guest were started elsewhere meanwhile, there would be two.
 //!
 //! libvirt passes a domain's UUID to QEMU (`-uuid`), by which its process is found, by this daemon or by a later one.
 
