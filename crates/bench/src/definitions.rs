@@ -87,7 +87,7 @@ mod tests {
         assert_eq!(devices.networks[0].mac, "52:54:00:01:01:f4");
         assert_eq!(devices.disks[1].name, "vms/name-0500_data");
         assert!(definition.description.starts_with("name-0500"));
-        assert_eq!(devices.networks.map(|network| network.source), BRIDGES);
+        assert!(devices.networks.iter().map(|network| network.source.as_str()).eq(BRIDGES));
         let without = Devices::read(&xml_without_bridges(500)).networks;
         assert!(without.len() == 2 && without.iter().all(|network| network.kind == "user"));
     }

@@ -4,9 +4,9 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests end by panicking")]
 
 use drover_model::{
-    Arrival, BmcRecord, Claim, ClusterConfig, ClusterView, Departed, Fault, Fence, NameEntry, NodeName, NodeRecord,
-    NodeSession, NodeState, NodeStatus, Only, Primary, RecordKind, RemovedNode, Stored, Token, Version, VmRecord,
-    VmState, VmStatus, cluster::Layout, primary::Lease, shelf::KINDS,
+    Arrival, BmcRecord, Claim, ClusterConfig, ClusterView, Departed, Dice, Fault, Fence, NameEntry, NodeName,
+    NodeRecord, NodeSession, NodeState, NodeStatus, Only, Primary, RecordKind, RemovedNode, Stored, Token, Version,
+    VmRecord, VmState, VmStatus, cluster::Layout, primary::Lease, shelf::KINDS,
 };
 use serde_json::Value;
 use std::{collections::BTreeSet, fs, path::PathBuf};
@@ -41,7 +41,39 @@ fn says(whole: &Value, part: &Value) -> bool {
     }
 }
 
-/// Checks the files of a kind. Returns the pattern of its paths.
+/// Pieces with a meaning, for mutations.
+const WORDS: &[&str] =
+    &["{", "}", "null", "\"schema\":2", "\"schema\":1", "[]", "1e999", "-1", "18446744073709551615", "\"", "\u{fffd}"];
+
+/// Number of mutations of each fixture.
+fn mutations() -> u64 {
+    std::env::var("DROVER_MUTATIONS").ok().and_then(|n| n.parse().ok()).unwrap_or(500)
+}
+
+/// A mutated record is read, and the same after it was written back; or it is unreadable, and can be salvaged. Returns
+/// how many were read.
+fn mutate<T: RecordKind>(file: &str, data: &[u8]) -> u64 {
+    let key = ["0f6a1d2c-5b7e-4a3f-9c8d-1e2f3a4b5c6d", "hv1"].iter().find_map(|key| key.parse::<T::Key>().ok());
+    let (mut dice, mut read) = (Dice::new(2), 0);
+    for _ in 0..mutations() {
+        let bytes = dice.mutate(data, WORDS);
+        match Stored::<T>::decode(&bytes, Version(1)) {
+            Ok(stored) => {
+                let written = stored.replaced_by(&stored.value).unwrap_or_default();
+                let again = Stored::<T>::decode(&written, Version(1)).map(|again| again.value);
+                assert_eq!(again.as_ref(), Ok(&stored.value), "{file}: {}", String::from_utf8_lossy(&bytes));
+                read += 1;
+            }
+            Err(unreadable) => {
+                assert!(unreadable.to_string().starts_with("unreadable"), "{file}: {unreadable}");
+                key.as_ref().and_then(|key| T::salvage(key, &unreadable.document));
+            }
+        }
+    }
+    read
+}
+
+/// Checks the files of a kind, and mutations of them. Returns the pattern of its paths.
 fn check<T: RecordKind>(kind: &str) -> &'static str {
     let mut schemas = BTreeSet::new();
     for (schema, what, data) in files(kind) {
@@ -49,6 +81,9 @@ fn check<T: RecordKind>(kind: &str) -> &'static str {
         let document: Value = serde_json::from_slice(&data).unwrap();
         assert!(document.get("schema").is_none_or(|said| *said == schema), "{file} says another schema");
         schemas.insert(schema);
+        let read = mutate::<T>(&file, &data);
+        let some = read > 0 || what.starts_with("unreadable");
+        assert!(some, "only {read} mutations of {file} were read: they are too wild to say much");
         match Stored::<T>::decode(&data, Version(3)) {
             Ok(stored) => {
                 assert!(!what.starts_with("unreadable"), "{file} is readable");
@@ -72,7 +107,7 @@ fn check<T: RecordKind>(kind: &str) -> &'static str {
 }
 
 #[test]
-fn every_kind_in_every_layout_is_read_and_written_back() {
+fn every_kind_in_every_layout_is_read_and_written_back_also_when_it_is_mutated() {
     let checked = BTreeSet::from([
         check::<ClusterConfig>("config"),
         check::<Primary>("primary"),

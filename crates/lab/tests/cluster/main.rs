@@ -24,6 +24,7 @@ mod nodes;
 mod paused;
 mod power;
 mod primary;
+mod scripts;
 mod snapshots;
 mod strays;
 mod support;
