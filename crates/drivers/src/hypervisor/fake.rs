@@ -6,7 +6,11 @@
 //!
 //! Everything runs on tokio's (virtual) clock, and takes its random numbers from one seed.
 
+mod guests;
 mod migrate;
+mod weather;
+
+pub use weather::Weather;
 
 use super::{Connection, Domain, Event, Host, Hypervisor, HypervisorError, Listing, Result, Sending};
 use async_trait::async_trait;
@@ -17,7 +21,6 @@ use drover_model::{
 use migrate::Leaving;
 use std::{
     collections::{BTreeMap, BTreeSet},
-    ops::Range,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -29,44 +32,6 @@ use uuid::Uuid;
 
 /// Timeout of a caller; the call itself may take longer.
 const DEADLINE: Duration = Duration::from_secs(5);
-
-/// How calls and guests behave. The default: at once, and well.
-#[derive(Debug, Clone, Default)]
-pub struct Weather {
-    /// How long a call takes, in milliseconds.
-    pub latency_ms: Range<u64>,
-    /// Of 1000 calls, how many take three times as long as their caller waits, and are done all the same.
-    pub hang_per_mille: u64,
-    /// Of 1000 starts, how many are refused.
-    pub refuse_per_mille: u64,
-    /// Of 1000 starts, how many end at once without an answer, and nothing is done.
-    pub broken_per_mille: u64,
-    /// Of 1000 events, how many are lost.
-    pub deaf_per_mille: u64,
-    /// Of 1000 guests that are asked to power off, how many ignore it.
-    pub stubborn_per_mille: u64,
-    /// Of 1000 guests that are asked to power off, how many hang, and whoever asked with them, until their power is cut.
-    pub hung_per_mille: u64,
-    /// How long a guest takes to power off, in milliseconds.
-    pub power_off_ms: Range<u64>,
-    /// How long it takes to send a guest to another machine, in milliseconds.
-    pub transfer_ms: Range<u64>,
-    /// Of 1000 guests that are sent, how many do not arrive.
-    pub astray_per_mille: u64,
-    /// Of 1000 guests that have come here, how many cannot go on: they go on where they were, and their definition stays
-    /// here, off.
-    pub botched_per_mille: u64,
-    /// Of 1000 attempts to cut a guest's power, how many fail because its process does not end.
-    pub unkillable_per_mille: u64,
-    /// Of 1000 guests that are resumed after an I/O error, how many have it again.
-    pub still_broken_per_mille: u64,
-    /// Of 1000 guests that have come from here, for how many the answer is lost: they go on here, too.
-    pub unanswered_per_mille: u64,
-    /// Of 1000 guests that have left here, how many are left paused at both ends, because libvirtd was restarted.
-    pub stuck_per_mille: u64,
-    /// Of 1000 guests that have left here by post-copy, for how many the link breaks before all memory has followed.
-    pub torn_per_mille: u64,
-}
 
 /// Called, synchronously, when a domain came into memory (true) or left it (false).
 pub type Observer = Box<dyn Fn(Uuid, Mark, bool) + Send>;
@@ -273,69 +238,6 @@ impl FakeMachine {
         self.lock().domains.keys().copied().collect()
     }
 
-    /// Pulls the power cord: everything in memory is gone, what was defined on disk is still defined, and off.
-    pub fn power_off(&self) {
-        let mut inner = self.lock();
-        inner.life += 1;
-        let all: Vec<Uuid> = inner.domains.keys().copied().collect();
-        for uuid in all {
-            inner.switch_off(uuid, OffReason::Unknown);
-            if let Some(domain) = inner.domains.get_mut(&uuid) {
-                domain.off = Some(OffReason::Unknown);
-            }
-        }
-    }
-
-    /// A guest goes down: [`OffReason::Shutdown`] by its own wish, or because somebody on the node pressed its power
-    /// button; [`OffReason::Ended`] by the host; [`OffReason::Crashed`].
-    pub fn guest_goes_down(&self, uuid: Uuid, reason: OffReason) {
-        self.lock().switch_off(uuid, reason);
-        self.ring(uuid);
-    }
-
-    /// Somebody removes the definition of a guest that runs on (`virsh undefine`).
-    pub fn guest_is_undefined(&self, uuid: Uuid) {
-        if let Some(domain) = self.lock().domains.get_mut(&uuid).filter(|d| d.run != RunState::Off) {
-            domain.transient = true;
-        }
-        self.ring(uuid);
-    }
-
-    /// Whether there is a definition of that domain.
-    pub fn has_definition(&self, uuid: Uuid) -> bool {
-        self.lock().domains.get(&uuid).is_some_and(|domain| !domain.transient)
-    }
-
-    /// A guest that executes is paused, for that reason.
-    pub fn guest_pauses(&self, uuid: Uuid, why: Paused) {
-        if let Some(domain) = self.lock().domains.get_mut(&uuid).filter(|d| d.run == RunState::Running) {
-            domain.set_paused(Some(why));
-        }
-        self.ring(uuid);
-    }
-
-    /// Somebody makes an external snapshot of a guest's disks, or merges it (`None`): they are other files from now on.
-    /// Nobody is told.
-    pub fn disks_are_replaced(&self, uuid: Uuid, suffix: Option<&str>) {
-        if let Some(domain) = self.lock().domains.get_mut(&uuid).filter(|d| d.run != RunState::Off) {
-            let other =
-                |(dev, path): (&String, &String)| (dev.clone(), format!("{path}{}", suffix.unwrap_or_default()));
-            domain.disks = domain.started_with.iter().map(other).collect();
-        }
-    }
-
-    /// The disks that a domain has.
-    pub fn disks(&self, uuid: Uuid) -> Written {
-        self.lock().domains.get(&uuid).map(|domain| domain.disks.clone()).unwrap_or_default()
-    }
-
-    /// Guests in memory that do not execute, but for those that are on their way.
-    pub fn paused(&self) -> Vec<(Uuid, Paused)> {
-        let inner = self.lock();
-        let paused = inner.domains.iter().filter(|(_, domain)| domain.told);
-        paused.filter_map(|(uuid, domain)| Some((*uuid, domain.paused.clone()?))).collect()
-    }
-
     fn ring(&self, uuid: Uuid) {
         let deaf = {
             let mut inner = self.lock();
@@ -346,49 +248,6 @@ impl FakeMachine {
             // It fails when nobody listens.
             self.events.send(Event::Domain(uuid)).ok();
         }
-    }
-
-    /// Whether a guest that is asked to power off hangs, now or already.
-    fn hangs(&self, uuid: Uuid) -> bool {
-        let mut inner = self.lock();
-        let chance = inner.weather.hung_per_mille;
-        let begins = inner.dice.per_mille(chance);
-        let Some(domain) = inner.domains.get_mut(&uuid).filter(|d| d.run == RunState::Running) else { return false };
-        domain.hung |= begins;
-        domain.hung
-    }
-
-    /// Waits until a hanging guest is powered off.
-    async fn until_cut(&self, uuid: Uuid) {
-        while self.lock().domains.get(&uuid).is_some_and(|d| d.hung && d.run != RunState::Off) {
-            sleep(Duration::from_millis(500)).await;
-        }
-    }
-
-    /// Asks a guest to power off, which it does after a while, or never.
-    fn press(&self, uuid: Uuid) {
-        let (obeys, after, life, mark) = {
-            let mut inner = self.lock();
-            let Weather { stubborn_per_mille, power_off_ms, .. } = inner.weather.clone();
-            let obeys = !inner.dice.per_mille(stubborn_per_mille);
-            let obeys = obeys && inner.domains.get(&uuid).is_some_and(|d| d.run != RunState::Paused);
-            (obeys, inner.dice.millis(&power_off_ms), inner.life, inner.domains.get(&uuid).map(|d| d.mark))
-        };
-        if !obeys {
-            return;
-        }
-        let machine = self.clone();
-        tokio::spawn(async move {
-            sleep(after).await;
-            let mut inner = machine.lock();
-            // Only this guest of this life: not one that was started meanwhile.
-            let executes = inner.domains.get(&uuid).is_some_and(|d| d.run == RunState::Running && Some(d.mark) == mark);
-            if inner.life == life && executes {
-                inner.switch_off(uuid, OffReason::Shutdown);
-                drop(inner);
-                machine.ring(uuid);
-            }
-        });
     }
 }
 

@@ -16,15 +16,15 @@ use tokio::{
 };
 use uuid::Uuid;
 
-/// The name of the lane.
+/// Name of the lane of a migration.
 pub(super) const WHAT: &str = "send a guest to another node";
-/// In so many parts a guest is sent; after each it is looked whether it still can be.
+/// Number of parts in which a guest is sent; after each, it is checked whether it can still be sent.
 const PARTS: u32 = 8;
-/// How long a machine waits for one that has fallen silent.
+/// Timeout for a machine that has fallen silent.
 const KEEPALIVE: Duration = Duration::from_secs(6);
-/// How long a machine takes to hear what another one has done.
+/// Latency of a message between two machines.
 const ANSWER: Duration = Duration::from_millis(300);
-/// How long it takes until somebody has repaired a broken migration by post-copy.
+/// Time until somebody has repaired a broken migration by post-copy.
 const REPAIR: Duration = Duration::from_secs(20);
 
 /// A guest that is being sent.
