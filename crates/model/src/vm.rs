@@ -95,7 +95,7 @@ pub struct VmRecord {
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "placed::if_known")]
     pub going: Option<Box<Placed>>,
     /// An administrator wants the disks of the definition, although guests up to this epoch have written to others
-    /// ([`Replaced`]).
+    /// ([`crate::Replaced`]).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub older_disks: Option<Epoch>,
 }
