@@ -118,12 +118,11 @@ const CLONES: &Table<Event> = &[
     ("a daemon is stopped", 2, Event::Stop),
     ("a machine loses its power", 3, Event::PowerCut),
     ("a daemon is cut off from the store", 8, Event::CutOff),
-    ("a server of the store falls behind", 6, Event::Behind),
     ("a daemon is cut off from its hypervisor", 2, Event::NoHypervisor),
     ("a guest ends", 6, Event::GuestDown),
     ("a hypervisor has another mood", 4, Event::Mood),
     ("the store has another mood", 4, Event::StoreMood),
-    ("nothing", 48, Event::Calm),
+    ("nothing", 54, Event::Calm),
 ];
 
 /// Nodes are upgraded and downgraded, with fewer other events.
