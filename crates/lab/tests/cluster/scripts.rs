@@ -19,18 +19,19 @@ fn every_command_that_succeeds_prints_one_json_document() {
         "vm explain web",
         "vm dump web",
         "vm meta web --priority 3",
+        "vm shutdown web --wait",
+        "vm modify web /srv/shared/large.xml",
+        "vm start web --wait",
         "vm pause web --wait",
         "vm resume web --wait",
         "vm migrate web --wait",
         "vm unmigrate web --wait",
         "vm move web --to hv2 --wait",
         "vm restart web --wait",
-        "vm shutdown web --wait",
-        "vm modify web /srv/shared/large.xml",
+        "vm stop web --yes --wait",
         "vm rename web new",
         "vm disable new --wait",
         "vm start new --wait",
-        "vm stop new --yes --wait",
         "node list",
         "node info hv2",
         "node flush hv2 --plan",
@@ -46,6 +47,12 @@ fn every_command_that_succeeds_prints_one_json_document() {
         "cluster maintenance on --for 2h",
         "cluster maintenance off",
     ] {
+        // A guest hears its power button only when it has booted.
+        if command.starts_with("vm shutdown") {
+            cluster.console_until("hv1", "web", "BOOTED");
+        } else if command.starts_with("vm restart") {
+            cluster.console_until("hv2", "web", "HB ");
+        }
         // It fails on anything beside one document.
         cluster.json("hv1", &command.split(' ').collect::<Vec<_>>());
     }
