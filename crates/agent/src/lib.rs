@@ -56,6 +56,7 @@ mod vm;
 
 pub use bmc::{BadKey, BmcOptions, ClusterKey};
 pub use commands::{Change, CommandError, Commands, ConfigChange, Define, Defined, Maintenance, Modified, Modify};
+pub use commands::{Import, Imported};
 pub use context::{Drivers, GoingDown, HostFacts, HostSource, Options};
 pub use handle::NodeHandle;
 pub use membership::{JoinError, Twin};

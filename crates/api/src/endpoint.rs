@@ -128,6 +128,7 @@ pub static ENDPOINTS: LazyLock<Vec<Endpoint>> = LazyLock::new(|| {
         routes::node::endpoints(),
         routes::fence::endpoints(),
         routes::vm::endpoints(),
+        routes::vm::import::endpoints(),
         routes::vm::meta::endpoints(),
         routes::vm::moves::endpoints(),
         routes::token::endpoints(),

@@ -3,8 +3,8 @@
 use crate::{Client, Result, part, values};
 use bytes::Bytes;
 use drover_model::wire::{
-    ChangeMeta, ChangeTag, Changed, DefineVm, DeleteVm, Explained, ListVms, ListedVm, Log, Message, Meta, ModifyVm,
-    MoveVm, Nothing, ReadLog, RenameVm, SetVmState, Tags, Vm,
+    ChangeMeta, ChangeTag, Changed, DefineVm, DeleteVm, Explained, ImportVm, ImportedVm, ListVms, ListedVm, Log,
+    Message, Meta, ModifyVm, MoveVm, Nothing, ReadLog, RenameVm, SetVmState, Tags, Vm,
 };
 use futures_util::Stream;
 use reqwest::Method;
@@ -41,6 +41,11 @@ impl Client {
     /// Defines a VM.
     pub async fn define_vm(&self, vm: &DefineVm) -> Result<Changed> {
         self.post("/vm", vm).await
+    }
+
+    /// Brings a domain of a node's libvirt under Drover.
+    pub async fn import_vm(&self, node: &str, domain: &ImportVm) -> Result<ImportedVm> {
+        self.post(&format!("/node/{}/import", part(node)), domain).await
     }
 
     /// Replaces a VM's definition.

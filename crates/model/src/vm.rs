@@ -14,6 +14,7 @@ pub use state::{AtRest, How, MoveKind, SHUTDOWN_TIMEOUT_MAX_S, SHUTDOWN_TIMEOUT_
 pub use status::{MoveFailure, OffReason, Progress, RunState, Transit, VmStatus};
 
 use crate::{
+    domain::Mark,
     meta::VmMeta,
     name::{NodeName, VmName},
     placed::{self, Placed},
@@ -154,7 +155,8 @@ pub struct Claim {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub boot: String,
     /// The grant was made for a guest that runs at the holder already, under this mark, which the holder replaces by
-    /// the grant's.
+    /// the grant's. Without a holder: an imported domain with this mark, which is off, is on the VM's node. 0
+    /// ([`Mark::IMPORTED`]): it may have no mark yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adopts: Option<Epoch>,
     /// The guest came by migration, paused, and has not been resumed under this grant yet: the holder does it.
@@ -215,6 +217,19 @@ impl Claim {
     pub fn released(&self) -> Claim {
         let Claim { schema, epoch, began, .. } = *self;
         Claim { schema, epoch, began, ..Claim::new(self.born) }
+    }
+    /// Free, for a domain with that mark, which is off: it is to be taken over, or adopted if it runs by then.
+    #[must_use]
+    pub fn for_domain(&self, mark: Epoch) -> Claim {
+        Claim { adopts: Some(mark), ..self.clone() }
+    }
+    /// Whether it is for a domain that has no mark of Drover's yet.
+    pub fn is_for_unmarked(&self) -> bool {
+        self.adopts == Some(Mark::IMPORTED.epoch)
+    }
+    /// Whether nothing of the VM exists but its definition and its files: it has never run, and was not imported.
+    pub fn is_fresh(&self) -> bool {
+        self.never_granted() && self.adopts.is_none()
     }
     /// Same holder, whose guest executes, or is paused for another reason.
     #[must_use]

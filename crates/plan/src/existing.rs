@@ -21,8 +21,8 @@ pub enum Refusal {
     },
     /// A domain that is not Drover's has the UUID.
     #[error(
-        "node {node} has a domain with UUID {uuid} that is not Drover's; undefine it there first ('virsh undefine', \
-         which leaves its disks), or give the VM a UUID of its own"
+        "node {node} has a domain with UUID {uuid} that is not Drover's; take it over with 'drover vm import {node} \
+         {uuid}', undefine it there first ('virsh undefine', which leaves its disks), or give the VM a UUID of its own"
     )]
     ForeignUuid {
         /// Where.
@@ -33,8 +33,8 @@ pub enum Refusal {
     /// A domain that is not Drover's has the name.
     #[error(
         "node {node} has another domain named {name} (UUID {uuid}) that is not Drover's, and libvirt allows a name \
-         once: rename it there ('virsh domrename'), undefine it ('virsh undefine', which leaves its disks), or choose \
-         another name or node"
+         once: take it over with 'drover vm import {node} {uuid}', rename it there ('virsh domrename'), undefine it \
+         ('virsh undefine', which leaves its disks), or choose another name or node"
     )]
     ForeignName {
         /// Where.

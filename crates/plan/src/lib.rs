@@ -33,6 +33,7 @@ pub mod existing;
 pub mod faults;
 pub mod fence;
 pub mod health;
+pub mod import;
 pub mod liveness;
 pub mod moves;
 pub mod node;

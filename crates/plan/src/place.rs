@@ -197,7 +197,7 @@ pub struct Wanted<'a> {
     pub at: Option<&'a NodeName>,
     /// Whether that node is allowed as well: the VM is off and can be started there.
     pub may_stay: bool,
-    /// Whether it has never run, so that nothing of it exists but its definition and its files.
+    /// Whether it has never run and was not imported, so that nothing of it exists but its definition and its files.
     pub fresh: bool,
     /// Whether a node may be running it, so that it is moved live unless it is moved cold.
     pub held: bool,
@@ -228,7 +228,7 @@ impl<'a> Wanted<'a> {
         let VmRecord { node, meta, .. } = &vm.record.value;
         Wanted {
             at: node.as_ref(),
-            fresh: vm.claim.as_ref().is_some_and(|claim| claim.value.never_granted()),
+            fresh: vm.claim.as_ref().is_some_and(|claim| claim.value.is_fresh()),
             // A VM without a holder runs nowhere yet.
             held: vm.holder().is_some(),
             off: vm.is_reported_off(),

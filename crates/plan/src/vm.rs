@@ -20,7 +20,8 @@
 //!
 //! Five rules take precedence over the table:
 //!
-//! * While the domain's state is *unknown*, the only step is to look again. In particular the claim is not released.
+//! * While the domain's state is *unknown*, the only step is to look again. In particular the claim is not released. One
+//!   that is imported is unknown until it has a mark, which it is given (`strays`).
 //! * A domain of an earlier VM with the same UUID (`Claim::is_after`) is removed, whoever holds the claim: it is not this
 //!   VM's guest, whose disks it may be using. One in memory is, only if that VM was deleted: a guest of a store that was
 //!   lost is adopted or left alone (`strays`).
@@ -83,6 +84,9 @@ pub fn next(s: &Situation<'_>) -> Decision {
 
 fn decide(s: &Situation<'_>) -> Decision {
     let seen = match s.domain {
+        Obs::Unknown(_) if strays::is_to_be_marked(s) => {
+            return Decision::to(Step::Import, "taking over the domain that is here");
+        }
         Obs::Unknown(why) => {
             return Decision::wait(format!("looking at the domain: {why}"), Some(s.now.after(LOOK_AGAIN)));
         }
@@ -177,7 +181,7 @@ fn decide(s: &Situation<'_>) -> Decision {
         VmState::Stop | VmState::Disable | VmState::Fail { .. } => match seen {
             Some(seen) if in_memory(seen.run) => Decision::to(Step::Destroy, "stopping"),
             Some(_) => Decision::to(Step::Undefine, "stopping"),
-            None if mine => Decision::to(Step::Release, ""),
+            None if mine || strays::is_taken_over(&claim.value) => Decision::to(Step::Release, ""),
             None => Decision::wait("", None),
         },
         VmState::Unreadable => Decision::wait("its record is unreadable: nothing is done with it", None),

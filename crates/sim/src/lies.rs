@@ -12,7 +12,9 @@ use drover_drivers::{
 };
 use drover_model::{
     Claim, ClusterConfig, Fence, FencePhase, FloatingAddress, NodeName, NodeSession, Obs, OffReason, Progress,
-    RecordKind, RecordPath, RunState, domain::Mark, layout,
+    RecordKind, RecordPath, RunState,
+    domain::{Candidate, Mark},
+    layout,
 };
 use drover_store::{CreateMode, Op, Record, Session, Store, StoreError, Version, Watch};
 use std::{
@@ -312,6 +314,12 @@ struct LyingHypervisor {
 impl Hypervisor for LyingHypervisor {
     async fn domains(&self) -> hypervisor::Result<Listing> {
         self.truth.domains().await
+    }
+    async fn inspect(&self, which: String) -> hypervisor::Result<Option<Candidate>> {
+        self.truth.inspect(which).await
+    }
+    async fn import(&self, uuid: Uuid) -> hypervisor::Result<()> {
+        self.truth.import(uuid).await
     }
     async fn mark(&self, uuid: Uuid, from: Mark, to: Mark) -> hypervisor::Result<()> {
         self.truth.mark(uuid, from, to).await

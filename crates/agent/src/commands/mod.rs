@@ -7,6 +7,7 @@ mod check;
 mod config;
 mod fault;
 mod fence;
+mod import;
 mod moves;
 mod node;
 mod token;
@@ -14,6 +15,7 @@ mod update;
 mod vm;
 
 pub use config::{ConfigChange, Maintenance};
+pub use import::{Import, Imported};
 
 use crate::{context::Context, records};
 use drover_model::{

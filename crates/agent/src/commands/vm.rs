@@ -7,7 +7,7 @@ use super::{
 use crate::{belongings, departed, records};
 use drover_model::{
     Claim, ClusterView, Definition, NameEntry, NodeName, Placed, PlacedBy, Stored, Version, VmMeta, VmName, VmRecord,
-    VmState, VmStatus, domain::devices::Devices, placed::Reasons, vm::Epoch,
+    VmState, VmStatus, domain::devices::Devices, placed::Reasons,
 };
 use drover_plan::{
     admit::{self, Command, Deletion},
@@ -65,7 +65,7 @@ fn lacking(view: &ClusterView, definition: &Definition, node: &NodeName, lack: &
     CommandError::Refused(format!("VM {name} cannot be defined on node {node}: {lack}. Add it there first; {others}"))
 }
 
-fn clashes(name: &VmName, done: &str, clash: &Clash) -> CommandError {
+pub(super) fn clashes(name: &VmName, done: &str, clash: &Clash) -> CommandError {
     CommandError::Refused(format!(
         "VM {name} cannot be {done}: {clash}. Change one of them, or use force (--force); only one of them can run at \
          a time then"
@@ -129,43 +129,49 @@ impl Commands {
         if adopted.is_some() {
             record.state = VmState::Start;
         }
+        let ctx = &self.ctx;
+        let claim = |fresh: Claim| match &adopted {
+            Some((node, mark)) => ctx.identified(fresh.adopting(*mark, node), node),
+            None => fresh,
+        };
+        let now = self.add(record, claim, "defined").await?;
+        Ok(Defined { now, unchecked })
+    }
+
+    /// Adds the records of a new VM. `claim`: makes its claim of that of a VM which nobody holds. `how`: for the log.
+    pub(super) async fn add(&self, record: VmRecord, claim: impl Fn(Claim) -> Claim, how: &str) -> Result<Change> {
         let (uuid, name) = (record.uuid, record.name.clone());
-        let (record, adopted) = (&record, adopted.as_ref());
+        let (record, claim) = (&record, &claim);
         let record = self
             .update(&format!("VM {name}"), || async move {
                 let departed = departed::Now::read(&*self.ctx.store).await?;
-                let mut ops = self.new_vm(record, departed.value().claim(), adopted)?;
+                let mut ops = self.new_vm(record, departed.value().claim(), claim)?;
                 let exists = CommandError::Conflict(format!(
                     "a VM with UUID {uuid} exists already; give this one a UUID of its own, or leave <uuid> out"
                 ));
                 let taken = vec![(0..1, name_taken(&record.name)), (1..ops.len(), exists)];
                 // It is refused if VMs were deleted meanwhile.
                 ops.push(departed.admit(record)?);
-                let log = format!("defined on {} with UUID {uuid}", or_none(&record.node));
+                let log = format!("{how} on {} with UUID {uuid}", or_none(&record.node));
                 Ok(Outcome::Write(Write { ops, answer: record.clone(), log, shows: shows(uuid, Version::NEW), taken }))
             })
             .await?;
-        Ok(Defined { now: Change { record, version: Version::NEW }, unchecked })
+        Ok(Change { record, version: Version::NEW })
     }
 
-    /// The four records of a new VM with this claim, or with one that adopts its guest; the name comes first, so that
-    /// the index of a refusal tells what is taken.
+    /// The four records of a new VM; the name comes first, so that the index of a refusal tells what is taken.
     fn new_vm(
         &self,
         record: &VmRecord,
         fresh: Claim,
-        adopted: Option<&(NodeName, Epoch)>,
+        claim: &impl Fn(Claim) -> Claim,
     ) -> std::result::Result<Vec<Op>, StoreError> {
         let node = record.node.clone().unwrap_or_else(|| self.ctx.me().clone());
         let status = VmStatus::new(node, fresh.epoch, self.ctx.wall());
-        let claim = match adopted {
-            Some((node, mark)) => self.ctx.identified(fresh.adopting(*mark, node), node),
-            None => fresh,
-        };
         Ok(vec![
             records::create_op(&record.name, &NameEntry(record.uuid))?,
             records::create_op(&record.uuid, record)?,
-            records::create_op(&record.uuid, &claim)?,
+            records::create_op(&record.uuid, &claim(fresh))?,
             records::create_op(&record.uuid, &status)?,
         ])
     }

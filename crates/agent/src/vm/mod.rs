@@ -351,7 +351,7 @@ impl Task {
     /// move.
     fn kept(&self, snapshot: &Snapshot) -> Option<KeptState> {
         let record = &snapshot.record.as_ref().filter(|r| r.value.state.destination().is_some())?.value;
-        let fresh = snapshot.claim.as_ref().is_some_and(|claim| claim.value.never_granted());
+        let fresh = snapshot.claim.as_ref().is_some_and(|claim| claim.value.is_fresh());
         place::stays_behind(&Devices::read(&record.xml)).filter(|_| !fresh)
     }
 

@@ -69,7 +69,9 @@ impl Task {
             }
             Step::Complete(next) => self.complete(record, next, &decision.doing).await,
             Step::Release => {
-                let ops = vec![records::set_op(&self.uuid, claim, &claim.value.released())?];
+                // Without a holder: an imported domain was here, and what is kept of it still is. So the VM is not new.
+                let free = if claim.value.node.is_some() { claim.value.released() } else { claim.value.freed() };
+                let ops = vec![records::set_op(&self.uuid, claim, &free)?];
                 self.ctx.store.multi(ops).await
             }
             Step::Migrate(to) => self.migrate(snapshot, record, claim, (to, false)).await,
@@ -94,6 +96,15 @@ impl Task {
                 let granted = self.ctx.identified(granted, self.ctx.me());
                 records::set(&*self.ctx.store, &self.uuid, claim, &granted).await?;
                 tracing::warn!(vm = %record.value.name, epoch = %granted.epoch, "{}", decision.doing);
+                Ok(())
+            }
+            Step::Import => {
+                let result = self.ctx.hypervisor.import(self.uuid).await;
+                if result.is_ok() {
+                    tracing::info!(vm = %record.value.name, "took over a domain that was not Drover's");
+                    self.memory.imported = Some(claim.value.epoch);
+                }
+                self.back_off(result).await;
                 Ok(())
             }
             Step::Remark => {

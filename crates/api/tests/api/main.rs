@@ -8,6 +8,7 @@ mod disks;
 mod drain;
 mod fence;
 mod gone;
+mod import;
 mod meta;
 mod moves;
 mod mutated;

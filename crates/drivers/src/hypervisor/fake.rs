@@ -6,6 +6,7 @@
 //!
 //! Everything runs on tokio's (virtual) clock, and takes its random numbers from one seed.
 
+mod foreign;
 mod guests;
 mod migrate;
 mod weather;
@@ -16,7 +17,7 @@ use super::{Connection, Domain, Event, Host, Hypervisor, HypervisorError, Listin
 use async_trait::async_trait;
 use drover_model::{
     Dice, Obs, OffReason, Paused, PausedBy, Progress, RunState, Transit,
-    domain::{Mark, Written, started_with, written},
+    domain::{Candidate, Mark, Written, started_with, written},
 };
 use migrate::Leaving;
 use std::{
@@ -76,6 +77,8 @@ struct Inner {
     /// Incremented by each power-off: calls of an earlier life have no effect.
     life: u64,
     observer: Option<Observer>,
+    /// Domains that are not Drover's.
+    foreign: BTreeMap<Uuid, Candidate>,
     /// The domains of which something is kept outside their definitions.
     kept: BTreeSet<Uuid>,
     on_erased: Option<OnErased>,
@@ -109,6 +112,13 @@ struct FakeDomain {
 }
 
 impl FakeDomain {
+    /// A definition.
+    fn off(name: String, mark: Mark, started_with: Written, disks: Written) -> FakeDomain {
+        let (run, off, ended, paused, sending, transit) = (RunState::Off, None, None, None, None, None);
+        let (hung, transient, told) = (false, false, false);
+        FakeDomain { name, mark, run, off, ended, paused, hung, sending, transient, transit, told, started_with, disks }
+    }
+
     fn seen(&self, uuid: Uuid) -> Domain {
         let FakeDomain { name, mark, run, off, sending, transit, transient, started_with, disks, .. } = self.clone();
         let by = match transit {
@@ -169,6 +179,7 @@ impl FakeMachine {
     pub fn new(seed: u64) -> FakeMachine {
         let inner = Inner {
             domains: BTreeMap::new(),
+            foreign: BTreeMap::new(),
             weather: Weather::default(),
             dice: Dice::new(seed),
             life: 0,
@@ -419,6 +430,7 @@ impl FakeHypervisor {
                 let told = !d.ended.is_some_and(|at| self.was_deaf(at));
                 Obs::Known(Domain { off: seen.off.map(|off| if told { off } else { untold(off) }), ..seen })
             }
+            (None, None) if machine.foreign.contains_key(&uuid) => Obs::Unknown(foreign::IS_FOREIGN.to_owned()),
             (None, None) => Obs::Absent,
         }
     }
@@ -446,7 +458,18 @@ impl Hypervisor for FakeHypervisor {
         }
         let all = self.machine.defined();
         let ours = all.into_iter().map(|uuid| (uuid, self.look(uuid))).collect();
-        Ok(Listing { ours, foreign: Vec::new() })
+        Ok(Listing { ours, foreign: self.machine.foreign() })
+    }
+
+    async fn inspect(&self, which: String) -> Result<Option<Candidate>> {
+        match self.down("inspect a domain") {
+            Some(down) => Err(down),
+            None => Ok(self.machine.inspect(&which)),
+        }
+    }
+
+    async fn import(&self, uuid: Uuid) -> Result<()> {
+        self.change(uuid, "import", vec![foreign::import(uuid)]).await
     }
 
     async fn mark(&self, uuid: Uuid, from: Mark, to: Mark) -> Result<()> {
@@ -517,22 +540,10 @@ impl Hypervisor for FakeHypervisor {
             if inner.domains.get(&uuid).is_some_and(|d| d.run != RunState::Off) {
                 return Err("domain is already active".to_owned());
             }
-            let domain = FakeDomain {
-                name: uuid.to_string(),
-                mark,
-                run: RunState::Off,
-                off: None,
-                ended: None,
-                paused: None,
-                hung: false,
-                sending: None,
-                transient: false,
-                transit: None,
-                told: false,
-                started_with,
-                disks,
-            };
-            inner.domains.insert(uuid, domain);
+            if inner.foreign.contains_key(&uuid) {
+                return Err(foreign::IS_FOREIGN.to_owned());
+            }
+            inner.domains.insert(uuid, FakeDomain::off(uuid.to_string(), mark, started_with, disks));
             Ok(())
         });
         let start: Phase = Box::new(move |inner| {

@@ -8,7 +8,10 @@ pub mod libvirt;
 pub mod probe;
 
 use async_trait::async_trait;
-use drover_model::{Foreign, Guests, Obs, OffReason, Paused, Progress, RunState, Transit, domain::Written};
+use drover_model::{
+    Foreign, Guests, Obs, OffReason, Paused, Progress, RunState, Transit,
+    domain::{Candidate, Written},
+};
 use std::time::Duration;
 use tokio::sync::{broadcast, watch};
 use uuid::Uuid;
@@ -154,6 +157,13 @@ pub type Result<T> = std::result::Result<T, HypervisorError>;
 pub trait Hypervisor: Send + Sync + 'static {
     /// All domains.
     async fn domains(&self) -> Result<Listing>;
+
+    /// A domain, whoever made it, by its UUID or else by its name; `None`: there is none.
+    async fn inspect(&self, which: String) -> Result<Option<Candidate>>;
+
+    /// Gives a domain that has no mark the mark [`Mark::IMPORTED`], with the disks that its guest has, and so makes it
+    /// ours. The guest is not disturbed. Succeeds if it has any mark.
+    async fn import(&self, uuid: Uuid) -> Result<()>;
 
     /// Replaces the mark of the domain that carries `from`, and sees to it that it has a definition and that only Drover
     /// starts it. The guest is not disturbed. Succeeds if the domain carries `to`; refused if it carries another mark.

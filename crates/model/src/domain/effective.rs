@@ -21,6 +21,9 @@ pub struct Mark {
 }
 
 impl Mark {
+    /// The mark of a domain that was not Drover's, when it is taken over: no grant has this epoch.
+    pub const IMPORTED: Mark = Mark { epoch: Epoch(0), generation: Generation(0) };
+
     /// Reads the mark of a domain's XML.
     pub fn read(xml: &str) -> Option<Mark> {
         // libvirt's XML is longer than what is accepted from users, so Drover's limits do not apply.
@@ -69,7 +72,7 @@ pub fn started_with(xml: &str) -> Written {
     disks.filter_map(|n| Some((n.attribute("dev")?.to_owned(), n.attribute("source")?.to_owned()))).collect()
 }
 
-fn is_mark(node: &Node<'_, '_>) -> bool {
+pub(super) fn is_mark(node: &Node<'_, '_>) -> bool {
     node.is_element() && node.tag_name().namespace() == Some(NAMESPACE) && node.tag_name().name() == "vm"
 }
 
@@ -140,13 +143,7 @@ impl Effective<'_> {
         }
 
         if let (Some(file), Some(kept::Nvram::Unnamed(element))) = (self.nvram, kept::nvram(root)) {
-            let file = edit::escape(file);
-            match (element, children(root, "os").next()) {
-                (Some(element), _) if element.has_children() => edits.push((edit::inner(xml, element), file)),
-                (Some(element), _) => edits.push(edit::append(xml, element, &file)),
-                (None, Some(os)) => edits.push(edit::append(xml, os, &format!("<nvram>{file}</nvram>"))),
-                (None, None) => {}
-            }
+            edits.extend(kept::name_nvram(xml, root, element, file));
         }
 
         if self.domain_type == DomainType::Qemu {

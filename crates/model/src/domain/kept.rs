@@ -12,9 +12,9 @@
 //! A name can change and be reused by another VM, so Drover names the file of the NVRAM itself, by the UUID
 //! ([`nvram_file`], [`super::Effective::nvram`]).
 
-use super::{child_text, children};
+use super::{child_text, children, edit};
 use roxmltree::Node;
-use std::fmt;
+use std::{fmt, ops::Range};
 use uuid::Uuid;
 
 /// State of a VM that libvirt keeps on the VM's node.
@@ -38,6 +38,27 @@ impl fmt::Display for KeptState {
 /// The file of a VM's NVRAM, if its definition names none: in libvirt's own folder, but named by the VM's UUID.
 pub fn nvram_file(uuid: &Uuid) -> String {
     format!("/var/lib/libvirt/qemu/nvram/{uuid}_VARS.fd")
+}
+
+/// The file of a domain's NVRAM that libvirt uses if the definition names none.
+pub(super) fn default_nvram_file(name: &str) -> String {
+    format!("/var/lib/libvirt/qemu/nvram/{name}_VARS.fd")
+}
+
+/// The edit that names the file of the NVRAM in a definition; `element`: that without a file, if there is one.
+pub(super) fn name_nvram(
+    xml: &str,
+    root: Node<'_, '_>,
+    element: Option<Node<'_, '_>>,
+    file: &str,
+) -> Option<(Range<usize>, String)> {
+    let file = edit::escape(file);
+    match (element, children(root, "os").next()) {
+        (Some(element), _) if element.has_children() => Some((edit::inner(xml, element), file)),
+        (Some(element), _) => Some(edit::append(xml, element, &file)),
+        (None, Some(os)) => Some(edit::append(xml, os, &format!("<nvram>{file}</nvram>"))),
+        (None, None) => None,
+    }
 }
 
 /// The location of the firmware's variables.

@@ -11,6 +11,7 @@ mod demand;
 pub mod devices;
 mod edit;
 mod effective;
+mod import;
 mod kept;
 mod named;
 mod sole;
@@ -19,6 +20,7 @@ mod written;
 
 pub use demand::{MEMORY_MAX, MEMORY_MIN, VCPUS_MAX, demand};
 pub use effective::{DomainType, Effective, Mark, started_with, without_scripts};
+pub use import::Candidate;
 pub use kept::{KeptState, nvram_file};
 pub use named::{Named, named, paths_in, plain};
 pub use sole::Sole;

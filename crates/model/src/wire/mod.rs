@@ -6,6 +6,7 @@
 mod drain;
 mod fault;
 mod fence;
+mod import;
 mod meta;
 mod moves;
 mod node;
@@ -17,6 +18,7 @@ mod vm;
 pub use drain::{DrainOutcome, DrainWait};
 pub use fault::{FaultInfo, FaultKey};
 pub use fence::{FenceInfo, LossPlan, NodeLoss, Proof};
+pub use import::ImportedVm;
 pub use meta::{Meta, Tag, Tags};
 pub use moves::{Explained, Fate, Judged, Migration, MoveOrder, MoveOutcome};
 pub use node::{Blocked, Drain, FailedDuty, Memory, Node, NodeChanged, NodeNumbers, Vcpu};

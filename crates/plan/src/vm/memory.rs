@@ -54,6 +54,8 @@ pub struct Memory {
     pub sent: Option<Epoch>,
     /// Time since which the guest is observed as not being sent, although it may have been.
     pub not_sending: Option<Mono>,
+    /// Epoch of the claim whose imported domain has a mark now.
+    pub imported: Option<Epoch>,
     /// Time since which the guest is gone from here without an end.
     pub vanished: Option<Mono>,
     /// The disks of the VM, which is being deleted, are deleted.

@@ -99,6 +99,8 @@ pub enum Step {
     Adopt(VmState),
     /// Grant the claim anew, with an epoch above the mark of the guest, which runs here.
     Regrant,
+    /// Give the imported domain here, which has no mark yet, one, so that it is Drover's.
+    Import,
     /// Replace the mark of the guest, which runs here, by that of the claim, and write its definition if it has none.
     Remark,
     /// Let the guest execute: it is paused by a migration that is over.

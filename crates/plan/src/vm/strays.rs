@@ -36,6 +36,10 @@
 //! * Re-marking under one's own grant cannot hide a second guest: one machine has one domain of a UUID. The mark before
 //!   the grant's (e-1) has no other grant in between, so nobody else has run the VM since. With more in between, another
 //!   guest has written to its disks, and this one is removed.
+//! * A domain that is imported (`drover vm import`) has no mark at first. Its VM's claim says so (`Claim::is_for_unmarked`):
+//!   held, if the domain was in memory, else free. It is given a mark, and is then the guest that the grant adopts; or a
+//!   domain that is off, which is removed with all that is kept of it left in place; or, if it was started in between, a
+//!   guest that is adopted. The definition of a VM that does not run is in its record only.
 
 use super::{
     elsewhere::Elsewhere,
@@ -173,6 +177,19 @@ pub(super) fn remarked(claim: &Claim, seen: &Seen) -> Option<Decision> {
     } else {
         Some(Decision::to(Step::Destroy, "a guest of an earlier grant: others have had the VM since"))
     }
+}
+
+/// Whether the domain here, which has no mark, is to become the VM's.
+pub(super) fn is_to_be_marked(s: &Situation<'_>) -> bool {
+    let (Some(record), Some(claim)) = (s.record, s.claim) else { return false };
+    let (claim, assigned) = (&claim.value, record.value.node.as_ref() == Some(s.me));
+    let here = s.is_mine(claim) || claim.never_granted() && assigned;
+    claim.is_for_unmarked() && here && s.memory.imported != Some(claim.epoch)
+}
+
+/// Whether a claim is for an imported domain that is off. When that is gone, what the claim says of it goes too.
+pub(super) fn is_taken_over(claim: &Claim) -> bool {
+    claim.node.is_none() && claim.adopts.is_some()
 }
 
 /// While no node holds the VM: the wait because of a guest elsewhere, whose node adopts it.

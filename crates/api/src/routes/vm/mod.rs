@@ -1,5 +1,6 @@
 //! Endpoints of VMs: lists, states, definitions.
 
+pub(crate) mod import;
 pub(crate) mod meta;
 pub(crate) mod moves;
 

@@ -130,21 +130,21 @@ async fn cancel(call: Call, wait: bool) -> Answer {
     changed(format!("The move of VM {name} is cancelled; {where_it_is}."), &now)
 }
 
+/// A node's verdict.
+pub(super) fn judged((node, verdict): (NodeName, Verdict)) -> Judged {
+    let node = node.to_string();
+    match verdict {
+        Verdict::Fits { score, left } => {
+            let (score, memory_left) = (Some(score), Some(left.as_mib()));
+            Judged { node, fits: true, score, memory_left, reason: String::new() }
+        }
+        Verdict::Rejected(why) => Judged { node, fits: false, score: None, memory_left: None, reason: why.to_string() },
+    }
+}
+
 async fn explain(call: Call, _: Nothing) -> Answer {
     let vm = subject(&call).await?;
     let Placement { chosen, selector, verdicts, .. } = call.state.node.commands().explain(&vm);
-    let nodes = verdicts.into_iter().map(|(node, verdict)| {
-        let node = node.to_string();
-        match verdict {
-            Verdict::Fits { score, left } => {
-                let (score, memory_left) = (Some(score), Some(left.as_mib()));
-                Judged { node, fits: true, score, memory_left, reason: String::new() }
-            }
-            Verdict::Rejected(why) => {
-                Judged { node, fits: false, score: None, memory_left: None, reason: why.to_string() }
-            }
-        }
-    });
     let record = &vm.record.value;
     let view = call.state.node.view();
     let Vm { paused_reason, older_disks, .. } = Vm::of(&view, &vm);
@@ -156,7 +156,7 @@ async fn explain(call: Call, _: Nothing) -> Answer {
         paused_reason,
         older_disks,
         chosen: text(&chosen.map(|(node, _)| node)),
-        nodes: nodes.collect(),
+        nodes: verdicts.into_iter().map(judged).collect(),
         placed: record.placed.as_deref().map(Placed::of),
     })
 }

@@ -3,6 +3,7 @@
 mod define;
 mod delete;
 mod explain;
+mod import;
 mod list;
 mod log;
 mod meta;
@@ -29,6 +30,7 @@ commands! {
         Info(show::Info),
         Dump(show::Dump),
         Define(define::Define),
+        Import(import::Import),
         Modify(modify::Modify),
         Rename(rename::Rename),
         Meta(meta::Meta),

@@ -226,6 +226,21 @@ pub(super) fn is_occupied(domain: &Domain) -> Result<bool, virt::error::Error> {
     Ok(info.state == sys::VIR_DOMAIN_CONTROL_OCCUPIED)
 }
 
+/// How many checkpoints of a domain libvirt has notes of.
+pub(super) fn checkpoints(domain: &Domain) -> Result<u32, virt::error::Error> {
+    // SAFETY: the domain is valid as long as its handle; without a list libvirt returns the number (9.0.0,
+    // `virDomainListAllCheckpoints`); no flags (0).
+    let number = unsafe { sys::virDomainListAllCheckpoints(domain.as_ptr(), std::ptr::null_mut(), 0) };
+    u32::try_from(number).map_err(|_| virt::error::Error::last_error())
+}
+
+/// How many snapshots of a domain libvirt has notes of.
+pub(super) fn snapshots(domain: &Domain) -> Result<u32, virt::error::Error> {
+    // SAFETY: the domain is valid as long as its handle; no flags (0).
+    let number = unsafe { sys::virDomainSnapshotNum(domain.as_ptr(), 0) };
+    u32::try_from(number).map_err(|_| virt::error::Error::last_error())
+}
+
 /// The disks of a running domain with an error since it last began to execute (`cont` forgets them, QEMU 7.2), with
 /// their `virDomainDiskErrorCode`.
 pub(super) fn disk_errors(domain: &Domain) -> Result<Vec<(String, u32)>, virt::error::Error> {

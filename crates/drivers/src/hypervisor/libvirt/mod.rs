@@ -5,6 +5,7 @@
 //!   libvirt's keepalive (6 s); one that hangs in libvirtd holds its thread.
 //! * `observe`: what libvirt says of a domain, in our words.
 //! * `migrate`: guests that are sent to another node.
+//! * `import`: domains that are not Drover's yet.
 //! * `ffi`: events, and all the unsafe code.
 //!
 //! A changing call takes its domain's *lane*, and keeps it until libvirt has answered, however long its caller waited.
@@ -30,6 +31,7 @@
 
 mod capabilities;
 mod ffi;
+mod import;
 mod keeper;
 mod lanes;
 mod migrate;
@@ -39,7 +41,7 @@ mod processes;
 
 use super::{Connection, Domain, Event, Host, Hypervisor, HypervisorError, Listing, Mark, Result, Sending};
 use async_trait::async_trait;
-use drover_model::{Obs, Progress, RunState};
+use drover_model::{Obs, Progress, RunState, domain::Candidate};
 use keeper::KEEPALIVE;
 use lanes::{Kind, Lanes};
 use pool::{Job, Pool};
@@ -369,6 +371,14 @@ fn find(connection: &Connect, uuid: Uuid) -> std::result::Result<Option<virt::do
 impl Hypervisor for LibvirtHypervisor {
     async fn domains(&self) -> Result<Listing> {
         self.look("list the domains", observe::all).await
+    }
+
+    async fn inspect(&self, which: String) -> Result<Option<Candidate>> {
+        self.look("inspect a domain", move |connection, _| import::inspect(connection, &which)).await
+    }
+
+    async fn import(&self, uuid: Uuid) -> Result<()> {
+        self.change(uuid, "take over a domain", move |connection, _| import::mark(connection, uuid)).await
     }
 
     async fn mark(&self, uuid: Uuid, from: Mark, to: Mark) -> Result<()> {

@@ -173,14 +173,14 @@ pub(super) fn mark(domain: &virt::domain::Domain, from: Mark, to: Mark) -> Outco
         virt::domain::Domain::define_xml(&domain.get_connect()?, &definition)?;
     }
     let live = if domain.is_active()? { sys::VIR_DOMAIN_AFFECT_LIVE } else { 0 };
-    let (element, prefix, namespace) = to.metadata(&started_with(&xml));
-    domain.set_metadata(
-        i32::try_from(sys::VIR_DOMAIN_METADATA_ELEMENT).unwrap_or(2),
-        Some(&element),
-        Some(prefix),
-        Some(namespace),
-        live | sys::VIR_DOMAIN_AFFECT_CONFIG,
-    )?;
+    set_mark(domain, to, &started_with(&xml), live | sys::VIR_DOMAIN_AFFECT_CONFIG)
+}
+
+/// Sets the mark of a domain, with those disks. `affects`: `VIR_DOMAIN_AFFECT_LIVE`, `VIR_DOMAIN_AFFECT_CONFIG` or both.
+pub(super) fn set_mark(domain: &virt::domain::Domain, mark: Mark, disks: &Written, affects: u32) -> Outcome<()> {
+    let (element, prefix, namespace) = mark.metadata(disks);
+    let kind = i32::try_from(sys::VIR_DOMAIN_METADATA_ELEMENT).unwrap_or(2);
+    domain.set_metadata(kind, Some(&element), Some(prefix), Some(namespace), affects)?;
     Ok(())
 }
 
@@ -275,7 +275,7 @@ fn paused_by(state: sys::virDomainState, reason: i32) -> PausedBy {
 }
 
 /// libvirt's `virDomainState`. A domain that crashed and was preserved is still in memory, so it counts as paused.
-fn run_state(state: sys::virDomainState, active: bool) -> RunState {
+pub(super) fn run_state(state: sys::virDomainState, active: bool) -> RunState {
     match state {
         sys::VIR_DOMAIN_RUNNING | sys::VIR_DOMAIN_BLOCKED | sys::VIR_DOMAIN_NOSTATE if active => RunState::Running,
         sys::VIR_DOMAIN_SHUTDOWN if active => RunState::ShuttingDown,

@@ -11,8 +11,8 @@ mod vm;
 pub use cluster::{ChangeConfig, CreateToken, ListFaults, PlanLosses, SetMaintenance};
 pub use node::{DomainOrder, FenceNode, ListNodes, RemoveNode, RoleOrder, SetCoordinatorState, SetDomainState};
 pub use vm::{
-    ChangeMeta, ChangeTag, DefineOrChange, DefineVm, DeleteVm, ListVms, ModifyVm, MoveAction, MoveVm, PowerOrder,
-    RenameVm, SelectorOrder, SetVmState, StateFilter, TagAction,
+    ChangeMeta, ChangeTag, DefineOrChange, DefineVm, DeleteVm, ImportVm, ListVms, ModifyVm, MoveAction, MoveVm,
+    PowerOrder, RenameVm, SelectorOrder, SetVmState, StateFilter, TagAction,
 };
 
 use serde::{Deserialize, Serialize, Serializer};

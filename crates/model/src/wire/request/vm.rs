@@ -209,6 +209,24 @@ pub struct DefineVm {
     pub meta: ChangeMeta,
 }
 
+/// Brings a domain that a node's libvirt has already under Drover.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct ImportVm {
+    /// The domain.
+    #[cfg_attr(feature = "schema", schemars(title = "its UUID, or its name in libvirt"))]
+    pub domain: String,
+    /// Only show what would become of it.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub dry_run: bool,
+    /// Do not ask the hypervisor whether it accepts the definition.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub no_check: bool,
+    /// Also if another VM has the same MAC address, VNC port or disk.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub force: bool,
+}
+
 /// Defines a VM at its own path, or changes its metadata.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]

@@ -297,3 +297,46 @@ fn a_guest_is_removed_as_an_earlier_vms_only_if_that_was_deleted() {
         assert_eq!(case.decide().step, step, "{state:?}, {claim:?}");
     }
 }
+
+#[test]
+fn an_imported_domain_is_marked_and_then_adopted_or_removed() {
+    use Step::*;
+    let case = |state: VmState, on: &str, claim: Claim, domain: &str| {
+        let mut case = Case::new(state, on, "-", domain);
+        case.claim = Some(Stored::new(claim, Version(2)));
+        if let Obs::Known(seen) = &mut case.domain {
+            seen.mark = Mark::IMPORTED;
+        }
+        case
+    };
+    let fresh = Claim::new(Epoch(3));
+    let (free, held) = (fresh.for_domain(Epoch(0)), fresh.adopting(Epoch(0), &name("a")));
+    // Whatever is ordered meanwhile: nothing else can be done before.
+    for state in [VmState::Start, VmState::Stop, shutdown(), delete()] {
+        assert_eq!(case(state.clone(), "a", held.clone(), "unknown").decide().step, Import, "{state:?}");
+        assert_eq!(case(state.clone(), "a", free.clone(), "unknown").decide().step, Import, "{state:?}");
+    }
+    // Only here, only for an import, and only once.
+    assert_eq!(case(VmState::Stop, "b", free.clone(), "unknown").decide().step, Wait);
+    assert_eq!(case(VmState::Start, "a", fresh.adopting(Epoch(2), &name("a")), "unknown").decide().step, Wait);
+    assert_eq!(case(VmState::Start, "a", held.on("another machine", "b"), "unknown").decide().step, Wait);
+    for claim in [&free, &held] {
+        let mut known = case(VmState::Stop, "a", claim.clone(), "unknown");
+        known.memory.imported = Some(claim.epoch);
+        assert_eq!(known.decide().step, Wait);
+    }
+    // The guest of the grant.
+    assert_eq!(case(VmState::Start, "a", held.clone(), "running").decide().step, Remark);
+    assert_eq!(case(VmState::Start, "a", held.clone(), "paused").decide().step, Remark);
+    assert_eq!(case(VmState::Start, "a", held, "shutdown").decide().step, Complete(VmState::Stop));
+    // It was off when it was asked for, and may run by now.
+    assert_eq!(case(VmState::Stop, "a", free.clone(), "shutdown").decide().step, Undefine);
+    assert_eq!(case(VmState::Start, "a", free.clone(), "shutdown").decide().step, Undefine, "and then it is started");
+    assert_eq!(case(VmState::Stop, "a", free.clone(), "running").decide().step, Adopt(VmState::Start));
+    assert_eq!(case(VmState::Stop, "a", free.clone(), "paused").decide().step, Adopt(VmState::Start));
+    // What is kept of it is here: it is not as a new VM.
+    assert_eq!(case(VmState::Stop, "a", free.clone(), "absent").decide().step, Release);
+    assert!(fresh.is_fresh() && !free.is_fresh() && !free.freed().is_fresh());
+    assert_eq!(case(VmState::Stop, "a", free.freed(), "absent").decide().step, Wait);
+    assert_eq!(case(VmState::Stop, "a", free.freed(), "unknown").decide().step, Wait);
+}
