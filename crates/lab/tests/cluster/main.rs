@@ -16,6 +16,7 @@ mod fence;
 mod flush;
 mod guests;
 mod hung;
+mod import;
 mod keeps;
 mod life;
 mod logs;

@@ -22,7 +22,7 @@ impl Cluster {
     }
 
     /// Waits until a VM is held by a node, and its domain has the claim's mark, live and in its definition.
-    fn settled_on(&self, node: &str, vm: &str) {
+    pub(crate) fn settled_on(&self, node: &str, vm: &str) {
         let there = |shown: &Value| shown["claim"]["node"] == node && shown["run_state"] == "running";
         self.vm_until(node, vm, &format!("is held by {node}"), there);
         let marked = || {
