@@ -5,8 +5,8 @@
 
 use crate::{context::Context, records, view::differs};
 use drover_model::{
-    ClusterView, Fault, NodeName, NodeView, Paused, RecordKind, RecordPath, Role, RunState, Stored, Version, VmRecord,
-    VmState, cluster::CLUSTER_SCHEMA,
+    ClusterView, Fault, NodeName, NodeView, Paused, PausedBy, RecordKind, RecordPath, Role, RunState, Stored, Version,
+    VmRecord, VmState, cluster::CLUSTER_SCHEMA,
 };
 use drover_plan::faults::{self, vm_disks, vm_failed, vm_paused, vm_torn, vm_unkillable, vm_unresumed};
 use drover_store::{Op, StoreError};
@@ -54,9 +54,13 @@ pub(crate) struct Troubles {
 pub(crate) async fn of_guest(ctx: &Context, record: &Stored<VmRecord>, troubles: &Troubles) -> Result<(), StoreError> {
     let vm = &record.value;
     if let Told::Is(paused) = &troubles.paused {
-        let message = paused
-            .as_ref()
-            .map(|paused| format!("The guest of VM {} {paused}: {}.", vm.name, paused.by.way_on(&vm.name)));
+        let message = paused.as_ref().map(|paused| {
+            let by_itself = match vm.meta.resume_after_io_error && paused.by == PausedBy::IoError {
+                true => " It is resumed now and then (after 10 s, later every 5 minutes), in case the cause is gone.",
+                false => "",
+            };
+            format!("The guest of VM {} {paused}: {}.{by_itself}", vm.name, paused.by.way_on(&vm.name))
+        });
         keep(ctx, record, vm_paused(&vm.uuid), message, VM_HEALTH_DELTA).await?;
     }
     if let Told::Is(torn) = troubles.torn {

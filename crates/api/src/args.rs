@@ -220,6 +220,7 @@ mod tests {
             migration_method: Some("live".parse().unwrap()),
             migration_max_downtime: Some(50),
             priority: Some(-5),
+            resume_after_io_error: Some(true),
             profile: Some("small".parse().unwrap()),
             user_tags: vec!["a".to_owned(), "b".to_owned()],
             protected_tags: vec!["c".to_owned()],

@@ -128,6 +128,7 @@ mod tests {
             ("limit", Kind::List(text("nodes' names", Some("node-name")))),
             ("selector", words(&["none", "mem", "memprov", "load", "vcpus", "vms"])),
             ("autostart", Kind::Flag),
+            ("resume_after_io_error", Kind::Flag),
             ("migration_method", words(&["none", "live", "shutdown"])),
             ("migration_max_downtime", Kind::Number(1, 60_000)),
             ("priority", Kind::Number(-1000, 1000)),
@@ -136,7 +137,7 @@ mod tests {
             let param = define(name);
             assert_eq!((param.kind, param.required), (kind, false), "{name}");
         }
-        assert_eq!(super::of::<wire::DefineVm>().len(), 14);
+        assert_eq!(super::of::<wire::DefineVm>().len(), 15);
         assert_eq!(of(super::of::<wire::ModifyVm>(), "version").kind, Kind::Number(0, i64::MAX));
         assert_eq!(of(super::of::<wire::SetMaintenance>(), "until").kind, Kind::Number(0, i64::MAX));
         assert!(of(super::of::<wire::SetVmState>(), "state").required);

@@ -64,6 +64,9 @@ pub struct VmMeta {
     pub max_downtime_ms: u32,
     /// VMs with a higher priority are moved and started first. 0 by default.
     pub priority: i32,
+    /// While its guest is paused by an I/O error, try now and then to let it run on.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub resume_after_io_error: bool,
     /// Its tags; `true`: protected from removal.
     pub tags: BTreeMap<String, bool>,
 }
@@ -77,6 +80,7 @@ impl Default for VmMeta {
             method: MigrationMethod::None,
             max_downtime_ms: MAX_DOWNTIME_MS,
             priority: 0,
+            resume_after_io_error: false,
             tags: BTreeMap::new(),
         }
     }
@@ -104,6 +108,8 @@ pub struct MetaChange {
     pub max_downtime_ms: Option<u32>,
     /// See [`VmMeta::priority`].
     pub priority: Option<i32>,
+    /// See [`VmMeta::resume_after_io_error`].
+    pub resume_after_io_error: Option<bool>,
     /// The profile that it was built from.
     pub profile: Option<String>,
     /// Tags to add; `true`: protected.
@@ -147,6 +153,7 @@ impl MetaChange {
         }
         next.selector = self.selector.unwrap_or(next.selector);
         next.autostart = self.autostart.unwrap_or(next.autostart);
+        next.resume_after_io_error = self.resume_after_io_error.unwrap_or(next.resume_after_io_error);
         next.method = self.method.unwrap_or(next.method);
         match self.max_downtime_ms {
             Some(ms) if !(1..=MAX_DOWNTIME_MAX_MS).contains(&ms) => {
@@ -197,6 +204,7 @@ mod tests {
             method: MigrationMethod::Live,
             max_downtime_ms: 50,
             priority: 7,
+            resume_after_io_error: true,
             tags: [("x".to_owned(), true), ("y".to_owned(), false)].into(),
         };
         assert_eq!(MetaChange::default().apply(&full).unwrap(), full);

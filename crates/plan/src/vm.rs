@@ -49,6 +49,7 @@ mod seen;
 mod situation;
 mod starts;
 mod strays;
+mod unattended;
 
 pub use attempts::{Acted, FAULT_AFTER, Failures, backoff};
 pub use elsewhere::Elsewhere;
@@ -62,6 +63,7 @@ pub use seen::Seen;
 pub use situation::{Decision, HostState, LOOK_AGAIN, Situation, Step};
 pub use starts::{Failed, START_LIMIT, StartFailures};
 pub use strays::{LOOK_ELSEWHERE, is_reported, is_stray, reported, was_in_memory};
+pub use unattended::Attempts;
 
 use drover_model::{Claim, NodeName, Obs, OffReason, RunState, VmRecord, VmState};
 use ended::{WHO_ENDED_IT, off_reason, powered_itself_off};
@@ -225,9 +227,12 @@ fn held_by(s: &Situation<'_>, claim: &Claim, holder: &NodeName) -> String {
 fn wanted_running(s: &Situation<'_>, vm: &VmRecord, seen: Option<&Seen>, mine: bool, assigned: bool) -> Decision {
     match seen {
         Some(seen) if in_memory(seen.run) => {
+            if let Some(decision) = unattended::next(s, vm, seen) {
+                return decision;
+            }
             // Look again only to reset the crash count in time.
             let quiet = s.memory.running.filter(|_| s.memory.crashes > 0).map(|(_, since)| since.after(CRASH_QUIET));
-            return Decision::wait(pausing::note(s, vm, seen), quiet);
+            return Decision::wait(pausing::note(s, vm, seen), quiet.into_iter().chain(unattended::settles(s)).min());
         }
         _ if *s.host == HostState::GoingDown => {
             return Decision::wait(GOING_DOWN, Some(s.now.after(STILL_GOING_DOWN)));

@@ -397,7 +397,10 @@ impl Task {
             _ => {
                 let torn = snapshot.own().is_some_and(|d| d.transit == Some(Transit::Broken));
                 let paused = snapshot.own().and_then(|d| d.paused.clone());
-                (Told::Is(paused.filter(|paused| paused.by.is_fault() && !torn)), Told::Is(torn))
+                let paused = paused.filter(|paused| paused.by.is_fault() && !torn);
+                // It was resumed after an I/O error, and may have the next one in a moment.
+                let open = self.memory.io_error.as_ref().is_some_and(|attempts| attempts.is_open(now));
+                (if paused.is_none() && open { Told::Unknown } else { Told::Is(paused) }, Told::Is(torn))
             }
         };
         let older = snapshot.record.as_ref().zip(snapshot.replaced.as_ref());

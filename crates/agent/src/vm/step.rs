@@ -49,6 +49,13 @@ impl Task {
                 }
                 Ok(())
             }
+            Step::ResumeAfterError => {
+                let Some(domain) = snapshot.domain.known() else { return Ok(()) };
+                let refused = self.ctx.hypervisor.resume(self.uuid, domain.mark).await.err().map(|e| e.to_string());
+                tracing::info!(vm = %record.value.name, refused, "resumed a guest after an I/O error, as configured");
+                self.memory.resumed_after_error(self.ctx.clock.now(), refused);
+                Ok(())
+            }
             Step::Destroy => {
                 let Some(domain) = snapshot.domain.known() else { return Ok(()) };
                 let name = &record.value.name;

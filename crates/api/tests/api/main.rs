@@ -18,3 +18,4 @@ mod requests;
 mod status;
 mod strays;
 mod support;
+mod unattended;

@@ -16,6 +16,7 @@ fn parts() -> Vec<(&'static str, &'static str, &'static str, Value)> {
         ("migration_method", "live", "migration_method", json!("live")),
         ("migration_max_downtime", "50", "migration_max_downtime", json!(50)),
         ("priority", "-7", "priority", json!(-7)),
+        ("resume_after_io_error", "true", "resume_after_io_error", json!(true)),
         ("profile", "small", "profile", json!("small")),
         ("user_tags", "a", "tags", tag("a", false)),
     ]
@@ -38,6 +39,7 @@ async fn fields_that_are_not_given_are_not_reset() {
         ("migration_method", json!("none")),
         ("migration_max_downtime", json!(300)),
         ("priority", json!(0)),
+        ("resume_after_io_error", json!(false)),
         ("profile", json!("")),
         ("tags", json!([])),
     ];

@@ -104,22 +104,43 @@ fn a_guest_that_has_crashed_is_kept_for_inspection_until_it_is_stopped() {
     cluster.faults_until("there are none", <[_]>::is_empty);
 }
 
+/// A storage on hv1 that is full, and a guest whose heartbeat writes one sector of its disk there.
+struct FullStorage<'a> {
+    cluster: &'a Cluster,
+}
+
+impl<'a> FullStorage<'a> {
+    const AT: &'static str = "/var/lib/drover/small";
+
+    fn with_guest(cluster: &'a Cluster, arguments: &[&str]) -> FullStorage<'a> {
+        let (node, full) = (cluster.node("hv1"), FullStorage::AT);
+        node.exec(&["mkdir", "-p", full]).unwrap();
+        // The disk is larger than its storage.
+        node.exec(&["mount", "-t", "tmpfs", "-o", "size=1M", "tmpfs", full]).unwrap();
+        node.exec(&["truncate", "-s", "8M", &format!("{full}/disk.img")]).unwrap();
+        node.exec(&["sh", "-c", &format!("cat /dev/zero >{full}/filler 2>/dev/null || true")]).unwrap();
+        let disk = format!(
+            "<disk type='file' device='disk'><driver name='qemu' type='raw'/><source file='{full}/disk.img'/>\
+             <target dev='vda' bus='virtio'/></disk>"
+        );
+        cluster.define_xml("hv1", &with(cluster, "db", "<serial", &disk), &[&["--start"], arguments].concat());
+        FullStorage { cluster }
+    }
+
+    fn has_space(&self) {
+        self.cluster.node("hv1").exec(&["rm", &format!("{}/filler", FullStorage::AT)]).unwrap();
+    }
+
+    fn end(&self) {
+        self.cluster.drover("hv1", &["vm", "stop", "db", "--yes", "--wait"]);
+        self.cluster.node("hv1").exec(&["umount", FullStorage::AT]).unwrap();
+    }
+}
+
 #[test]
 fn a_guest_whose_storage_is_full_is_a_fault_until_it_runs_on() {
     let cluster = Cluster::up(1);
-    let node = cluster.node("hv1");
-    let full = "/var/lib/drover/small";
-    node.exec(&["mkdir", "-p", full]).unwrap();
-    // The disk is larger than its storage: the guest's heartbeat writes one sector of it.
-    node.exec(&["mount", "-t", "tmpfs", "-o", "size=1M", "tmpfs", full]).unwrap();
-    let fill = || node.exec(&["sh", "-c", &format!("cat /dev/zero >{full}/filler 2>/dev/null || true")]).unwrap();
-    node.exec(&["truncate", "-s", "8M", &format!("{full}/disk.img")]).unwrap();
-    fill();
-    let disk = format!(
-        "<disk type='file' device='disk'><driver name='qemu' type='raw'/><source file='{full}/disk.img'/>\
-         <target dev='vda' bus='virtio'/></disk>"
-    );
-    cluster.define_xml("hv1", &with(&cluster, "db", "<serial", &disk), &["--start"]);
+    let storage = FullStorage::with_guest(&cluster, &[]);
     let seen = cluster.paused_until("db", "io-error");
     assert_eq!(seen["paused_reason"], "is paused by an I/O error: disk vda has no space left", "{seen}");
     cluster.faults_until("it names the disk", |faults| {
@@ -129,10 +150,30 @@ fn a_guest_whose_storage_is_full_is_a_fault_until_it_runs_on() {
     cluster.try_drover("hv1", &["vm", "resume", "db", "--wait"]);
     cluster.vm_until("hv1", "db", "is paused again", |vm| vm["state"] == "start" && vm["paused_by"] == "io-error");
     cluster.faults_until("it names the disk again", |faults| faults.iter().any(|f| f.contains("VM db is paused")));
-    node.exec(&["rm", &format!("{full}/filler")]).unwrap();
+    storage.has_space();
     cluster.drover("hv1", &["vm", "resume", "db"]);
     cluster.console_until("hv1", "db", "disk=2");
     cluster.faults_until("there are none", <[_]>::is_empty);
-    cluster.drover("hv1", &["vm", "stop", "db", "--yes", "--wait"]);
-    node.exec(&["umount", full]).unwrap();
+    storage.end();
+}
+
+#[test]
+fn a_guest_whose_storage_has_space_again_runs_on_by_itself_if_that_is_wished() {
+    let cluster = Cluster::up(1);
+    let storage = FullStorage::with_guest(&cluster, &["--resume-after-io-error"]);
+    cluster.paused_until("db", "io-error");
+    // It is tried while the cause is there, in vain.
+    let tried = |vm: &Value| vm["doing"].as_str().is_some_and(|doing| doing.contains("(1×)"));
+    cluster.vm_until("hv1", "db", "was resumed in vain", |vm| tried(vm) && vm["paused_by"] == "io-error");
+    cluster.faults_until("it says what is done", |faults| {
+        faults.iter().any(|f| f.contains("disk vda has no space left") && f.contains("resumed now and then"))
+    });
+    assert!(!cluster.try_drover("hv1", &["vm", "log", "db"]).out.contains("disk=2"));
+    storage.has_space();
+    cluster.console_until("hv1", "db", "disk=2");
+    cluster.faults_until("there are none", <[_]>::is_empty);
+    // An administrator's pause stays.
+    cluster.drover("hv1", &["vm", "pause", "db", "--wait"]);
+    cluster.paused_until("db", "administrator");
+    storage.end();
 }

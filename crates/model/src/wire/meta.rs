@@ -46,6 +46,9 @@ pub struct Meta {
     pub profile: String,
     /// VMs with a higher priority are moved and started first.
     pub priority: i32,
+    /// Whether it is tried now and then to let its guest run on while that is paused by an I/O error.
+    #[serde(default)]
+    pub resume_after_io_error: bool,
     /// Its tags, by name.
     pub tags: Vec<Tag>,
     /// The version of its record.
@@ -71,6 +74,7 @@ impl Meta {
             migration_max_downtime: meta.max_downtime_ms,
             profile: record.profile.clone(),
             priority: meta.priority,
+            resume_after_io_error: meta.resume_after_io_error,
             tags: meta.tags.iter().map(tag).collect(),
             version: vm.record.version.0,
         }

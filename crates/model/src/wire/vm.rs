@@ -65,6 +65,9 @@ pub struct Vm<'a> {
     pub migration_method: String,
     /// Maximum downtime in a live migration, in milliseconds.
     pub migration_max_downtime: u32,
+    /// Whether it is tried now and then to let its guest run on while that is paused by an I/O error.
+    #[serde(default)]
+    pub resume_after_io_error: bool,
     /// Its tags.
     pub tags: Vec<super::Tag>,
     /// Its snapshots.
@@ -208,6 +211,7 @@ impl<'a> Vm<'a> {
             node_autostart: meta.node_autostart,
             migration_method: meta.migration_method,
             migration_max_downtime: meta.migration_max_downtime,
+            resume_after_io_error: meta.resume_after_io_error,
             tags: meta.tags,
             snapshots: Vec::new(),
             description: record.description.clone(),

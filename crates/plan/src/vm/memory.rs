@@ -4,6 +4,7 @@ use super::{
     attempts::{Acted, Failures},
     seen::{Seen, in_memory, vanished},
     starts::{Failed, StartFailures},
+    unattended::Attempts,
 };
 use drover_model::{Claim, Epoch, Generation, How, Mono, Obs, OffReason, RunState, Version, VmRecord, VmState};
 use std::time::Duration;
@@ -42,6 +43,8 @@ pub struct Memory {
     pub cut_failures: Option<Failures>,
     /// Failed attempts to let the guest execute after its migration.
     pub run_failures: Option<Failures>,
+    /// Attempts to let the guest run on after an I/O error.
+    pub io_error: Option<Attempts>,
     /// The last attempt to pause, resume or wake the guest.
     pub acted: Option<Acted>,
     /// The version of the record for which the migration failed, and why.
@@ -94,6 +97,11 @@ impl Memory {
         self.acted = Some(Acted { of, at, refused });
     }
 
+    /// Records an attempt to let the guest run on after an I/O error. `refused`: why the hypervisor did not do it.
+    pub fn resumed_after_error(&mut self, at: Mono, refused: Option<String>) {
+        self.io_error = self.io_error.as_ref().map(|attempts| attempts.tried(at, refused));
+    }
+
     /// Updates whether the guest is gone without an end; must be called before [`super::next`]. `was_in_memory`: see
     /// [`super::was_in_memory`]. An unknown domain changes nothing.
     pub fn absorb_gone(&mut self, claim: Option<&Claim>, domain: &Obs<Seen>, was_in_memory: bool, now: Mono) {
@@ -126,6 +134,7 @@ impl Memory {
         if !matches!(state, Some(VmState::Start | VmState::Migrate { .. })) {
             self.start_failures = None;
         }
+        self.io_error = Attempts::after(self.io_error.as_ref(), domain, now);
         match domain {
             Obs::Known(seen) if !seen.sending => self.not_sending = self.not_sending.or(Some(now)),
             _ => self.not_sending = None,

@@ -71,6 +71,8 @@ pub enum Step {
     Pause,
     /// Let the guest execute again.
     Resume,
+    /// Let the guest execute again, to see whether the cause of its I/O error is gone.
+    ResumeAfterError,
     /// Wake the guest.
     Wake,
     /// Destroy the domain (forced power-off).

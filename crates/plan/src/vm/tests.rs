@@ -2,6 +2,7 @@
 
 mod moving;
 mod strays;
+mod unattended;
 
 use super::*;
 use crate::moves::Turn;

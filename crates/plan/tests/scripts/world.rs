@@ -308,7 +308,7 @@ impl World {
             Step::Destroy | Step::Undefine => _ = self.domains.remove(&at),
             Step::Complete(state) => self.set_record(&uuid, VmRecord { state, ..record.clone() }),
             Step::Release => self.set_claim(&uuid, claim.released()),
-            Step::Import => {}
+            Step::Import | Step::ResumeAfterError => {}
             Step::Migrate(to) | Step::MigrateByPostCopy(to) => {
                 let domain = self.domains.get_mut(&at).unwrap();
                 domain.sending = true;

@@ -57,6 +57,14 @@ pub(super) struct MetaOptions {
     /// VMs with a higher priority are moved and started first (default 0)
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     priority: Option<i32>,
+    /// While its guest is paused by an I/O error, try now and then to let it run on
+    ///
+    /// It is tried after 10 s, and then with growing pauses, 5 minutes at most. The fault stays until it runs.
+    #[arg(long, overrides_with = "no_resume_after_io_error")]
+    resume_after_io_error: bool,
+    /// Leave it paused after an I/O error until somebody resumes it (default)
+    #[arg(long, overrides_with = "resume_after_io_error")]
+    no_resume_after_io_error: bool,
     /// The profile that it was built from
     #[arg(long, value_name = "NAME")]
     profile: Option<ProfileName>,
@@ -87,6 +95,8 @@ impl MetaOptions {
             migration_method: self.method,
             migration_max_downtime: self.max_downtime,
             priority: self.priority,
+            resume_after_io_error: (self.resume_after_io_error || self.no_resume_after_io_error)
+                .then_some(self.resume_after_io_error),
             profile: self.profile,
             user_tags: self.tags,
             protected_tags: self.protected_tags,
@@ -137,6 +147,7 @@ pub(super) fn facts(facts: &mut Facts, meta: &wire::Meta) {
         if meta.migration_method == "shutdown" { String::new() } else { downtime(meta.migration_max_downtime) };
     facts.fact("Moves", format!("{method}{downtime}"));
     facts.fact("Priority", if meta.priority == 0 { String::new() } else { meta.priority.to_string() });
+    facts.fact("I/O error", if meta.resume_after_io_error { "it is tried to let the guest run on" } else { "" });
     facts.fact("Profile", &*meta.profile);
     facts.fact("Tags", tags(&meta.tags));
 }
@@ -174,6 +185,8 @@ mod tests {
             ("--autostart", ChangeMeta { autostart: Some(true), ..none() }),
             ("--no-autostart", ChangeMeta { autostart: Some(false), ..none() }),
             ("--autostart --no-autostart", ChangeMeta { autostart: Some(false), ..none() }),
+            ("--resume-after-io-error", ChangeMeta { resume_after_io_error: Some(true), ..none() }),
+            ("--no-resume-after-io-error", ChangeMeta { resume_after_io_error: Some(false), ..none() }),
             (
                 "--priority -5 --selector none",
                 ChangeMeta { priority: Some(-5), selector: Some(SelectorOrder(None)), ..none() },

@@ -131,6 +131,7 @@ fn meta_of(vm: &Vm<'_>) -> Meta {
         migration_max_downtime: vm.migration_max_downtime,
         profile: vm.profile.clone(),
         priority: vm.priority,
+        resume_after_io_error: vm.resume_after_io_error,
         tags: vm.tags.clone(),
         version: vm.version,
     }

@@ -147,6 +147,9 @@ pub struct ChangeMeta {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schemars(range(min = -crate::meta::PRIORITY_MAX, max = crate::meta::PRIORITY_MAX)))]
     pub priority: Option<i32>,
+    /// While its guest is paused by an I/O error, try now and then to let it run on (false).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resume_after_io_error: Option<bool>,
     /// The profile that it was built from.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub profile: Option<ProfileName>,
@@ -177,6 +180,7 @@ impl From<ChangeMeta> for MetaChange {
             method: asked.migration_method,
             max_downtime_ms: asked.migration_max_downtime,
             priority: asked.priority,
+            resume_after_io_error: asked.resume_after_io_error,
             profile: asked.profile.map(Into::into),
             // A tag given as both is protected.
             add_tags: tags(asked.user_tags, false).chain(tags(asked.protected_tags, true)).collect(),
