@@ -45,7 +45,7 @@ pub(crate) struct Troubles {
     /// Why it cannot execute after its migration, if that is so for a while.
     pub(crate) unresumed: Option<String>,
     /// Why its power cannot be cut, if that is so for a while.
-    pub(crate) unkillable: Option<String>,
+    pub(crate) unkillable: Told<Option<String>>,
     /// Why it would not be started again, because of disks that were replaced while it ran.
     pub(crate) older: Option<String>,
 }
@@ -77,11 +77,11 @@ pub(crate) async fn of_guest(ctx: &Context, record: &Stored<VmRecord>, troubles:
     keep(ctx, record, vm_unresumed(&vm.uuid), unresumed, VM_HEALTH_DELTA).await?;
     let older = troubles.older.as_ref().map(|why| format!("VM {} cannot be started again: {why}.", vm.name));
     keep(ctx, record, vm_disks(&vm.uuid), older, DISKS_HEALTH_DELTA).await?;
-    let unkillable = troubles.unkillable.as_ref().map(|why| {
+    let Told::Is(unkillable) = &troubles.unkillable else { return Ok(()) };
+    let unkillable = unkillable.as_ref().map(|why| {
         format!(
-            "The power of VM {} cannot be cut on {}: {why}. It is tried again, and the VM stays on that node \
-             meanwhile. Its QEMU probably waits for a storage that does not answer; if it never does, restart the \
-             node.",
+            "The power of VM {} cannot be cut on {}: {why}. The VM stays on that node until it has ended. \
+             Its QEMU probably waits for a storage that does not answer; if it never does, restart the node.",
             vm.name,
             ctx.me()
         )

@@ -387,6 +387,9 @@ impl Hypervisor for LyingHypervisor {
     async fn host(&self) -> hypervisor::Result<Host> {
         self.truth.host().await
     }
+    fn given_up(&self, uuid: Uuid) -> Option<String> {
+        self.truth.given_up(uuid)
+    }
     fn events(&self) -> broadcast::Receiver<Event> {
         self.truth.events()
     }

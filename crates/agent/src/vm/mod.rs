@@ -282,6 +282,9 @@ impl Task {
             self.memory.absorb(record.map(|r| &r.value), claim.map(|c| &c.value), &seen, now);
         }
         let claim = snapshot.claim.as_ref().map(|c| &c.value);
+        if let (Obs::Unknown(_), Some(claim), Some(why)) = (&seen, claim, self.ctx.hypervisor.given_up(self.uuid)) {
+            self.memory.given_up(claim.epoch, why, now);
+        }
         let ctx = self.ctx.clone();
         let Options { machine, boot, same_machine, .. } = &ctx.options;
         let was_in_memory = match (claim, &snapshot.status) {
@@ -409,7 +412,10 @@ impl Task {
             paused,
             torn,
             unresumed: lasting(&self.memory.run_failures),
-            unkillable: lasting(&self.memory.cut_failures),
+            unkillable: match (lasting(&self.memory.cut_failures), &snapshot.domain) {
+                (None, Obs::Unknown(_)) => Told::Unknown,
+                (why, _) => Told::Is(why),
+            },
             older,
         }
     }

@@ -709,6 +709,10 @@ impl Hypervisor for FakeHypervisor {
         Ok(Host { version: "fake".to_owned(), cpus: 4, domain_types, guests: None })
     }
 
+    fn given_up(&self, _: Uuid) -> Option<String> {
+        None
+    }
+
     fn events(&self) -> broadcast::Receiver<Event> {
         self.machine.events.subscribe()
     }

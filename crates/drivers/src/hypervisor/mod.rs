@@ -223,6 +223,10 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// Facts about the machine.
     async fn host(&self) -> Result<Host>;
 
+    /// A guest that is off for the hypervisor, although its process has not ended: what is known of it. Its domain is
+    /// observed as unknown meanwhile.
+    fn given_up(&self, uuid: Uuid) -> Option<String>;
+
     /// Events, from now on.
     fn events(&self) -> broadcast::Receiver<Event>;
 

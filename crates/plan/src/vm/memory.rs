@@ -87,6 +87,15 @@ impl Memory {
         self.cut_failures = Some(Failures::after(self.cut_failures.as_ref(), epoch, why, at));
     }
 
+    /// Records that the guest of that epoch is off for the hypervisor, although its process has not ended.
+    pub fn given_up(&mut self, epoch: Epoch, why: String, at: Mono) {
+        let before = self.cut_failures.take().filter(|failures| failures.of == epoch);
+        self.cut_failures = match before {
+            Some(failures) => Some(Failures { why, ..failures }),
+            None => Some(Failures::after(None, epoch, why, at)),
+        };
+    }
+
     /// Records that the guest of that epoch could not be let execute after its migration.
     pub fn run_failed(&mut self, epoch: Epoch, why: String, at: Mono) {
         self.run_failures = Some(Failures::after(self.run_failures.as_ref(), epoch, why, at));

@@ -652,3 +652,27 @@ fn a_guest_that_cannot_be_killed_keeps_its_claim_and_is_a_fault_after_a_while() 
     case.decide();
     assert_eq!(case.memory.cut_failures, None);
 }
+
+#[test]
+fn a_process_that_the_hypervisor_has_given_up_is_the_same_trouble_until_it_has_ended() {
+    let mut case = Case::new(VmState::Stop, "a", "a", "unknown");
+    let begin = case.now;
+    let is_fault = |case: &Case| case.memory.cut_failures.as_ref().is_some_and(|failures| failures.is_fault(case.now));
+    // Cutting the power failed at first.
+    case.memory.cut_failed(Epoch(4), "no answer".to_owned(), case.now);
+    while case.now < begin.after(FAULT_AFTER) {
+        case.memory.given_up(Epoch(4), "it has not ended".to_owned(), case.now);
+        assert!(!is_fault(&case));
+        assert_eq!(case.decide().step, Step::Wait, "the claim is not released");
+        case.now = case.now.after(LOOK_AGAIN);
+    }
+    case.decide();
+    assert!(is_fault(&case));
+    assert_eq!(case.memory.cut_failures.as_ref().map(|failures| &*failures.why), Some("it has not ended"));
+    // That of another guest is another one.
+    case.memory.given_up(Epoch(5), "it has not ended".to_owned(), case.now);
+    assert!(!is_fault(&case));
+    case.domain = Obs::Absent;
+    assert_eq!(case.decide().step, Step::Release);
+    assert_eq!(case.memory.cut_failures, None);
+}

@@ -523,6 +523,10 @@ impl Hypervisor for LibvirtHypervisor {
         self.look("ask for versions", |connection, _| observe::host(connection)).await
     }
 
+    fn given_up(&self, uuid: Uuid) -> Option<String> {
+        lock(&self.shared.processes).left_over(uuid).map(processes::given_up)
+    }
+
     fn events(&self) -> broadcast::Receiver<Event> {
         self.shared.events.subscribe()
     }
