@@ -198,6 +198,13 @@ fn changes(candidate: &Candidate, running: bool) -> Vec<String> {
 fn notes(candidate: &Candidate, definition: &Definition) -> Vec<String> {
     let mut notes = Vec::new();
     let devices = Devices::read(&definition.xml);
+    // libvirt's own spelling.
+    if definition.xml.contains(" passwd='") {
+        notes.push(
+            "its definition has a password of its display, which becomes part of the VM's record ('drover vm dump' shows it)"
+                .to_owned(),
+        );
+    }
     if let Some(live) = &candidate.live {
         let by_name = |xml: &str| -> BTreeMap<String, String> { drover_model::domain::written(xml) };
         let (runs, defined) = (by_name(live), by_name(&definition.xml));
@@ -276,6 +283,12 @@ mod tests {
         let changed = of(&view, &changed).unwrap();
         assert_eq!(changed.changes.len(), 3, "{:?}", changed.changes);
         assert!(changed.notes[0].contains("/d/snapshot as vda, and its definition has /d/1"), "{:?}", changed.notes);
+        let display = "<devices><graphics type='vnc' passwd='secret'/></devices>";
+        let display = of(&view, &off(xml("web", display))).unwrap().notes;
+        assert!(
+            matches!(&display[..], [note] if note.contains("a password") && !note.contains("secret")),
+            "{display:?}"
+        );
         // A mark that somebody left tells which guest it is.
         let marked = xml("web", "<metadata><d:vm xmlns:d='urn:drover:domain:1' epoch='9' generation='2'/></metadata>");
         let marked = of(&view, &running(marked)).unwrap();

@@ -53,7 +53,10 @@ impl Commands {
         let (view, me) = (self.view()?, self.ctx.me().clone());
         let candidate = match self.candidate(&request.domain).await? {
             Some(candidate) => candidate,
-            None => return self.known_of(&view, &request.domain, None).ok_or(self.no_domain(&request.domain).await),
+            None => match self.known_of(&view, &request.domain, None) {
+                Some(known) => return Ok(known),
+                None => return Err(self.no_domain(&request.domain).await),
+            },
         };
         let import::Import { definition, state, mark, changes, mut notes } =
             match import::import(&view, &me, &candidate) {

@@ -46,6 +46,7 @@ use keeper::KEEPALIVE;
 use lanes::{Kind, Lanes};
 use pool::{Job, Pool};
 use std::{
+    collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -114,6 +115,9 @@ pub(super) struct Shared {
     /// How guests ended.
     ends: Mutex<observe::Ends>,
     processes: Mutex<processes::Processes>,
+    /// Guests that were off for libvirt when they were looked at last, although their processes had not ended: why they are
+    /// unknown.
+    given_up: Mutex<BTreeMap<Uuid, String>>,
     closing: watch::Sender<bool>,
 }
 
@@ -137,6 +141,7 @@ impl LibvirtHypervisor {
             known: Mutex::default(),
             ends: Mutex::default(),
             processes: Mutex::new(processes::Processes::find()),
+            given_up: Mutex::default(),
             closing: watch::channel(false).0,
         });
         keeper::start(&shared)?;
@@ -524,7 +529,7 @@ impl Hypervisor for LibvirtHypervisor {
     }
 
     fn given_up(&self, uuid: Uuid) -> Option<String> {
-        lock(&self.shared.processes).left_over(uuid).map(processes::given_up)
+        lock(&self.shared.given_up).get(&uuid).cloned()
     }
 
     fn events(&self) -> broadcast::Receiver<Event> {

@@ -122,8 +122,17 @@ pub(super) fn one(connection: &Connect, shared: &Shared, uuid: Uuid, sending: bo
 
 /// What is seen of a guest that is off for libvirt: that, if its process has ended.
 fn if_ended(shared: &Shared, uuid: Uuid, seen: Obs<Domain>) -> Obs<Domain> {
-    let left_over = lock(&shared.processes).left_over(uuid);
-    left_over.map_or(seen, |process| Obs::Unknown(processes::given_up(process)))
+    let left_over = lock(&shared.processes).left_over(uuid).map(processes::given_up);
+    match left_over {
+        Some(why) => {
+            lock(&shared.given_up).insert(uuid, why.clone());
+            Obs::Unknown(why)
+        }
+        None => {
+            lock(&shared.given_up).remove(&uuid);
+            seen
+        }
+    }
 }
 
 /// Observes all domains.
@@ -205,6 +214,7 @@ fn look(domain: &virt::domain::Domain, shared: &Shared, uuid: Uuid, xml: Xml) ->
         None => {
             let facts = Facts::read(&domain.get_xml_desc(0)?);
             if let Some(id) = id {
+                lock(&shared.given_up).remove(&uuid);
                 lock(&shared.processes).began(uuid);
                 lock(&shared.known).runs.insert(uuid, (id, facts.clone()));
             }
