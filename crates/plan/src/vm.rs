@@ -38,6 +38,7 @@
 //! of that is a guest's own decision, and nothing is started again: the VMs stay wanted until the machine is back.
 
 mod attempts;
+mod attempts_after_error;
 mod elsewhere;
 mod ended;
 mod memory;
@@ -52,6 +53,7 @@ mod strays;
 mod unattended;
 
 pub use attempts::{Acted, FAULT_AFTER, Failures, backoff};
+pub use attempts_after_error::Attempts;
 pub use elsewhere::Elsewhere;
 pub use ended::WORD_BY_THEN;
 pub use memory::{BUTTON_FORGOTTEN, CRASH_QUIET, Memory};
@@ -63,7 +65,6 @@ pub use seen::Seen;
 pub use situation::{Decision, HostState, LOOK_AGAIN, Situation, Step};
 pub use starts::{Failed, START_LIMIT, StartFailures};
 pub use strays::{LOOK_ELSEWHERE, is_reported, is_stray, reported, was_in_memory};
-pub use unattended::Attempts;
 
 use drover_model::{Claim, NodeName, Obs, OffReason, RunState, VmRecord, VmState};
 use ended::{WHO_ENDED_IT, off_reason, powered_itself_off};

@@ -2,9 +2,9 @@
 
 use super::{
     attempts::{Acted, Failures},
+    attempts_after_error::Attempts,
     seen::{Seen, in_memory, vanished},
     starts::{Failed, StartFailures},
-    unattended::Attempts,
 };
 use drover_model::{Claim, Epoch, Generation, How, Mono, Obs, OffReason, RunState, Version, VmRecord, VmState};
 use std::time::Duration;

@@ -6,81 +6,15 @@
 //! it sees an error. So the cause is found to be gone by resuming the guest: with growing pauses, for each attempt is
 //! a load on a storage that is in trouble. Only I/O errors: nobody else's pause is ended.
 //!
-//! The attempts belong to one trouble as long as the guest has not run for [`QUIET`] since the last one: a storage that
-//! fails again and again is not tried faster for that. And the guest's fault stays until it has run for [`SETTLED`].
+//! The attempts belong to one trouble as long as the guest has not run for [`QUIET`](super::attempts_after_error::QUIET) since the last one: a storage that
+//! fails again and again is not tried faster for that. And the guest's fault stays until it has run for [`SETTLED`](super::attempts_after_error::SETTLED).
 
 use super::{
-    seen::{Seen, in_memory},
+    attempts_after_error::SETTLED,
+    seen::Seen,
     situation::{Decision, Situation, Step},
 };
-use drover_model::{Epoch, Mono, Obs, PausedBy, VmRecord};
-use std::time::Duration;
-
-/// Time from the pause to the first attempt; each later one takes twice as long.
-pub(super) const FIRST: Duration = Duration::from_secs(10);
-/// The longest time between attempts.
-pub(super) const LONGEST: Duration = Duration::from_secs(300);
-/// Time for which a guest must run before the next error counts as another trouble. Longer than [`LONGEST`].
-pub(super) const QUIET: Duration = Duration::from_secs(600);
-/// Time for which a guest must run before it counts as running on.
-pub(super) const SETTLED: Duration = Duration::from_secs(10);
-
-/// The attempts to let a guest run on.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Attempts {
-    /// The epoch of the guest.
-    of: Epoch,
-    /// Number of attempts.
-    tries: u32,
-    /// Time of the pause, or of the last attempt since.
-    at: Mono,
-    /// Time since which it is not paused by an error.
-    runs: Option<Mono>,
-    /// Why the hypervisor refused the last attempt.
-    refused: Option<String>,
-}
-
-impl Attempts {
-    /// The attempts after an observation.
-    pub(super) fn after(before: Option<&Attempts>, domain: &Obs<Seen>, now: Mono) -> Option<Attempts> {
-        let seen = match domain {
-            // Nothing is known.
-            Obs::Unknown(_) => return before.cloned(),
-            Obs::Known(seen) if in_memory(seen.run) => seen,
-            Obs::Known(_) | Obs::Absent => return None,
-        };
-        let before = before.filter(|attempts| attempts.of == seen.mark.epoch);
-        let is_over = |attempts: &Attempts| attempts.runs.is_some_and(|since| now.since(since) >= QUIET);
-        let same = before.filter(|attempts| !is_over(attempts));
-        if seen.why_paused() != Some(PausedBy::IoError) {
-            return same.map(|attempts| Attempts { runs: attempts.runs.or(Some(now)), ..attempts.clone() });
-        }
-        let first = || Attempts { of: seen.mark.epoch, tries: 0, at: now, runs: None, refused: None };
-        Some(match same {
-            None => first(),
-            // It ran in between.
-            Some(attempts) if attempts.runs.is_some() => Attempts { at: now, runs: None, ..attempts.clone() },
-            Some(attempts) => attempts.clone(),
-        })
-    }
-
-    /// After another attempt. `refused`: why the hypervisor did not do it.
-    pub(super) fn tried(&self, now: Mono, refused: Option<String>) -> Attempts {
-        Attempts { tries: self.tries.saturating_add(1), at: now, runs: None, refused, ..self.clone() }
-    }
-
-    /// Time of the next attempt.
-    fn next(&self) -> Mono {
-        // Beyond this the pause is the longest in any case.
-        let pause = FIRST * (1 << self.tries.min(5));
-        self.at.after(pause.min(LONGEST))
-    }
-
-    /// Whether it is not known yet whether the guest runs on.
-    pub fn is_open(&self, now: Mono) -> bool {
-        self.tries > 0 && self.runs.is_none_or(|since| now.since(since) < SETTLED)
-    }
-}
+use drover_model::{Mono, PausedBy, VmRecord};
 
 /// At a guest in memory that should run: the next step because it is paused by an I/O error.
 pub(super) fn next(s: &Situation<'_>, vm: &VmRecord, seen: &Seen) -> Option<Decision> {

@@ -1,7 +1,7 @@
 //! Guests that are paused by an I/O error and run on by themselves.
 
 use super::*;
-use crate::vm::unattended::{LONGEST, QUIET, SETTLED};
+use crate::vm::attempts_after_error::{LONGEST, QUIET, SETTLED};
 
 /// A VM with or without that wish, on its node.
 fn case(wished: bool, domain: &str) -> Case {
