@@ -16,7 +16,8 @@ pub enum Refusal {
     Known(VmName),
     /// A VM that is not in this domain has its UUID.
     #[error(
-        "VM {name} of this cluster has the UUID {uuid} too, and this domain of node {node} is not its: undefine the domain ('virsh undefine', which leaves its disks)"
+        "VM {name} of this cluster has the UUID {uuid} too, and this domain of node {node} is not its: undefine the \
+         domain ('virsh undefine', which leaves its disks)"
     )]
     UuidTaken {
         /// The VM.
@@ -28,7 +29,8 @@ pub enum Refusal {
     },
     /// Another VM has its name.
     #[error(
-        "another VM (UUID {by}) is named {name}, and a cluster has each name once: rename that VM ('drover vm rename'), or the domain while it is off ('virsh domrename')"
+        "another VM (UUID {by}) is named {name}, and a cluster has each name once: rename that VM ('drover vm \
+         rename'), or the domain while it is off ('virsh domrename')"
     )]
     NameTaken {
         /// The name.
@@ -41,12 +43,14 @@ pub enum Refusal {
     BadName(BadName),
     /// Its name is a UUID.
     #[error(
-        "the domain's name {0} has the form of a UUID, which means a VM's UUID everywhere: rename the domain first, while it is off ('virsh domrename')"
+        "the domain's name {0} has the form of a UUID, which means a VM's UUID everywhere: rename the domain first, \
+         while it is off ('virsh domrename')"
     )]
     NameIsUuid(VmName),
     /// Another node has the same domain too.
     #[error(
-        "node {other} has a domain with the same UUID {uuid}: make sure which of the two is the right one, and undefine the other ('virsh undefine', which leaves its disks)"
+        "node {other} has a domain with the same UUID {uuid}: make sure which of the two is the right one, and \
+         undefine the other ('virsh undefine', which leaves its disks)"
     )]
     Twice {
         /// The other node.
@@ -56,12 +60,15 @@ pub enum Refusal {
     },
     /// Its memory is saved in a file, which would be deleted with the definition.
     #[error(
-        "the memory of domain {0} is saved on its node, and would be lost: start it there first ('virsh start'), or give the saved memory up ('virsh managedsave-remove')"
+        "the memory of domain {0} is saved on its node, and would be lost: start it there first ('virsh start'), or \
+         give the saved memory up ('virsh managedsave-remove')"
     )]
     Saved(String),
     /// The hypervisor has notes of snapshots, which would be deleted with the definition.
     #[error(
-        "the hypervisor has notes of {number} snapshot{s} of domain {domain}, which would be lost when it is off, and it could not be migrated: delete them first ('virsh snapshot-delete'; with --metadata their data stay in the images)",
+        "the hypervisor has notes of {number} snapshot{s} of domain {domain}, which would be lost when it is off, \
+         and it could not be migrated: delete them first ('virsh snapshot-delete'; with --metadata their data stay \
+         in the images)",
         s = plural(*number)
     )]
     Snapshots {
@@ -72,7 +79,9 @@ pub enum Refusal {
     },
     /// The same with checkpoints.
     #[error(
-        "the hypervisor has notes of {number} checkpoint{s} of domain {domain}, which would be lost when it is off, and it could not be migrated: delete them first ('virsh checkpoint-delete'; with --metadata their bitmaps stay in the images)",
+        "the hypervisor has notes of {number} checkpoint{s} of domain {domain}, which would be lost when it is off, \
+         and it could not be migrated: delete them first ('virsh checkpoint-delete'; with --metadata their bitmaps \
+         stay in the images)",
         s = plural(*number)
     )]
     Checkpoints {
@@ -182,13 +191,15 @@ fn changes(candidate: &Candidate, running: bool) -> Vec<String> {
         }
     } else {
         changes.push(
-            "its definition is kept in Drover's record and removed from libvirt until its next start; its disks, and the state of its TPM and of its firmware, stay where they are"
+            "its definition is kept in Drover's record and removed from libvirt until its next start; its disks, and \
+             the state of its TPM and of its firmware, stay where they are"
                 .to_owned(),
         );
     }
     if candidate.autostart {
         changes.push(
-            "libvirt does not start it any more when the machine boots (autostart is switched off): Drover does, if it is in state start"
+            "libvirt does not start it any more when the machine boots (autostart is switched off): Drover does, if \
+             it is in state start"
                 .to_owned(),
         );
     }
@@ -201,7 +212,8 @@ fn notes(candidate: &Candidate, definition: &Definition) -> Vec<String> {
     // libvirt's own spelling.
     if definition.xml.contains(" passwd='") {
         notes.push(
-            "its definition has a password of its display, which becomes part of the VM's record ('drover vm dump' shows it)"
+            "its definition has a password of its display, which becomes part of the VM's record ('drover vm dump' \
+             shows it)"
                 .to_owned(),
         );
     }
@@ -231,7 +243,8 @@ mod tests {
 
     fn xml(name: &str, more: &str) -> String {
         format!(
-            "<domain type='kvm'><name>{name}</name><uuid>{UUID}</uuid><memory unit='MiB'>64</memory><vcpu>1</vcpu>{more}</domain>"
+            "<domain type='kvm'><name>{name}</name><uuid>{UUID}</uuid><memory \
+             unit='MiB'>64</memory><vcpu>1</vcpu>{more}</domain>"
         )
     }
 

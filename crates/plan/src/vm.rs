@@ -20,7 +20,8 @@
 //!
 //! Five rules take precedence over the table:
 //!
-//! * While the domain's state is *unknown*, the only step is to look again. In particular the claim is not released. One
+//! * While the domain's state is *unknown*, the only step is to look again. In particular the claim is not released.
+//!   One
 //!   that is imported is unknown until it has a mark, which it is given (`strays`).
 //! * A domain of an earlier VM with the same UUID (`Claim::is_after`) is removed, whoever holds the claim: it is not this
 //!   VM's guest, whose disks it may be using. One in memory is, only if that VM was deleted: a guest of a store that was

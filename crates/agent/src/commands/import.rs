@@ -1,8 +1,8 @@
 //! The request to bring a domain of this node's hypervisor under Drover.
 //!
-//! Nothing is done to the domain before the VM's records are there: they are the order, in one transaction that is refused if
-//! the name or the UUID is taken. The VM's task carries it out (`plan::vm`, the step *import*), whichever daemon of this
-//! node comes to it, and whatever has become of the domain by then.
+//! Nothing is done to the domain before the VM's records are there: they are the order, in one transaction that is
+//! refused if the name or the UUID is taken. The VM's task carries it out (`plan::vm`, the step *import*), whichever
+//! daemon of this node comes to it, and whatever has become of the domain by then.
 
 use super::{Change, CommandError, Commands, Result, vm::clashes};
 use drover_drivers::hypervisor::HypervisorError;
@@ -102,8 +102,8 @@ impl Commands {
         }
     }
 
-    /// The answer if the domain is a VM of this node by now: whoever asks twice gets what was asked for. (The domain of a VM
-    /// that is off is gone from the hypervisor.)
+    /// The answer if the domain is a VM of this node by now: whoever asks twice gets what was asked for. (The domain
+    /// of a VM that is off is gone from the hypervisor.)
     fn known_of(&self, view: &ClusterView, domain: &str, uuid: Option<Uuid>) -> Option<Imported> {
         let by_name = || VmName::new(domain).ok().and_then(|name| view.names.get(&name).copied());
         let uuid = uuid.or_else(|| Uuid::parse_str(domain).ok()).or_else(by_name)?;

@@ -33,11 +33,11 @@ pub struct Candidate {
 }
 
 impl Candidate {
-    /// The definition of the VM that it becomes: its own, without a mark of Drover's, and with the file of its firmware's
-    /// variables.
+    /// The definition of the VM that it becomes: its own, without a mark of Drover's, and with the file of its
+    /// firmware's variables.
     ///
-    /// libvirt names that file by the domain's name, in 9.0.0 (`qemuFirmwareFillDomain`) only at the start if it chooses the
-    /// firmware itself. Drover would name it by the UUID, and the guest would lose what is in it.
+    /// libvirt names that file by the domain's name, in 9.0.0 (`qemuFirmwareFillDomain`) only at the start if it
+    /// chooses the firmware itself. Drover would name it by the UUID, and the guest would lose what is in it.
     ///
     /// # Errors
     /// The XML is not within the limits.

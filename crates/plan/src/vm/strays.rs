@@ -36,10 +36,11 @@
 //! * Re-marking under one's own grant cannot hide a second guest: one machine has one domain of a UUID. The mark before
 //!   the grant's (e-1) has no other grant in between, so nobody else has run the VM since. With more in between, another
 //!   guest has written to its disks, and this one is removed.
-//! * A domain that is imported (`drover vm import`) has no mark at first. Its VM's claim says so (`Claim::is_for_unmarked`):
-//!   held, if the domain was in memory, else free. It is given a mark, and is then the guest that the grant adopts; or a
-//!   domain that is off, which is removed with all that is kept of it left in place; or, if it was started in between, a
-//!   guest that is adopted. The definition of a VM that does not run is in its record only.
+//! * A domain that is imported (`drover vm import`) has no mark at first. Its VM's claim says so
+//!   (`Claim::is_for_unmarked`): held, if the domain was in memory, else free. It is given a mark, and is then the
+//!   guest that the grant adopts; or a domain that is off, which is removed with all that is kept of it left in place;
+//!   or, if it was started in between, a guest that is adopted. The definition of a VM that does not run is in its
+//!   record only.
 
 use super::{
     elsewhere::Elsewhere,

@@ -1,13 +1,13 @@
 //! A guest that is paused by an I/O error runs on by itself when the cause is gone, if its metadata say so
 //! (`VmMeta::resume_after_io_error`).
 //!
-//! QEMU (7.2) tells nobody that a storage has space again, or answers again. But with the error policy *stop* it keeps the
-//! requests that failed, and tries them again when the guest is resumed; if one fails again, the guest is paused again before
-//! it sees an error. So the cause is found to be gone by resuming the guest: with growing pauses, for each attempt is
-//! a load on a storage that is in trouble. Only I/O errors: nobody else's pause is ended.
+//! QEMU (7.2) tells nobody that a storage has space again, or answers again. But with the error policy *stop* it keeps
+//! the requests that failed, and tries them again when the guest is resumed; if one fails again, the guest is paused
+//! again before it sees an error. So the cause is found to be gone by resuming the guest: with growing pauses, for
+//! each attempt is a load on a storage that is in trouble. Only I/O errors: nobody else's pause is ended.
 //!
-//! The attempts belong to one trouble as long as the guest has not run for [`QUIET`](super::attempts_after_error::QUIET) since the last one: a storage that
-//! fails again and again is not tried faster for that. And the guest's fault stays until it has run for [`SETTLED`](super::attempts_after_error::SETTLED).
+//! The attempts belong to one trouble as long as the guest has not run for `QUIET` since the last one: a storage that
+//! fails again and again is not tried faster for that. And the guest's fault stays until it has run for `SETTLED`.
 
 use super::{
     attempts_after_error::SETTLED,

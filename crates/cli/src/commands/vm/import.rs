@@ -13,7 +13,8 @@ use drover_model::wire::{ImportVm, ImportedVm};
 
 /// Bring a domain that a node's libvirt has already under Drover, as it is
 ///
-/// A guest that runs goes on without interruption, and its VM is in state start; a domain that is off becomes a VM in state
+/// A guest that runs goes on without interruption, and its VM is in state start; a domain that is off becomes a VM in
+/// state
 /// stop. What Drover would not keep (snapshots, saved memory) makes it refused, with what to do first.
 ///
 /// Examples: drover vm import hv1 web --dry-run; drover vm import hv1 web --wait

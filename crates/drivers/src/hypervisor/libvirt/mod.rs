@@ -115,7 +115,8 @@ pub(super) struct Shared {
     /// How guests ended.
     ends: Mutex<observe::Ends>,
     processes: Mutex<processes::Processes>,
-    /// Guests that were off for libvirt when they were looked at last, although their processes had not ended: why they are
+    /// Guests that were off for libvirt when they were looked at last, although their processes had not ended: why
+    /// they are
     /// unknown.
     given_up: Mutex<BTreeMap<Uuid, String>>,
     closing: watch::Sender<bool>,

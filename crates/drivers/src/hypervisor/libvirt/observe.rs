@@ -185,7 +185,8 @@ pub(super) fn mark(domain: &virt::domain::Domain, from: Mark, to: Mark) -> Outco
     set_mark(domain, to, &started_with(&xml), live | sys::VIR_DOMAIN_AFFECT_CONFIG)
 }
 
-/// Sets the mark of a domain, with those disks. `affects`: `VIR_DOMAIN_AFFECT_LIVE`, `VIR_DOMAIN_AFFECT_CONFIG` or both.
+/// Sets the mark of a domain, with those disks. `affects`: `VIR_DOMAIN_AFFECT_LIVE`, `VIR_DOMAIN_AFFECT_CONFIG` or
+/// both.
 pub(super) fn set_mark(domain: &virt::domain::Domain, mark: Mark, disks: &Written, affects: u32) -> Outcome<()> {
     let (element, prefix, namespace) = mark.metadata(disks);
     let kind = i32::try_from(sys::VIR_DOMAIN_METADATA_ELEMENT).unwrap_or(2);
