@@ -155,7 +155,7 @@ pub struct Claim {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub boot: String,
     /// The grant was made for a guest that runs at the holder already, under this mark, which the holder replaces by
-    /// the grant's. Without a holder: an imported domain with this mark, which is off, is on the VM's node. 0
+    /// the grant's; empty again when it has done so. Without a holder: an imported domain with this mark, which is off, is on the VM's node. 0
     /// ([`Mark::IMPORTED`]): it may have no mark yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adopts: Option<Epoch>,
@@ -191,11 +191,16 @@ impl Claim {
     pub fn granted_to(&self, node: &NodeName) -> Claim {
         Claim { node: Some(node.clone()), epoch: self.epoch.next(), ..self.released() }
     }
-    /// The next grant, to the `node` that has the guest, or is to have it. It may be the one that was to be adopted.
-    /// One that was sent there waits there, paused.
+    /// The next grant, to the `node` that is to have the guest. One that was sent there waits there, paused.
     #[must_use]
     pub fn handed_to(&self, node: &NodeName) -> Claim {
-        Claim { adopts: self.adopts, resume: self.to.as_ref() == Some(node), ..self.granted_to(node) }
+        Claim { resume: self.to.as_ref() == Some(node), ..self.granted_to(node) }
+    }
+    /// The next grant, to the `node` that the guest was taken to outside Drover. It may be the one that was to be
+    /// adopted.
+    #[must_use]
+    pub fn followed_to(&self, node: &NodeName) -> Claim {
+        Claim { adopts: self.adopts, ..self.granted_to(node) }
     }
     /// The next grant, to `node`, above the mark of a guest that runs there.
     #[must_use]
@@ -231,10 +236,10 @@ impl Claim {
     pub fn is_fresh(&self) -> bool {
         self.never_granted() && self.adopts.is_none()
     }
-    /// Same holder, whose guest executes, or is paused for another reason.
+    /// Same grant, whose guest has its mark, and executes or is paused for another reason than its arrival.
     #[must_use]
-    pub fn resumed(&self) -> Claim {
-        Claim { resume: false, ..self.clone() }
+    pub fn settled(&self) -> Claim {
+        Claim { resume: false, adopts: None, ..self.clone() }
     }
     /// Taken from a holder that is proved to be off. An epoch is left out: what the holder was sending, or had sent, to
     /// another node carries the next one.
@@ -242,10 +247,26 @@ impl Claim {
     pub fn freed(&self) -> Claim {
         Claim { epoch: self.epoch.next(), ..self.released() }
     }
-    /// Same holder, migrating the guest to a node; `None`: not any more.
+    /// Same grant, whose holder is migrating the guest to a node.
     #[must_use]
-    pub fn sending_to(&self, to: Option<&NodeName>) -> Claim {
-        Claim { to: to.cloned(), ..self.clone() }
+    pub fn sending_to(&self, to: &NodeName) -> Claim {
+        Claim { to: Some(to.clone()), ..self.clone() }
+    }
+    /// The mark of the guest at the node that it is being sent to. It is no earlier send's, and never a grant's unless
+    /// the guest is handed over there: every end of a send is a grant with that epoch, or above it.
+    pub fn sent(&self) -> Epoch {
+        self.epoch.next()
+    }
+    /// The guest stayed here: a new grant, to the same holder, above the epoch of the send. So what that has left elsewhere
+    /// is older than every grant from now on. `guest`: the mark of the guest, if it is in memory.
+    #[must_use]
+    pub fn called_back(&self, guest: Option<Epoch>) -> Claim {
+        Claim { to: None, epoch: self.sent().next(), adopts: guest, ..self.clone() }
+    }
+    /// Whether a guest with this mark, which the grant adopts, was started by an earlier record of the VM.
+    pub fn adopts_of_earlier(&self, mark: Epoch) -> bool {
+        // The holder's own has the grant before the send's, which is before this one.
+        self.adopts == Some(mark) && (mark <= self.born || mark.next() == self.epoch)
     }
     /// Whether `node` holds it.
     pub fn is_held_by(&self, node: &NodeName) -> bool {

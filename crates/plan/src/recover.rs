@@ -264,11 +264,13 @@ fn order(view: &ClusterView, item: &Item, now: WallTime) -> Option<Order> {
             VmRecord { state, going: placed(to, Some(How::Cold), why), ..old }
         }
         Fate::HandedOver(to) => {
-            // A copy that came by migration and waits there, paused, has the next epoch. The guest may have gone on at its
+            // A copy that came by migration and waits there, paused, has the send's epoch. The guest may have gone on at its
             // sender after that was made (libvirt resumes it when an answer is lost), and written to its disks. So the
-            // grant is far enough above for the copy to be destroyed, and the VM is started anew.
+            // grant is far enough above for the copy to be destroyed, and the VM is started anew. (The mark just before
+            // a grant's is adopted.)
             let sent = claim.value.to.as_ref() == Some(to);
-            let granted_to = if sent { claim.value.freed().freed().granted_to(to) } else { claim.value.handed_to(to) };
+            let granted_to =
+                if sent { claim.value.freed().freed().granted_to(to) } else { claim.value.followed_to(to) };
             let identified = view.nodes.get(to).map(|node| &node.record.value);
             granted = Some(identified.map_or(granted_to.clone(), |of| granted_to.on(&of.machine, &of.boot)));
             old.settled_at(to)

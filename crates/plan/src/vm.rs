@@ -121,7 +121,7 @@ fn decide(s: &Situation<'_>) -> Decision {
     if let Some(seen) = seen
         && !mine
     {
-        if claim.value.to.as_ref() == Some(s.me) && seen.mark.epoch == claim.value.epoch.next() {
+        if claim.value.to.as_ref() == Some(s.me) && seen.mark.epoch == claim.value.sent() {
             return moving::arriving(record, seen, s.now);
         }
         if seen.sending {
@@ -155,10 +155,11 @@ fn decide(s: &Situation<'_>) -> Decision {
     if let Some(to) = claim.value.to.as_ref().filter(|_| mine) {
         return moving::sent(s, &vm.state, seen, to);
     }
-    let stray = seen.and_then(|seen| strays::remarked(&claim.value, seen)).filter(|_| mine);
-    let landed = || moving::landed(s, &claim.value, &vm.state, seen?).filter(|_| mine);
+    // A guest that a failed migration has left paused goes on first: a mark can wait.
+    let landed = seen.and_then(|seen| moving::landed(s, &claim.value, &vm.state, seen)).filter(|_| mine);
+    let stray = || strays::remarked(&claim.value, &vm.state, seen?).filter(|_| mine);
     let gone = || strays::gone(s, vm, &claim.value, seen).filter(|_| mine);
-    if let Some(decision) = stray.or_else(landed).or_else(gone) {
+    if let Some(decision) = landed.or_else(stray).or_else(gone) {
         return decision;
     }
     // In the last moment, when the guest is paused, there is nothing to abort.

@@ -4,7 +4,7 @@ use super::{Snapshot, Task};
 use crate::records;
 use drover_drivers::hypervisor::{HypervisorError, Sending};
 use drover_model::{
-    Claim, Mono, MoveFailure, NodeName, Progress, Stored, Version, VmRecord, VmState, VmStatus,
+    Claim, Mono, MoveFailure, NodeName, Progress, RunState, Stored, Version, VmRecord, VmState, VmStatus,
     domain::{Mark, devices::Disk},
 };
 use drover_plan::moves::{self, Sent, Supervision};
@@ -49,7 +49,7 @@ impl Task {
         let vm = &record.value;
         let how = Sending {
             uri: target.record.value.migration.clone(),
-            mark: Mark { epoch: claim.value.epoch.next(), generation: domain.mark.generation },
+            mark: Mark { epoch: claim.value.sent(), generation: domain.mark.generation },
             max_downtime: if post_copy {
                 NEVER_BY_ITSELF
             } else {
@@ -64,7 +64,7 @@ impl Task {
         self.memory.begin_sending(domain.mark.epoch);
         let ops = vec![
             records::check_op::<VmRecord>(&self.uuid, record.version),
-            records::set_op(&self.uuid, claim, &claim.value.sending_to(Some(to)))?,
+            records::set_op(&self.uuid, claim, &claim.value.sending_to(to))?,
         ];
         self.ctx.store.multi(ops).await?;
         self.report_progress(Some(Progress::default())).await?;
@@ -190,14 +190,14 @@ impl Task {
         records::set(&*self.ctx.store, &self.uuid, &old, &status).await.map(|_| ())
     }
 
-    /// Gives the claim and the VM to the node that it was migrated to, or that is to start it.
+    /// Gives the VM to the node that it was migrated to, or that is to start it, with this grant of the claim.
     pub(super) async fn hand_over(
         &mut self,
         record: &Stored<VmRecord>,
-        claim: &Stored<Claim>,
+        (claim, granted): (&Stored<Claim>, &Claim),
         to: &NodeName,
     ) -> Result<(), StoreError> {
-        self.settle_at(record, (claim, &claim.value.handed_to(to)), to).await?;
+        self.settle_at(record, (claim, granted), to).await?;
         self.failure = None;
         tracing::info!(vm = %record.value.name, %to, "handed a VM over");
         Ok(())
@@ -210,7 +210,7 @@ impl Task {
         claim: &Stored<Claim>,
     ) -> Result<(), StoreError> {
         let me = self.ctx.me().clone();
-        self.settle_at(record, (claim, &claim.value.handed_to(&me).resumed()), &me).await?;
+        self.settle_at(record, (claim, &claim.value.handed_to(&me).settled()), &me).await?;
         tracing::info!(vm = %record.value.name, from = ?claim.value.node, "took a VM over");
         Ok(())
     }
@@ -244,13 +244,14 @@ impl Task {
         }
     }
 
-    /// Marks a guest as one that executes under its claim.
-    pub(super) async fn runs_again(&self, claim: &Stored<Claim>) -> Result<(), StoreError> {
-        records::set(&*self.ctx.store, &self.uuid, claim, &claim.value.resumed()).await.map(|_| ())
+    /// Removes from the claim what it says of a guest that has come, or has been marked anew.
+    pub(super) async fn settle_claim(&self, claim: &Stored<Claim>) -> Result<(), StoreError> {
+        records::set(&*self.ctx.store, &self.uuid, claim, &claim.value.settled()).await.map(|_| ())
     }
 
-    /// Marks the claim as no longer being sent: the guest stayed here.
-    pub(super) async fn call_back(&self, claim: &Stored<Claim>) -> Result<(), StoreError> {
-        records::set(&*self.ctx.store, &self.uuid, claim, &claim.value.sending_to(None)).await.map(|_| ())
+    /// Ends a send: the guest stayed here.
+    pub(super) async fn call_back(&self, snapshot: &Snapshot, claim: &Stored<Claim>) -> Result<(), StoreError> {
+        let guest = snapshot.own().filter(|domain| domain.run != RunState::Off).map(|domain| domain.mark.epoch);
+        records::set(&*self.ctx.store, &self.uuid, claim, &claim.value.called_back(guest)).await.map(|_| ())
     }
 }

@@ -92,9 +92,10 @@ impl Task {
                 self.ctx.clock.until(Some(again)).await;
                 Ok(())
             }
-            Step::CallBack => self.call_back(claim).await,
+            Step::CallBack => self.call_back(snapshot, claim).await,
             Step::GiveUpMove(why) => self.give_up_move(record, why).await,
-            Step::HandOver(to) => self.hand_over(record, claim, to).await,
+            Step::HandOver(to) => self.hand_over(record, (claim, &claim.value.handed_to(to)), to).await,
+            Step::Follow(to) => self.hand_over(record, (claim, &claim.value.followed_to(to)), to).await,
             Step::TakeOver => self.take_over(record, claim).await,
             Step::Adopt(state) => self.adopt(snapshot, record, claim, state).await,
             Step::Regrant => {
@@ -117,7 +118,7 @@ impl Task {
             Step::Remark => {
                 let Some(domain) = snapshot.domain.known() else { return Ok(()) };
                 // Nobody knows which definition the guest of an earlier record was started from.
-                let earlier = claim.value.adopts == Some(domain.mark.epoch);
+                let earlier = claim.value.adopts_of_earlier(domain.mark.epoch);
                 let generation = if earlier { Generation(0) } else { domain.mark.generation };
                 let mark = Mark { epoch: claim.value.epoch, generation };
                 tracing::info!(vm = %record.value.name, epoch = %mark.epoch, "marking its guest: {}", decision.doing);
@@ -130,7 +131,7 @@ impl Task {
                 self.let_run(record, domain.mark).await;
                 Ok(())
             }
-            Step::RunsAgain => self.runs_again(claim).await,
+            Step::Settle => self.settle_claim(claim).await,
             Step::RemoveDisks => {
                 if self.remove_disks(record).await? {
                     self.erase_kept(record, claim).await;

@@ -201,7 +201,7 @@ mod tests {
     }
 
     fn sending(node: &str) -> Claim {
-        held(node).sending_to(Some(&name("b")))
+        held(node).sending_to(&name("b"))
     }
 
     /// A cluster of three nodes, whose daemons run, so that their reports count; and the VM in it.

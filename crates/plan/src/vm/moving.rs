@@ -5,7 +5,8 @@
 //!    claim: to = target
 //!    sends the guest, which carries the mark e+1   ──►         paused, or off: wait
 //!    the guest is here, not sent, or powered
-//!      itself off here: claim: to = none                       no claim: destroy what has come
+//!      itself off here: claim: (sender, e+2),                  no claim: destroy what has come
+//!      to = none; mark the guest e+2
 //!    the guest is gone from here: hand over
 //!      one multi: claim (sender, e) → (target, e+1, resume); its node; state start
 //!                                                  ──►         resume it; claim: resume = none
@@ -20,6 +21,10 @@
 //!   at the target, off. So the source decides about it; the definition is removed when the claim has no `to` any more,
 //!   or is used when the claim arrives.
 //! * A cancel that is too late finds the VM running at the target.
+//! * *Each send has an epoch of its own.* Whether the guest is handed over (e+1) or called back (e+2), the claim is granted
+//!   anew, so the next send's epoch is another one, and a copy that this one has left at the target is older than the
+//!   claim for ever: it is destroyed when its node sees it, however late. Were its epoch granted again, to a node that was
+//!   away meanwhile the copy would look like the guest.
 //!
 //! # The guest executes at one end only
 //!
@@ -34,7 +39,7 @@
 //! | what fails | the source's domain | the target's domain | what follows |
 //! |---|---|---|---|
 //! | link, either libvirtd, either node before *finish* | goes on | is destroyed by libvirt | `to` = none, not moved |
-//! | link during *finish*: no answer | goes on | paused, whole | `to` = none; the target destroys its copy |
+//! | link during *finish*: no answer | goes on | paused, whole | `to` = none, and a grant above the copy's mark; the target destroys it |
 //! | target's libvirtd in *finish* | goes on | killed when libvirtd is back | `to` = none, not moved |
 //! | source's libvirtd between *perform* and *confirm* | paused | paused, whole, or destroyed | `to` = none; the source resumes its guest |
 //! | source's libvirtd in *confirm* | killed when it is back | paused, whole | handed over, resumed |
@@ -149,7 +154,7 @@ pub(super) fn is_needed(claim: &Claim, seen: &Seen) -> bool {
     seen.run == RunState::Paused && seen.is_torn() && claim.node.is_some() && claim.epoch == seen.mark.epoch.next()
 }
 
-fn wants_no_guest(state: &VmState) -> bool {
+pub(super) fn wants_no_guest(state: &VmState) -> bool {
     matches!(state, VmState::Stop | VmState::Disable | VmState::Fail { .. } | VmState::Delete { .. })
 }
 
@@ -179,9 +184,9 @@ pub(super) fn landed(s: &Situation<'_>, claim: &Claim, state: &VmState, seen: &S
     let comes = waits_for_us(claim, seen.mark);
     match (seen.run, seen.transit) {
         // It has executed here, and stopped since for a reason of its own.
-        (RunState::Paused, None) if comes && !is_by_order(seen) => Some(Decision::to(Step::RunsAgain, "")),
+        (RunState::Paused, None) if comes && !is_by_order(seen) => Some(Decision::to(Step::Settle, "")),
         // It was to be paused while it was on its way, and is.
-        (RunState::Paused, None) if comes && *state == VmState::Pause => Some(Decision::to(Step::RunsAgain, "")),
+        (RunState::Paused, None) if comes && *state == VmState::Pause => Some(Decision::to(Step::Settle, "")),
         (RunState::Paused, transit) if !wants_no_guest(state) => match transit {
             None if comes => Some(Decision::to(Step::LetRun, "it has arrived")),
             Some(Transit::Switching) if comes => {
@@ -191,9 +196,12 @@ pub(super) fn landed(s: &Situation<'_>, claim: &Claim, state: &VmState, seen: &S
             Some(Transit::Switching) => Some(Decision::to(Step::LetRun, "its migration has failed")),
             _ => None,
         },
-        (RunState::Running | RunState::ShuttingDown, _) if comes => Some(Decision::to(Step::RunsAgain, "")),
+        (RunState::Running | RunState::ShuttingDown, _) if comes => Some(Decision::to(Step::Settle, "")),
         (RunState::Running | RunState::ShuttingDown, Some(Transit::Split)) if state.destination().is_some() => {
             Some(Decision::wait("the rest of its memory is still on its way here", Some(s.now.after(LOOK_AGAIN))))
+        }
+        _ if claim.adopts.is_some() && in_memory(seen.run) && seen.mark.epoch == claim.epoch => {
+            Some(Decision::to(Step::Settle, ""))
         }
         _ => None,
     }

@@ -89,12 +89,14 @@ pub enum Step {
     MigrateByPostCopy(NodeName),
     /// Abort the migration.
     AbortMigration,
-    /// The guest is here and is not being sent: remove `to` from the claim.
+    /// The guest is here and is not being sent: grant the claim anew, above the send's epoch, without `to`.
     CallBack,
     /// It cannot be moved, for this reason: write state *start*.
     GiveUpMove(String),
     /// Nothing of it is here any more: transfer the claim to the target, and assign the VM there.
     HandOver(NodeName),
+    /// The same, because its guest was taken to that node, outside Drover.
+    Follow(NodeName),
     /// Its guest has arrived: take the claim from the source, and assign the VM here.
     TakeOver,
     /// Take the claim of a guest that runs here, assign the VM here, and write this state.
@@ -107,8 +109,8 @@ pub enum Step {
     Remark,
     /// Let the guest execute: it is paused by a migration that is over.
     LetRun,
-    /// The guest executes, or is to stay paused: remove `resume` from the claim.
-    RunsAgain,
+    /// The guest has the claim's mark, and executes or is to stay paused: remove `resume` and `adopts` from the claim.
+    Settle,
     /// Delete the disks of a VM that is being deleted.
     RemoveDisks,
     /// Delete the VM's records.

@@ -5,8 +5,8 @@
 //!
 //! ```text
 //!  mark, compared with the claim's epoch e     this node has no claim         this node has the claim
-//!  older                                       removed: the claim moved on    removed; e-1, or what the grant
-//!                                                                             adopts: marked e
+//!  older; what a send that was called back     removed: the claim moved on    removed; e-1, or what the grant
+//!  has left is always older (`moving`)                                        adopts: marked e
 //!  e                                           the guest of the grant         as it should be
 //!  e+1                                         arrives, or is removed         adopted: marked anew
 //!                                              (`moving`)
@@ -25,10 +25,10 @@
 //!   node reports it as a *stray*, and raises a fault. If the claim is free, it adopts it. Otherwise the holder hands the
 //!   claim over, when its own domain is gone, and the node that has the guest then marks it anew. The claim is changed
 //!   by compare-and-set, and never free in between.
-//! * One that is paused may be a copy that a migration of Drover's has left: the send was called back, its copy was whole,
-//!   and the epoch that it carried was granted later. The guest has written to its disks since, so such a copy is never
-//!   taken over: its node raises a fault, and does not report it. It is removed with the next grant; one that somebody
-//!   lets run on is a stray as any.
+//! * One that is paused may be a copy that somebody's own migration has left (`virsh migrate`, whose last answer was lost):
+//!   it has the guest's mark, and the guest has written to its disks since. Nothing tells it from the guest, so it is
+//!   never taken over: its node raises a fault, and does not report it. It is removed with the next grant; one that
+//!   somebody lets run on is a stray as any. (Drover's own migrations leave none: each has an epoch of its own.)
 //! * The holder does not start a second guest while another node reports one, alive or not. The report comes after the
 //!   guest, so a holder whose guest has *vanished* (a guest that ends leaves its definition behind, off; one that was
 //!   migrated does not, or leaves it with that reason) waits for reports. Without any, the VM fails: it may run on a
@@ -44,7 +44,7 @@
 
 use super::{
     elsewhere::Elsewhere,
-    moving::is_by_order,
+    moving::{is_by_order, wants_no_guest},
     seen::{Seen, in_memory},
     situation::{Decision, LOOK_AGAIN, Situation, Step},
 };
@@ -93,7 +93,7 @@ fn may_be_present(claim: &Claim, mark: Epoch) -> bool {
     mark >= claim.epoch && mark != claim.epoch.next() || claim.adopts == Some(mark)
 }
 
-/// Whether it may be a copy of the guest that a migration has left, and that has never executed.
+/// Whether it may be a copy of the guest that a migration outside Drover has left, and that has never executed.
 fn may_be_copy(claim: &Claim, seen: &Seen) -> bool {
     let known = !claim.never_granted() && !claim.is_of_another_store(seen.mark.epoch);
     known && claim.adopts != Some(seen.mark.epoch) && is_by_order(seen)
@@ -121,7 +121,7 @@ pub(super) fn unclaimed(record: &VmRecord, claim: &Claim, seen: &Seen) -> Decisi
         return Decision::to(Step::Destroy, gone);
     }
     if may_be_copy(claim, seen) {
-        let doing = "it is paused here, and this node has no claim on it: it may be an old copy, which a migration left. End it ('virsh destroy'), or let it run on ('virsh resume') if you are sure that it is the guest";
+        let doing = "it is paused here, and this node has no claim on it: it may be an old copy, which a migration outside Drover left. End it ('virsh destroy'), or let it run on ('virsh resume') if you are sure that it is the guest";
         return Decision::wait(doing, None);
     }
     match &claim.node {
@@ -167,14 +167,15 @@ pub fn is_stray(claim: Option<&Claim>, me: &NodeName, seen: &Seen) -> bool {
 }
 
 /// At the holder: what is to be done about a domain that does not have the grant's mark.
-pub(super) fn remarked(claim: &Claim, seen: &Seen) -> Option<Decision> {
+pub(super) fn remarked(claim: &Claim, wanted: &VmState, seen: &Seen) -> Option<Decision> {
     let (mark, epoch) = (seen.mark.epoch, claim.epoch);
-    if !in_memory(seen.run) || mark == epoch || seen.sending {
+    // A guest that is to end needs no mark, and one that hangs may not get it.
+    if !in_memory(seen.run) || mark == epoch || seen.sending || wants_no_guest(wanted) {
         None
     } else if mark > epoch {
         Some(Decision::to(Step::Regrant, "it runs here under a later grant than the record's"))
     } else if claim.adopts == Some(mark) || mark.next() == epoch {
-        Some(Decision::to(Step::Remark, "it is taken over as it runs"))
+        Some(Decision::to(Step::Remark, "it runs on under this grant"))
     } else {
         Some(Decision::to(Step::Destroy, "a guest of an earlier grant: others have had the VM since"))
     }
@@ -232,7 +233,7 @@ pub(super) fn gone(s: &Situation<'_>, record: &VmRecord, claim: &Claim, seen: Op
                 Decision::wait(format!("{node} reported that it runs there, and {node}'s daemon is not alive"), again)
             }
             Some(_) => Decision::to(Step::Undefine, format!("it runs on {node}")),
-            None => Decision::to(Step::HandOver(node.clone()), format!("it was taken to {node}, outside Drover")),
+            None => Decision::to(Step::Follow(node.clone()), format!("it was taken to {node}, outside Drover")),
         });
     }
     let since = s.memory.vanished?;

@@ -314,10 +314,13 @@ impl World {
                 domain.sending = true;
                 let epoch = domain.mark.epoch;
                 self.memories.entry(at).or_default().begin_sending(epoch);
-                self.set_claim(&uuid, claim.sending_to(Some(&to)));
+                self.set_claim(&uuid, claim.sending_to(&to));
             }
             Step::AbortMigration => self.domains.get_mut(&at).unwrap().sending = false,
-            Step::CallBack => self.set_claim(&uuid, claim.sending_to(None)),
+            Step::CallBack => {
+                let guest = self.domains.get(&at).filter(|seen| seen.run != RunState::Off).map(|seen| seen.mark.epoch);
+                self.set_claim(&uuid, claim.called_back(guest));
+            }
             Step::GiveUpMove(why) => {
                 if let Some(to) = record.state.destination() {
                     self.move_failed(&me, &uuid, to, why, 0);
@@ -325,8 +328,9 @@ impl World {
                 self.set_record(&uuid, VmRecord { state: VmState::Start, ..record.clone() });
             }
             Step::HandOver(to) => self.settle_at(vm, claim.handed_to(&to), &to),
+            Step::Follow(to) => self.settle_at(vm, claim.followed_to(&to), &to),
             Step::TakeOver => self.settle_at(vm, claim.granted_to(&me), &me),
-            Step::RunsAgain => self.set_claim(&uuid, claim.resumed()),
+            Step::Settle => self.set_claim(&uuid, claim.settled()),
             Step::Adopt(state) => {
                 let granted = claim.granted_above(self.domains[&at].mark.epoch, &me);
                 self.set_record(&uuid, VmRecord { state, ..record.arrived(&me, MoveKind::Migrate) });

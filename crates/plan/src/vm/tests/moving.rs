@@ -386,9 +386,9 @@ fn a_guest_that_has_arrived_executes_only_under_the_claim() {
             let stays = state == VmState::Pause;
             assert_eq!(step == LetRun, resumed && !off && !stays, "{state:?}, claim {held}, {domain}: {step:?}");
             let over = domain == "+io-error" || resumed && stays;
-            assert_eq!(step == RunsAgain, over, "{state:?}, claim {held}, {domain}");
+            assert_eq!(step == Settle, over, "{state:?}, claim {held}, {domain}");
         }
-        assert_eq!(Case::new(state.clone(), "a", "+a", "+running").decide().step, RunsAgain, "{state:?}");
+        assert_eq!(Case::new(state.clone(), "a", "+a", "+running").decide().step, Settle, "{state:?}");
         // Handed over although it has not come: libvirt makes an end of what is there.
         assert_ne!(Case::new(state.clone(), "a", "+a", "+switching").decide().step, LetRun, "{state:?}");
         // It has ended since: it is started again, or not, like any other.
