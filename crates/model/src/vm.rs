@@ -196,6 +196,13 @@ impl Claim {
     pub fn handed_to(&self, node: &NodeName) -> Claim {
         Claim { resume: self.to.as_ref() == Some(node), ..self.granted_to(node) }
     }
+    /// A grant to the `node` that the guest was being sent to, above the mark of what may have come there: that is
+    /// destroyed, for the guest may have gone on at its holder after it was made, and the VM is started anew. (The mark just
+    /// before a grant's is adopted, so two epochs are left out.)
+    #[must_use]
+    pub fn granted_above_sent(&self, node: &NodeName) -> Claim {
+        Claim { epoch: self.sent().next(), ..self.released() }.granted_to(node)
+    }
     /// The next grant, to the `node` that the guest was taken to outside Drover. It may be the one that was to be
     /// adopted.
     #[must_use]

@@ -264,13 +264,10 @@ fn order(view: &ClusterView, item: &Item, now: WallTime) -> Option<Order> {
             VmRecord { state, going: placed(to, Some(How::Cold), why), ..old }
         }
         Fate::HandedOver(to) => {
-            // A copy that came by migration and waits there, paused, has the send's epoch. The guest may have gone on at its
-            // sender after that was made (libvirt resumes it when an answer is lost), and written to its disks. So the
-            // grant is far enough above for the copy to be destroyed, and the VM is started anew. (The mark just before
-            // a grant's is adopted.)
+            // What waits there, paused, may be older than what the guest has done since (libvirt resumes it at its sender
+            // when an answer is lost).
             let sent = claim.value.to.as_ref() == Some(to);
-            let granted_to =
-                if sent { claim.value.freed().freed().granted_to(to) } else { claim.value.followed_to(to) };
+            let granted_to = if sent { claim.value.granted_above_sent(to) } else { claim.value.followed_to(to) };
             let identified = view.nodes.get(to).map(|node| &node.record.value);
             granted = Some(identified.map_or(granted_to.clone(), |of| granted_to.on(&of.machine, &of.boot)));
             old.settled_at(to)

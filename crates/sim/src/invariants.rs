@@ -263,6 +263,19 @@ impl Judge {
         }
     }
 
+    /// Observes that a copy of a guest executes which is older than the guest: that has gone on elsewhere, and has written
+    /// to its disks since.
+    pub(crate) fn stale(&self, node: &NodeName, uuid: Uuid, mark: Mark) {
+        self.violated(format!("{node} lets an old copy of the guest of VM {uuid} execute, with mark {}", mark.epoch));
+    }
+
+    /// What is in memory on a node whose VM another node holds, or nobody: copies, which execute nowhere.
+    pub(crate) fn left_behind(&self, node: &NodeName, domains: &[(Uuid, Mark)]) -> Vec<String> {
+        let held = |uuid: &Uuid| self.read(&Claim::path(uuid)).is_none_or(|claim: Claim| claim.is_held_by(node));
+        let left = domains.iter().filter(|(uuid, _)| !held(uuid));
+        left.map(|(uuid, mark)| format!("{node} has a copy of VM {uuid} in memory, with mark {}", mark.epoch)).collect()
+    }
+
     /// The VMs on a node fit into its memory. Not checked where administrators start VMs, which may overcommit a node.
     fn memory_holds(&self, node: &NodeName) {
         if self.shape != Shape::Drills {
@@ -340,7 +353,7 @@ impl Judge {
                 let (node, clone) = clone::node_of(machine);
                 let granted = |c: &Claim| c.is_held_by(&node) && (!clone || clone::is_boot(&c.boot));
                 // A guest that has just arrived has the next epoch; the source's claim says where it was sent.
-                let arrived = |c: &Claim| c.to.as_ref() == Some(&node) && c.epoch.next() == mark.epoch;
+                let arrived = |c: &Claim| c.to.as_ref() == Some(&node) && c.sent() == mark.epoch;
                 if !claim.as_ref().is_some_and(|c| granted(c) || arrived(c)) {
                     let holder = claim.and_then(|c| c.node).map_or("nobody".to_owned(), |n| n.to_string());
                     self.violated(format!("VM {uuid} runs on {machine}, but the claim is {holder}'s"));

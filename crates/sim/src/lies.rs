@@ -61,6 +61,8 @@ pub enum Lie {
     UnansweredIsStarted,
     /// The claim does not record that a guest is being sent.
     UnwrittenSends,
+    /// A send that was called back gives its epoch to the next grant.
+    SameEpochAgain,
     /// The kernel keeps an address until it is released, without a lifetime.
     EndlessAddresses,
     /// A lease without an answer counts as renewed.
@@ -182,6 +184,20 @@ impl LyingStore {
         }
     }
 
+    /// A claim whose send has ended, as if that had been no grant.
+    async fn called_back(&self, path: &RecordPath, data: Vec<u8>) -> Vec<u8> {
+        if self.lie != Lie::SameEpochAgain || Claim::key(path).is_none() {
+            return data;
+        }
+        let claim = |data: &[u8]| serde_json::from_slice::<Claim>(data).ok();
+        let before = self.truth.get(path).await.ok().flatten().and_then(|record| claim(&record.data));
+        let ended = |before: &Claim, after: &Claim| before.to.is_some() && before.node == after.node;
+        match before.zip(claim(&data)).filter(|(before, after)| ended(before, after)) {
+            Some((before, _)) => serde_json::to_vec(&Claim { to: None, ..before }).unwrap_or(data),
+            None => data,
+        }
+    }
+
     /// The data that is written instead.
     fn written(&self, path: &RecordPath, data: Vec<u8>) -> Vec<u8> {
         let rewritten = || newer::kind_of(path).filter(|_| self.lie == Lie::DroppedFields)?.rewritten(&data);
@@ -214,7 +230,7 @@ impl Store for LyingStore {
     }
     async fn set(&self, path: &RecordPath, data: Vec<u8>, expected: Version) -> drover_store::Result<Version> {
         let expected = self.blind(path, expected).await;
-        let data = self.written(path, data);
+        let data = self.called_back(path, self.written(path, data)).await;
         match self.truth.set(path, data, expected).await {
             Err(StoreError::Unknown { .. })
                 if self.lie == Lie::UnansweredBeats && path.is_within(&layout::leases()) =>
@@ -234,7 +250,8 @@ impl Store for LyingStore {
                 Op::Set(path, data, _) if self.lie == Lie::OldProof && is_over(&path, &data) => {}
                 Op::Set(path, data, expected) if self.lie == Lie::UnwrittenSends && path.name() == "claim" => {
                     let said: Option<Claim> = serde_json::from_slice(&data).ok();
-                    let data = said.and_then(|claim| serde_json::to_vec(&claim.sending_to(None)).ok()).unwrap_or(data);
+                    let data =
+                        said.and_then(|claim| serde_json::to_vec(&Claim { to: None, ..claim }).ok()).unwrap_or(data);
                     changed.push(Op::Set(path, data, expected));
                 }
                 Op::Check(path, expected) => {

@@ -283,6 +283,8 @@ impl World {
             hardware.observe_erased(Box::new(move |uuid| observer.erased(&at, uuid)));
             let (observer, at) = (judge.clone(), name.clone());
             hardware.observe_torn(Box::new(move |uuid, mark| observer.torn(&at, uuid, mark)));
+            let (observer, at) = (judge.clone(), name.clone());
+            hardware.observe_stale(Box::new(move |uuid, mark| observer.stale(&at, uuid, mark)));
             let (daemon, going_down) = Default::default();
             let (on, boots, daemons, is_newer) = (false, 1, 0, false);
             Machine { name, node, hardware, kernel, daemon, going_down, on, boots, daemons, is_newer }
@@ -413,6 +415,9 @@ pub(crate) async fn play(options: Options) -> Result<Tally, Violation> {
         unfinished.extend(world.judge.unfinished_nodes(world.machines.iter().map(|m| &m.name)));
         world.judge.addresses_hold();
         unfinished.extend(world.judge.unfinished_handoff());
+        for machine in &world.machines {
+            unfinished.extend(world.judge.left_behind(&machine.name, &machine.hardware.running()));
+        }
         if unfinished.is_empty() {
             break;
         }

@@ -22,7 +22,10 @@ use drover_model::{
 use migrate::Leaving;
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 use tokio::{
@@ -39,6 +42,10 @@ pub type Observer = Box<dyn Fn(Uuid, Mark, bool) + Send>;
 
 /// Called, synchronously, when a domain was destroyed that had memory of a guest which executes elsewhere.
 pub type OnTorn = Box<dyn Fn(Uuid, Mark) + Send>;
+
+/// Called, synchronously, when a copy of a guest begins to execute although the guest has gone on elsewhere since the copy
+/// was made.
+pub type OnStale = Box<dyn Fn(Uuid, Mark) + Send>;
 
 /// Called, synchronously, when a domain's state outside its definition was deleted.
 pub type OnErased = Box<dyn Fn(Uuid) + Send>;
@@ -83,6 +90,7 @@ struct Inner {
     kept: BTreeSet<Uuid>,
     on_erased: Option<OnErased>,
     on_torn: Option<OnTorn>,
+    on_stale: Option<OnStale>,
     /// Guests of which a daemon has destroyed one half while the other may have needed it. (Others end guests too.)
     halved: BTreeSet<Uuid>,
 }
@@ -106,6 +114,10 @@ struct FakeDomain {
     transit: Option<Transit>,
     /// The observer was told that it came into memory. (A migration hides it from the time at which it is paused.)
     told: bool,
+    /// Of a copy that came by migration: whether the guest has gone on where it came from.
+    outdated: Arc<AtomicBool>,
+    /// The same of the copy that it has left elsewhere.
+    copy: Option<Arc<AtomicBool>>,
     /// The disks that it was started with, and those that it has. As in libvirt, its definition follows the latter.
     started_with: Written,
     disks: Written,
@@ -116,7 +128,24 @@ impl FakeDomain {
     fn off(name: String, mark: Mark, started_with: Written, disks: Written) -> FakeDomain {
         let (run, off, ended, paused, sending, transit) = (RunState::Off, None, None, None, None, None);
         let (hung, transient, told) = (false, false, false);
-        FakeDomain { name, mark, run, off, ended, paused, hung, sending, transient, transit, told, started_with, disks }
+        let (outdated, copy) = (Arc::default(), None);
+        FakeDomain {
+            name,
+            mark,
+            run,
+            off,
+            ended,
+            paused,
+            hung,
+            sending,
+            transient,
+            transit,
+            told,
+            outdated,
+            copy,
+            started_with,
+            disks,
+        }
     }
 
     fn seen(&self, uuid: Uuid) -> Domain {
@@ -153,6 +182,13 @@ impl Inner {
     fn tell(&mut self, uuid: Uuid, mark: Mark, started: bool) {
         if let Some(domain) = self.domains.get_mut(&uuid) {
             domain.told = started;
+            if let Some(copy) = domain.copy.take_if(|_| started) {
+                copy.store(true, Ordering::Relaxed);
+            }
+            let outdated = started && domain.outdated.load(Ordering::Relaxed);
+            if let Some(observer) = self.on_stale.as_ref().filter(|_| outdated) {
+                observer(uuid, mark);
+            }
         }
         if let Some(observer) = &self.observer {
             observer(uuid, mark, started);
@@ -187,6 +223,7 @@ impl FakeMachine {
             kept: BTreeSet::new(),
             on_erased: None,
             on_torn: None,
+            on_stale: None,
             halved: BTreeSet::new(),
         };
         FakeMachine {
@@ -218,6 +255,11 @@ impl FakeMachine {
     /// Sets the observer of guests that lose memory which is still here.
     pub fn observe_torn(&self, observer: OnTorn) {
         self.lock().on_torn = Some(observer);
+    }
+
+    /// Sets the observer of copies that execute although their guests have gone on.
+    pub fn observe_stale(&self, observer: OnStale) {
+        self.lock().on_stale = Some(observer);
     }
 
     /// Whether something is kept of a domain outside its definition.

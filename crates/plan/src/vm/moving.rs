@@ -21,10 +21,12 @@
 //!   at the target, off. So the source decides about it; the definition is removed when the claim has no `to` any more,
 //!   or is used when the claim arrives.
 //! * A cancel that is too late finds the VM running at the target.
-//! * *Each send has an epoch of its own.* Whether the guest is handed over (e+1) or called back (e+2), the claim is granted
-//!   anew, so the next send's epoch is another one, and a copy that this one has left at the target is older than the
-//!   claim for ever: it is destroyed when its node sees it, however late. Were its epoch granted again, to a node that was
-//!   away meanwhile the copy would look like the guest.
+//! * *Each send has an epoch of its own.* Whether the guest is handed over (e+1) or called back (e+2), the claim is
+//!   granted anew. So the next send's epoch is another one, and a copy that this one has left at the target is older
+//!   than the claim for ever: it is destroyed when its node sees it, however late. (If its epoch were granted later, the
+//!   copy would look like the guest to a node that was away meanwhile.)
+//! * *A guest that ended at the source is not resumed at the target*: it may have gone on at the source after its copy
+//!   was made. The claim goes to the target above the copy's mark, so the copy is destroyed and the VM started again.
 //!
 //! # The guest executes at one end only
 //!
@@ -39,12 +41,14 @@
 //! | what fails | the source's domain | the target's domain | what follows |
 //! |---|---|---|---|
 //! | link, either libvirtd, either node before *finish* | goes on | is destroyed by libvirt | `to` = none, not moved |
-//! | link during *finish*: no answer | goes on | paused, whole | `to` = none, and a grant above the copy's mark; the target destroys it |
+//! | link during *finish*: no answer | goes on | paused, whole | called back; the target destroys its copy |
 //! | target's libvirtd in *finish* | goes on | killed when libvirtd is back | `to` = none, not moved |
 //! | source's libvirtd between *perform* and *confirm* | paused | paused, whole, or destroyed | `to` = none; the source resumes its guest |
 //! | source's libvirtd in *confirm* | killed when it is back | paused, whole | handed over, resumed |
 //! | source's daemon after *confirm*, or the store is away | gone | paused, whole | waits; handed over later, resumed |
 //! | source's node after *confirm* | gone | paused, whole | waits for the source's node, which has the claim |
+//! | source's QEMU or node between *finish* and *confirm* | off | paused, whole | handed over, started again |
+//! | link during *finish*, then the source's QEMU | off | paused, older | handed over, started again |
 //! | target's daemon | gone | paused, whole | handed over; resumed when that daemon is back |
 //! | target's node after *confirm* | gone | gone | handed over; started again |
 //! | the target cannot resume it (an image is locked) | gone | paused, whole | tried again; said in `doing` |
@@ -133,7 +137,12 @@ pub(super) fn sent(s: &Situation<'_>, state: &VmState, seen: Option<&Seen>, to: 
                 Decision::wait(format!("off here; checking whether it is being sent to {to}"), again)
             }
         }
-        Some(_) => Decision::to(Step::Undefine, format!("gone from here; handing it over to {to}")),
+        Some(seen) if seen.off == Some(OffReason::Migrated) => {
+            Decision::to(Step::Undefine, format!("gone from here; handing it over to {to}"))
+        }
+        // It may have gone on here after its copy there was made. The definition stays here until the claim is gone:
+        // without it, nothing tells this from a guest that has left.
+        Some(_) => Decision::to(Step::StartThere(to.clone()), format!("its guest ended here; it is started on {to}")),
         None => Decision::to(Step::HandOver(to.clone()), format!("gone from here; handing it over to {to}")),
     }
 }

@@ -97,6 +97,9 @@ pub enum Step {
     HandOver(NodeName),
     /// The same, because its guest was taken to that node, outside Drover.
     Follow(NodeName),
+    /// Its guest has ended here, while it was being sent to that node: the same, above the mark of what may have come
+    /// there, so that the VM is started anew.
+    StartThere(NodeName),
     /// Its guest has arrived: take the claim from the source, and assign the VM here.
     TakeOver,
     /// Take the claim of a guest that runs here, assign the VM here, and write this state.

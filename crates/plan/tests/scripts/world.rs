@@ -328,6 +328,7 @@ impl World {
                 self.set_record(&uuid, VmRecord { state: VmState::Start, ..record.clone() });
             }
             Step::HandOver(to) => self.settle_at(vm, claim.handed_to(&to), &to),
+            Step::StartThere(to) => self.settle_at(vm, claim.granted_above_sent(&to), &to),
             Step::Follow(to) => self.settle_at(vm, claim.followed_to(&to), &to),
             Step::TakeOver => self.settle_at(vm, claim.granted_to(&me), &me),
             Step::Settle => self.set_claim(&uuid, claim.settled()),

@@ -9,7 +9,10 @@ use drover_model::{
     Bytes, Epoch, OffReason, PausedBy, Progress, RunState, Transit,
     domain::{Mark, Written},
 };
-use std::{sync::PoisonError, time::Duration};
+use std::{
+    sync::{Arc, PoisonError, atomic::AtomicBool},
+    time::Duration,
+};
 use tokio::{
     sync::oneshot,
     time::{Instant, sleep},
@@ -191,6 +194,8 @@ fn prepare(inner: &mut Inner, uuid: Uuid, name: String, mark: Mark) -> std::resu
         transient: true,
         transit: Some(Transit::Switching),
         told: false,
+        outdated: Arc::default(),
+        copy: None,
         started_with: Written::new(),
         disks: Written::new(),
     };
@@ -233,8 +238,11 @@ impl Passage {
         sleep(ANSWER / 10).await;
         let botched = self.target.chance(|weather| weather.botched_per_mille);
         let disks = self.disks();
+        let outdated = Arc::new(AtomicBool::new(false));
+        self.source.domain(self.uuid, |domain| domain.copy = Some(outdated.clone()));
         let arrived = self.target.arriving(self.uuid, self.mark, |domain| {
             (domain.started_with, domain.disks) = disks;
+            domain.outdated = outdated;
             domain.transient = false;
             domain.transit = None;
             if botched {

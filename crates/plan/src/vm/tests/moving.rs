@@ -226,10 +226,12 @@ fn while_the_guest_may_be_at_either_end_the_sender_only_looks() {
             ("shutting-down", Step::Wait),
             // It powered itself off here, so it is not there; but a call may have been late to send it.
             ("shutdown", Step::Wait),
-            // These can also be what is left of a guest that has gone.
-            ("destroyed", Step::Undefine),
+            // It is what is left of a guest that has gone.
             ("migrated", Step::Undefine),
-            ("crashed", Step::Undefine),
+            // These too, or the guest went on here after its copy there was made. So that copy is not the guest.
+            ("destroyed", Step::StartThere(name("b"))),
+            ("crashed", Step::StartThere(name("b"))),
+            ("ended", Step::StartThere(name("b"))),
             ("absent", Step::HandOver(name("b"))),
         ] {
             for on in ["a", "b", "-"] {
@@ -587,12 +589,16 @@ proptest! {
         let state = case.record.as_ref().map(|record| record.value.state.clone());
         let off = matches!(state, Some(VmState::Stop | VmState::Disable | VmState::Fail { .. } | VmState::Delete { .. }));
         let given_up = off && case.domain.known().is_some_and(|seen| seen.transit == Some(Transit::Broken));
-        let harmless = matches!(step, Wait | AbortMigration | CallBack | Undefine | HandOver(_));
+        let harmless = matches!(step, Wait | AbortMigration | CallBack | Undefine | HandOver(_) | StartThere(_));
         prop_assert!(harmless || step == Destroy && given_up, "{:?}", step);
         let to = case.claim.as_ref().and_then(|c| c.value.to.clone());
         match (&step, &case.domain) {
             (HandOver(node), Obs::Absent) => prop_assert_eq!(Some(node), to.as_ref()),
-            (HandOver(_), domain) => prop_assert!(false, "handed over while {:?}", domain),
+            (StartThere(node), Obs::Known(seen)) => {
+                prop_assert_eq!((Some(node), seen.run), (to.as_ref(), RunState::Off));
+                prop_assert!(seen.off != Some(OffReason::Migrated), "{:?}", seen);
+            }
+            (HandOver(_) | StartThere(_), domain) => prop_assert!(false, "handed over while {:?}", domain),
             (CallBack, Obs::Known(seen)) => {
                 let here = match seen.run {
                     RunState::Off => matches!(seen.off, Some(OffReason::Shutdown | OffReason::ShutdownOrEnded)),

@@ -122,6 +122,10 @@ fn a_guest_that_was_called_back_is_marked_anew_and_what_the_send_left_is_older()
         assert_eq!(copy(&claim), Destroy, "{claim:?}");
     }
     assert_eq!(copy(&sending), Wait, "before, it is the guest that has arrived");
+    // The node that is to start the VM anew, because its guest ended where it was, removes the copy that it has.
+    let anew = sending.granted_above_sent(&name("a"));
+    assert!(anew.is_held_by(&name("a")) && anew.to.is_none() && !anew.resume);
+    assert_eq!(with(&anew, sending.sent(), "paused"), Destroy);
     // However often it is sent: no two sends, and no send and a grant that is not its own, have the same epoch.
     let mut given = vec![sending.epoch];
     let mut now = sending;
