@@ -59,6 +59,10 @@ struct State {
     condemned: BTreeSet<Uuid>,
     /// Guests that the host ended while the node's daemon listened, which have not run since, and where.
     ended: BTreeMap<Uuid, NodeName>,
+    /// Each VM's claim.
+    claims: BTreeMap<Uuid, Claim>,
+    /// The highest epoch with which each VM's guest was sent.
+    sent: BTreeMap<Uuid, Epoch>,
     /// What is wanted of each VM.
     wanted: BTreeMap<Uuid, VmState>,
     /// When each VM was last ordered to be off.
@@ -102,6 +106,9 @@ impl Book {
             Some(record) if VmRecord::key(path).is_some() => {
                 VmRecord::key(path).inspect(|uuid| self.wanted(*uuid, path, record));
             }
+            Some(record) if Claim::key(path).is_some() => {
+                Claim::key(path).inspect(|uuid| self.granted(*uuid, path, record));
+            }
             Some(record) if ClusterConfig::key(path).is_some() => {
                 let document: serde_json::Value = from_slice(&record.data).unwrap_or_default();
                 if document.get("maintenance") == Some(&false.into()) {
@@ -114,6 +121,28 @@ impl Book {
 }
 
 impl Book {
+    /// A send of a guest uses up an epoch. No later send and no grant has it, but for that to the node that it was sent to.
+    fn granted(&self, uuid: Uuid, path: &RecordPath, record: &Record) {
+        let Ok(now) = from_slice::<Claim>(&understood(path, &record.data)) else { return };
+        let again = {
+            let book = &mut *self.lock();
+            let Some(before) = book.claims.insert(uuid, now.clone()) else { return };
+            let highest = book.sent.entry(uuid).or_default();
+            let sends = now.to.is_some() && (before.to.is_none() || before.epoch != now.epoch);
+            let arrives = before.to.is_some() && now.node == before.to && now.epoch == before.sent();
+            let again = now.epoch < before.epoch
+                || sends && now.sent() <= *highest
+                || now.epoch != before.epoch && now.epoch <= *highest && !arrives;
+            if sends {
+                *highest = now.sent();
+            }
+            again
+        };
+        if again {
+            self.violated(format!("VM {uuid} is granted or sent with an epoch that it had before: {now:?}"));
+        }
+    }
+
     /// A VM whose guest was ended by the host is still to run, unless somebody ordered something else.
     fn wanted(&self, uuid: Uuid, path: &RecordPath, record: &Record) {
         let Ok(VmRecord { state, .. }) = from_slice(&understood(path, &record.data)) else { return };
