@@ -8,7 +8,7 @@ use drover_model::{
     ClusterView, Fault, NodeName, NodeView, Paused, PausedBy, RecordKind, RecordPath, Role, RunState, Stored, Version,
     VmRecord, VmState, cluster::CLUSTER_SCHEMA,
 };
-use drover_plan::faults::{self, vm_disks, vm_failed, vm_paused, vm_torn, vm_unkillable, vm_unresumed};
+use drover_plan::faults::{self, vm_disks, vm_failed, vm_paused, vm_refused, vm_torn, vm_unkillable, vm_unresumed};
 use drover_store::{Op, StoreError};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::sync::watch;
@@ -18,6 +18,9 @@ use uuid::Uuid;
 const VM_HEALTH_DELTA: u8 = 10;
 /// Percentage that a running guest with replaced disks costs: a backup makes it so for minutes, every night.
 const DISKS_HEALTH_DELTA: u8 = 1;
+
+/// Percentage that a VM costs which could not be started where it was moved to, and runs elsewhere.
+const REFUSED_HEALTH_DELTA: u8 = 2;
 
 /// Percentage that a problem of the primary costs.
 const PRIMARY_HEALTH_DELTA: u8 = 10;
@@ -75,6 +78,15 @@ pub(crate) async fn of_guest(ctx: &Context, record: &Stored<VmRecord>, troubles:
         )
     });
     keep(ctx, record, vm_unresumed(&vm.uuid), unresumed, VM_HEALTH_DELTA).await?;
+    let refused = vm.refused.last().map(|refused| {
+        let (name, node) = (&vm.name, &refused.node);
+        format!(
+            "VM {name} was moved to {node} while off and could not be started there, so it went back: {}. Repair the cause, and \
+             move it there again ('drover vm migrate {name} --to {node}'); nothing else brings it there.",
+            refused.why
+        )
+    });
+    keep(ctx, record, vm_refused(&vm.uuid), refused, REFUSED_HEALTH_DELTA).await?;
     let older = troubles.older.as_ref().map(|why| format!("VM {} cannot be started again: {why}.", vm.name));
     keep(ctx, record, vm_disks(&vm.uuid), older, DISKS_HEALTH_DELTA).await?;
     let Told::Is(unkillable) = &troubles.unkillable else { return Ok(()) };

@@ -69,6 +69,6 @@ pub use usage::Usage;
 pub use view::{ClusterView, NodeView, VmView};
 pub use vm::{
     Arrival, AtRest, Claim, Demand, Epoch, Generation, How, MoveFailure, MoveKind, NameEntry, OffReason, Progress,
-    RunState, Transit, VmRecord, VmState, VmStatus,
+    RunState, StartRefused, Transit, VmRecord, VmState, VmStatus,
 };
 pub use words::UnknownWord;

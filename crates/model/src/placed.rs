@@ -38,6 +38,8 @@ pub enum PlacedBy {
     Ready,
     /// The end of its node.
     Recovery,
+    /// A refusal to start it where it had been moved to.
+    Refused,
 }
 words!(
     PlacedBy,
@@ -48,7 +50,8 @@ words!(
     Unmigrate = "unmigrate",
     Flush = "flush",
     Ready = "ready",
-    Recovery = "recovery"
+    Recovery = "recovery",
+    Refused = "refusal"
 );
 
 /// A placement of a VM.

@@ -123,6 +123,7 @@ pub fn vm(n: u128, mib: u64) -> VmView {
             placed: None,
             going: None,
             older_disks: None,
+            refused: Vec::new(),
         }),
         claim: Some(kept(Claim { epoch: Epoch(1), ..Claim::new(Epoch(0)) })),
         claim_unreadable: false,

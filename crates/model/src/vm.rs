@@ -99,9 +99,42 @@ pub struct VmRecord {
     /// ([`crate::Replaced`]).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub older_disks: Option<Epoch>,
+    /// Nodes that it was moved to while off, and at which this definition could not be started. Nothing brings it there
+    /// again but an order that names the node.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub refused: Vec<StartRefused>,
 }
 
+/// A node at which a VM could not be started.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StartRefused {
+    /// The node.
+    pub node: NodeName,
+    /// The hypervisor's words, at most [`REFUSED_WHY_MAX`] characters.
+    pub why: String,
+}
+
+/// Maximum length of [`StartRefused::why`], in characters; the rest is cut off. A record has one for each node at most.
+pub const REFUSED_WHY_MAX: usize = 300;
+
 impl VmRecord {
+    /// The record after it could not be started at that node, which it was moved to.
+    #[must_use]
+    pub fn refused_at(&self, node: &NodeName, why: &str) -> VmRecord {
+        let mut record = self.accepted_at(node);
+        let why = why.chars().take(REFUSED_WHY_MAX).collect();
+        record.refused.push(StartRefused { node: node.clone(), why });
+        record
+    }
+
+    /// The record when it is to be tried at that node, whatever happened there before.
+    #[must_use]
+    pub fn accepted_at(&self, node: &NodeName) -> VmRecord {
+        let mut record = self.clone();
+        record.refused.retain(|refused| refused.node != *node);
+        record
+    }
+
     /// The record after the VM's arrival on `node` by a move of that kind. Its state is not changed.
     #[must_use]
     pub fn arrived(&self, node: &NodeName, kind: MoveKind) -> VmRecord {
@@ -148,6 +181,9 @@ pub struct Claim {
     /// may be there, under the next epoch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<NodeName>,
+    /// The VM was handed over by that node, and has not been in memory at the holder yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<NodeName>,
     /// Id of the holder's machine. Empty: not known, as in claims of older daemons.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub machine: String,
@@ -168,8 +204,8 @@ impl Claim {
     /// The claim of a new VM, whose grants have epochs above `born`.
     pub fn new(born: Epoch) -> Claim {
         let (machine, boot) = Default::default();
-        let (schema, began) = (VM_SCHEMA, Epoch(0));
-        Claim { schema, node: None, epoch: born, born, began, to: None, machine, boot, adopts: None, resume: false }
+        let (schema, began, node, to, from) = (VM_SCHEMA, Epoch(0), None, None, None);
+        Claim { schema, node, epoch: born, born, began, to, from, machine, boot, adopts: None, resume: false }
     }
     /// Whether it was never granted to a node: the VM has never run.
     pub fn never_granted(&self) -> bool {
@@ -189,19 +225,21 @@ impl Claim {
     /// The next grant, to `node`.
     #[must_use]
     pub fn granted_to(&self, node: &NodeName) -> Claim {
-        Claim { node: Some(node.clone()), epoch: self.epoch.next(), ..self.released() }
+        let from = self.from.clone().filter(|_| self.is_held_by(node));
+        Claim { node: Some(node.clone()), epoch: self.epoch.next(), from, ..self.released() }
     }
     /// The next grant, to the `node` that is to have the guest. One that was sent there waits there, paused.
     #[must_use]
     pub fn handed_to(&self, node: &NodeName) -> Claim {
-        Claim { resume: self.to.as_ref() == Some(node), ..self.granted_to(node) }
+        Claim { resume: self.to.as_ref() == Some(node), from: self.node.clone(), ..self.granted_to(node) }
     }
     /// A grant to the `node` that the guest was being sent to, above the mark of what may have come there: that is
     /// destroyed, for the guest may have gone on at its holder after it was made, and the VM is started anew. (The mark just
     /// before a grant's is adopted, so two epochs are left out.)
     #[must_use]
     pub fn granted_above_sent(&self, node: &NodeName) -> Claim {
-        Claim { epoch: self.sent().next(), ..self.released() }.granted_to(node)
+        let granted = Claim { epoch: self.sent().next(), ..self.released() }.granted_to(node);
+        Claim { from: self.node.clone(), ..granted }
     }
     /// The next grant, to the `node` that the guest was taken to outside Drover. It may be the one that was to be
     /// adopted.
@@ -243,10 +281,10 @@ impl Claim {
     pub fn is_fresh(&self) -> bool {
         self.never_granted() && self.adopts.is_none()
     }
-    /// Same grant, whose guest has its mark, and executes or is paused for another reason than its arrival.
+    /// Same grant, whose guest is in memory with its mark, and is not paused because of its arrival.
     #[must_use]
     pub fn settled(&self) -> Claim {
-        Claim { resume: false, adopts: None, ..self.clone() }
+        Claim { resume: false, adopts: None, from: None, ..self.clone() }
     }
     /// Taken from a holder that is proved to be off. An epoch is left out: what the holder was sending, or had sent, to
     /// another node carries the next one.
@@ -328,6 +366,7 @@ impl RecordKind for VmRecord {
             placed: None,
             going: None,
             older_disks: None,
+            refused: Vec::new(),
         })
     }
 }

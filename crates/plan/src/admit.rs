@@ -164,6 +164,7 @@ pub fn define(definition: &Definition, node: Option<NodeName>) -> VmRecord {
         placed: None,
         going: None,
         older_disks: None,
+        refused: Vec::new(),
     }
 }
 
@@ -332,11 +333,14 @@ pub fn modify(record: &VmRecord, guest: &Guest, definition: &Definition, restart
         }
         state => state.clone(),
     };
+    // Another definition may start where this one did not.
+    let refused = if changed { Vec::new() } else { record.refused.clone() };
     Ok(VmRecord {
         xml: definition.xml.clone(),
         description: definition.description.clone(),
         generation,
         state,
+        refused,
         ..record.clone()
     })
 }

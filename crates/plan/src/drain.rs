@@ -85,6 +85,8 @@ fn is_on(vm: &VmView, node: &NodeName) -> bool {
     vm.is_held_by(node)
         || record.state.destination() == Some(node)
         || vm.sent_to() == Some(node)
+        // It comes back if it cannot be started.
+        || vm.left() == Some(node)
         || (record.state.occupies_node() && record.node.as_ref() == Some(node))
 }
 
@@ -148,6 +150,11 @@ fn leave(view: &ClusterView, ledger: &mut Ledger, vm: &VmView, node: &NodeName) 
         Some((to, how)) => {
             ledger.expect(to, vm.demand);
             Fate::Moves { to: to.clone(), how: *how, why: Box::new(placement.kept()) }
+        }
+        None if !record.refused.is_empty() => {
+            // It would not be started again by another plan either.
+            let refused = record.refused.iter().map(|r| format!("its move to {} failed: {}", r.node, r.why));
+            Fate::Blocked(refused.collect::<Vec<_>>().join("; "))
         }
         None => {
             let replaced = vm.status.as_ref().and_then(|report| report.replaced.as_ref());

@@ -5,10 +5,11 @@ use drover_model::{ClusterView, NodeName, NodeRecord, RecordKind, RecordPath, Ve
 use uuid::Uuid;
 
 /// What the ids of a VM's faults begin with; its UUID follows.
-const PREFIXES: [&str; 6] = ["vm-disks-", "vm-failed-", "vm-paused-", "vm-torn-", "vm-unkillable-", "vm-unresumed-"];
+const PREFIXES: [&str; 7] =
+    ["vm-disks-", "vm-failed-", "vm-paused-", "vm-refused-", "vm-torn-", "vm-unkillable-", "vm-unresumed-"];
 
 /// The ids of all faults that a VM may have.
-pub fn of_vm(uuid: &Uuid) -> [String; 6] {
+pub fn of_vm(uuid: &Uuid) -> [String; 7] {
     PREFIXES.map(|prefix| format!("{prefix}{uuid}"))
 }
 
@@ -30,6 +31,12 @@ pub fn vm_unkillable(uuid: &Uuid) -> String {
     unkillable
 }
 
+/// The id of the fault of a VM that could not be started where it was moved to.
+pub fn vm_refused(uuid: &Uuid) -> String {
+    let [_, _, _, refused, ..] = of_vm(uuid);
+    refused
+}
+
 /// The id of the fault of a guest that was migrated and cannot execute where it is now.
 pub fn vm_unresumed(uuid: &Uuid) -> String {
     let [.., unresumed] = of_vm(uuid);
@@ -38,7 +45,7 @@ pub fn vm_unresumed(uuid: &Uuid) -> String {
 
 /// The id of the fault of a guest whose memory is on two nodes that do not reach each other.
 pub fn vm_torn(uuid: &Uuid) -> String {
-    let [_, _, _, torn, ..] = of_vm(uuid);
+    let [.., torn, _, _] = of_vm(uuid);
     torn
 }
 
@@ -106,10 +113,10 @@ mod tests {
             };
             view.apply(&Fault::path(&id), Some((&serde_json::to_vec(&fault).unwrap(), Version(3))));
         }
-        let [disks, failed, paused, torn, unkillable, unresumed] =
+        let [disks, failed, paused, refused, torn, unkillable, unresumed] =
             of_vm(&two).map(|id| (id, VmRecord::path(&two), Version(3)));
         let removed = (stray(&two, &away), NodeRecord::path(&away), Version(3));
-        assert_eq!(leftovers(&view), [disks, failed, paused, removed, torn, unkillable, unresumed]);
+        assert_eq!(leftovers(&view), [disks, failed, paused, refused, removed, torn, unkillable, unresumed]);
         assert_eq!((strays_of(&view, &a), strays_of(&view, &away)), (vec![one, two], vec![two]));
     }
 }

@@ -11,7 +11,7 @@ mod reasons;
 use crate::capacity::{Ledger, OVERHEAD};
 use drover_model::{
     Bytes, ClusterView, DaemonState, Demand, DomainType, How, MigrationMethod, MoveFailure, MoveKind, NodeName,
-    NodeState, NodeStatus, NodeView, Replaced, Selector, VmMeta, VmRecord, VmView,
+    NodeState, NodeStatus, NodeView, Replaced, Selector, StartRefused, VmMeta, VmRecord, VmView,
     domain::{KeptState, devices::Devices},
 };
 use std::path::{Component, Path};
@@ -126,6 +126,9 @@ pub enum Rejection {
     /// Its next start would use older data than its guest has.
     #[error("it would have to be started there, and {0}")]
     OlderDisks(String),
+    /// It was moved there, and could not be started.
+    #[error("it could not be started there: {0} (an order to move it that names the node tries it again)")]
+    CouldNotStart(String),
     /// A bridge is missing.
     #[error("it has no bridge {0}")]
     Network(String),
@@ -213,19 +216,41 @@ pub struct Wanted<'a> {
     pub replaced: Option<(&'a VmRecord, &'a Replaced)>,
     /// Its last move, if that failed: that target is chosen again only if there is no other.
     pub failed: Option<&'a MoveFailure>,
+    /// Nodes at which it could not be started.
+    pub refused: &'a [StartRefused],
+    /// The node that it came from and goes back to, because it could not be started elsewhere: it may also while that is
+    /// flushed.
+    pub returns: Option<&'a NodeName>,
 }
 
 impl<'a> Wanted<'a> {
     /// Requirements of a new VM.
     pub fn new(demand: Demand, meta: &'a VmMeta, devices: &'a Devices) -> Wanted<'a> {
-        let (at, only, as_ready, replaced, failed) = (None, None, None, None, None);
+        let (at, only, as_ready, replaced, failed, returns) = (None, None, None, None, None, None);
         let (may_stay, fresh, held, off, how) = (false, true, false, false, How::Cold);
-        Wanted { demand, meta, devices, at, may_stay, fresh, held, off, how, only, as_ready, replaced, failed }
+        Wanted {
+            demand,
+            meta,
+            devices,
+            at,
+            may_stay,
+            fresh,
+            held,
+            off,
+            how,
+            only,
+            as_ready,
+            replaced,
+            failed,
+            returns,
+            refused: &[],
+        }
     }
 
     /// Requirements of a VM that leaves its node, by its migration method.
     pub fn moved(vm: &'a VmView) -> Wanted<'a> {
-        let VmRecord { node, meta, .. } = &vm.record.value;
+        let VmRecord { node, meta, refused, .. } = &vm.record.value;
+        let refused = refused.iter().any(|refused| Some(&refused.node) == node.as_ref());
         Wanted {
             at: node.as_ref(),
             fresh: vm.claim.as_ref().is_some_and(|claim| claim.value.is_fresh()),
@@ -235,6 +260,8 @@ impl<'a> Wanted<'a> {
             how: how(meta.method),
             replaced: vm.status.as_ref().and_then(|report| Some((&vm.record.value, report.replaced.as_ref()?))),
             failed: vm.status.as_ref().and_then(|status| status.move_failure.as_ref()),
+            refused: &vm.record.value.refused,
+            returns: vm.claim.as_ref().and_then(|claim| claim.value.from.as_ref()).filter(|_| refused),
             ..Wanted::new(vm.demand, meta, &vm.devices)
         }
     }
@@ -316,8 +343,12 @@ fn fits(
         return Err(NotRunning(daemon));
     }
     let domain = node.record.value.domain_state;
-    if domain != NodeState::Ready && wanted.as_ready != Some(name) {
+    let returns = domain == NodeState::Flush && wanted.returns == Some(name);
+    if domain != NodeState::Ready && wanted.as_ready != Some(name) && !returns {
         return Err(NotReady(domain));
+    }
+    if let Some(refused) = wanted.refused.iter().find(|refused| refused.node == *name) {
+        return Err(CouldNotStart(refused.why.clone()));
     }
     if !wanted.meta.allows(name) {
         let nodes: Vec<&str> = wanted.meta.node_limit.iter().map(NodeName::as_str).collect();

@@ -67,6 +67,7 @@ pub use situation::{Decision, HostState, LOOK_AGAIN, Situation, Step};
 pub use starts::{Failed, START_LIMIT, StartFailures};
 pub use strays::{LOOK_ELSEWHERE, is_reported, is_stray, reported, was_in_memory};
 
+use crate::moves::Back;
 use drover_model::{Claim, NodeName, Obs, OffReason, RunState, VmRecord, VmState};
 use ended::{WHO_ENDED_IT, off_reason, powered_itself_off};
 use power::{cannot_hear, power_off};
@@ -261,7 +262,15 @@ fn wanted_running(s: &Situation<'_>, vm: &VmRecord, seen: Option<&Seen>, mine: b
     if let Some(failures) = s.memory.start_failures.as_ref().filter(|failures| failures.of == vm.generation) {
         let StartFailures { tries, refusals, last, at, why, .. } = failures;
         if *last == Failed::ForGood || (*last == Failed::Refused && *refusals >= START_LIMIT) {
-            return Decision::to(Step::Complete(VmState::Fail { reason: why.clone() }), "could not be started");
+            return match s.back {
+                Back::Unknown => Decision::wait(format!("could not be started: {why}"), Some(s.now.after(LOOK_AGAIN))),
+                // Once: if it is refused there, it stays.
+                Back::To(back) if !failures.sent_back => {
+                    let doing = format!("could not be started here, and goes to {}: {why}", back.to);
+                    Decision::to(Step::GoBack(back.clone(), why.clone()), doing)
+                }
+                _ => Decision::to(Step::Complete(VmState::Fail { reason: why.clone() }), "could not be started"),
+            };
         }
         let until = at.after(backoff(*tries));
         if s.now < until {

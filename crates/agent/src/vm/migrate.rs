@@ -7,7 +7,7 @@ use drover_model::{
     Claim, Mono, MoveFailure, NodeName, Progress, RunState, Stored, Version, VmRecord, VmState, VmStatus,
     domain::{Mark, devices::Disk},
 };
-use drover_plan::moves::{self, Sent, Supervision};
+use drover_plan::moves::{self, Return, Sent, Supervision};
 use drover_store::StoreError;
 use std::time::Duration;
 
@@ -180,6 +180,20 @@ impl Task {
         self.complete(record, &VmState::Start, why).await
     }
 
+    /// Orders the VM, which cannot be started here, back to where it came from, or to another node.
+    pub(super) async fn go_back(
+        &mut self,
+        record: &Stored<VmRecord>,
+        back: &Return,
+        why: &str,
+    ) -> Result<(), StoreError> {
+        let ordered = back.ordered(&record.value, self.ctx.me(), why, self.ctx.wall());
+        records::set(&*self.ctx.store, &self.uuid, record, &ordered).await?;
+        self.memory.sent_back();
+        tracing::warn!(vm = %record.value.name, to = %back.to, why, "a VM cannot be started here, and goes back");
+        Ok(())
+    }
+
     /// Writes the migration's progress into the status. Only this task writes that.
     async fn report_progress(&self, progress: Option<Progress>) -> Result<(), StoreError> {
         let Some(old) = records::read_report::<VmStatus>(&*self.ctx.store, &self.uuid).await? else { return Ok(()) };
@@ -199,6 +213,7 @@ impl Task {
     ) -> Result<(), StoreError> {
         self.settle_at(record, (claim, granted), to).await?;
         self.failure = None;
+        self.memory.handed_over();
         tracing::info!(vm = %record.value.name, %to, "handed a VM over");
         Ok(())
     }

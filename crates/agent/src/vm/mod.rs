@@ -23,7 +23,7 @@ use drover_model::{
     vm::VM_SCHEMA,
 };
 use drover_plan::{
-    moves::{self, Turn},
+    moves::{self, Back, Turn},
     place,
     vm::{self as plan, Decision, Elsewhere, Failures, HostState, LOOK_ELSEWHERE, Memory, Seen, Situation, Step},
 };
@@ -308,6 +308,7 @@ impl Task {
             kept: self.kept(&snapshot),
             elsewhere: elsewhere.as_ref(),
             replaced: snapshot.replaced.as_ref(),
+            back: &self.back(&snapshot),
             now,
         });
         Ok((snapshot, decision))
@@ -348,6 +349,17 @@ impl Task {
         let view = self.ctx.views.latest();
         let shown = view.vms.get(&self.uuid).is_some_and(|vm| vm.record.version == record.version);
         if shown { moves::turn(&view, &self.uuid) } else { Turn::Wait("the order to move it has just come".to_owned()) }
+    }
+
+    /// What becomes of the VM if it cannot be started here, decided on the whole view.
+    fn back(&self, snapshot: &Snapshot) -> Back {
+        let failed = self.memory.start_failures.is_some();
+        match (&snapshot.record, &snapshot.claim) {
+            (Some(record), Some(claim)) if failed && claim.value.is_held_by(self.ctx.me()) => {
+                moves::back(&self.ctx.views.latest(), record, claim.value.from.as_ref())
+            }
+            _ => Back::Nowhere,
+        }
     }
 
     /// State that libvirt keeps for the VM on this node (a TPM, firmware variables) and that would stay behind in a

@@ -94,6 +94,7 @@ impl Task {
             }
             Step::CallBack => self.call_back(snapshot, claim).await,
             Step::GiveUpMove(why) => self.give_up_move(record, why).await,
+            Step::GoBack(back, why) => self.go_back(record, back, why).await,
             Step::HandOver(to) => self.hand_over(record, (claim, &claim.value.handed_to(to)), to).await,
             Step::StartThere(to) => self.hand_over(record, (claim, &claim.value.granted_above_sent(to)), to).await,
             Step::Follow(to) => self.hand_over(record, (claim, &claim.value.followed_to(to)), to).await,

@@ -1,7 +1,8 @@
 //! Flush and ready of nodes.
 
 use crate::support::{Cluster, Guest, grants};
-use drover_lab::{Domain, Service};
+use drover_lab::{Domain, Lab, Service};
+use std::time::Duration;
 
 /// Defines and starts guests on nodes, all at once, and waits until they are up.
 fn guests<'a>(cluster: &'a Cluster, names: &[(&str, &str)], arguments: &[&str]) -> Vec<Guest<'a>> {
@@ -240,4 +241,63 @@ fn a_dead_node_holds_up_no_other_that_waits_for_its_vms() {
 
     cluster.node("hv2").power_on().unwrap();
     cluster.vm_until("hv1", "web", "is at home", |vm| vm["node"] == "hv1" && vm["run_state"] == "running");
+}
+
+/// Where nothing shows beforehand that a node cannot start a VM: its definition names a network of libvirt's that only the
+/// other node has.
+#[test]
+fn a_vm_that_cannot_be_started_where_it_was_moved_goes_back_and_blocks_the_flush() {
+    let cluster = Cluster::up(2);
+    let network = "<network><name>here</name><forward mode='bridge'/><bridge name='here0'/></network>";
+    std::fs::write(cluster.lab.shared().join("network.xml"), network).unwrap();
+    let offer = |node: &str| {
+        let virsh = |arguments: &[&str]| {
+            cluster.node(node).exec(&[&["virsh", "-q", "-c", "qemu:///system"], arguments].concat()).unwrap()
+        };
+        cluster.node(node).exec(&["ip", "link", "add", "here0", "type", "bridge"]).unwrap();
+        virsh(&["net-define", "/srv/shared/network.xml"]);
+        virsh(&["net-start", "here"]);
+    };
+    offer("hv1");
+    let card = "<devices><interface type='network'><source network='here'/><model type='virtio'/></interface>";
+    let xml = Domain::new("web").xml(&cluster.lab.guest()).replace("<devices>", card);
+    cluster.define_xml("hv1", &xml, &["--node", "hv1", "--method", "shutdown", "--start", "--wait"]);
+    let mut web = Guest::of(&cluster, "hv1", "web");
+
+    cluster.drover("hv1", &["node", "flush", "hv1"]);
+    cluster
+        .vm_until("hv1", "web", "is refused by hv2", |vm| vm["doing"].as_str().is_some_and(|d| d.contains("'here'")));
+    assert_eq!(
+        cluster.json("hv1", &["node", "info", "hv1"])["domain_state"],
+        "flush",
+        "it is not over before the VM runs"
+    );
+    // It is tried for about two minutes.
+    let back = || {
+        let vm = cluster.vm("hv1", "web");
+        (vm["node"] == "hv1" && vm["run_state"] == "running").then_some(vm)
+    };
+    let vm = Lab::until("web is back on hv1", Duration::from_secs(240), back)
+        .unwrap_or_else(|e| panic!("{e}: {}\n{}", cluster.vm("hv1", "web"), cluster.logs()));
+    web.wait_rebooted_on("hv1");
+    let words =
+        |text: &serde_json::Value| text.as_str().is_some_and(|text| text.contains("hv2") && text.contains("'here'"));
+    assert!(words(&vm["move_failed"]), "{vm}");
+    let blocked = |node: &serde_json::Value| node["drain"]["blocked"].as_array().is_some_and(|all| !all.is_empty());
+    let node = cluster.json_until("hv1", &["node", "info", "hv1"], "its flush is blocked", blocked);
+    assert!(node["drain"].to_string().contains("its move to hv2 failed"), "{node}");
+    let faults = || cluster.json("hv1", &["fault", "list"]);
+    let is_fault = || faults().as_array()?.iter().any(|fault| words(&fault["message"])).then_some(());
+    Lab::until("a fault tells it", Duration::from_secs(60), is_fault).unwrap_or_else(|e| panic!("{e}: {}", faults()));
+    let explained = cluster.drover("hv1", &["vm", "explain", "web"]);
+    assert!(explained.contains("it could not be started there"), "{explained}");
+
+    // The cause is repaired: an order that names the node brings it there.
+    cluster.drover("hv1", &["node", "ready", "hv1", "--wait"]);
+    web.wait_only_on(&["hv1"]);
+    offer("hv2");
+    cluster.drover("hv1", &["vm", "migrate", "web", "--to", "hv2", "--wait"]);
+    web.wait_rebooted_on("hv2");
+    let none = || faults().as_array()?.iter().all(|fault| !words(&fault["message"])).then_some(());
+    Lab::until("the fault is over", Duration::from_secs(60), none).unwrap_or_else(|e| panic!("{e}: {}", faults()));
 }

@@ -130,11 +130,24 @@ impl VmView {
         self.nodes().contains(node)
     }
 
-    /// The nodes that it is relevant to: those that it concerns, its home, and the last one that reported on it.
+    /// The node that handed it over to its holder, where it has not been in memory yet, and is to run.
+    pub fn left(&self) -> Option<&NodeName> {
+        let from = self.claim.as_ref().and_then(|claim| claim.value.from.as_ref());
+        from.filter(|_| self.record.value.state.occupies_node())
+    }
+
+    /// The nodes that it is relevant to: those that it concerns, its home, where it came from, and the last one that
+    /// reported on it.
     pub(super) fn nodes(&self) -> BTreeSet<&NodeName> {
         let record = &self.record.value;
         let named = [&record.node, &record.last_node].into_iter().filter_map(Option::as_ref);
         let said = self.arrival.as_ref().map(|arrival| &arrival.value.node);
-        named.chain(record.state.destination()).chain(self.holder()).chain(self.sent_to()).chain(said).collect()
+        named
+            .chain(record.state.destination())
+            .chain(self.holder())
+            .chain(self.sent_to())
+            .chain(self.left())
+            .chain(said)
+            .collect()
     }
 }

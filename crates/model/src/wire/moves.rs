@@ -88,6 +88,10 @@ impl MoveOrder {
         }
         Some(match (now.state.as_str(), &now.migration) {
             ("migrate" | "migrate-live" | "unmigrate", Some(migration)) if migration.to == to => MoveOutcome::UnderWay,
+            // It could not be started there, and goes back.
+            ("migrate" | "unmigrate", Some(_)) if now.move_failures > self.failures => {
+                MoveOutcome::Failed(format!("{}; it goes back", now.move_failed))
+            }
             ("start", _) if now.node == to && now.is_settled() => MoveOutcome::Arrived,
             ("start", _) if now.node == to => MoveOutcome::UnderWay,
             // Cancelled on its way, and not yet known to be back.

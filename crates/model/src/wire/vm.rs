@@ -190,6 +190,7 @@ impl<'a> Vm<'a> {
         let (run_state, doing) = seen(view, vm);
         let text = |node: &Option<NodeName>| node.as_ref().map(ToString::to_string).unwrap_or_default();
         let failure = status.and_then(|s| s.move_failure.as_ref());
+        let refused = u32::try_from(record.refused.len()).unwrap_or(u32::MAX);
         let meta = Meta::of(vm);
         let replaced = status.and_then(|s| s.replaced.as_ref());
         let running = status.and_then(|s| s.generation);
@@ -229,8 +230,12 @@ impl<'a> Vm<'a> {
             xml: Cow::Borrowed(&record.xml),
             priority: meta.priority,
             migration: Migration::of(vm),
-            move_failed: failure.map(|f| format!("to {}: {}", f.to, f.reason)).unwrap_or_default(),
-            move_failures: failure.map_or(0, |f| f.told),
+            move_failed: match (failure, record.refused.last()) {
+                (Some(f), _) => format!("to {}: {}", f.to, f.reason),
+                (None, Some(refused)) => format!("to {}: {}", refused.node, refused.why),
+                (None, None) => String::new(),
+            },
+            move_failures: failure.map_or(0, |f| f.told).saturating_add(refused),
             run_state: run_state.to_owned(),
             paused_by: paused.as_ref().map_or("", |paused| paused.by.word()).to_owned(),
             paused_reason: paused.as_ref().map(ToString::to_string).unwrap_or_default(),
@@ -347,7 +352,7 @@ mod tests {
         assert_eq!((&*shown.run_state, shown.settled()), ("absent", None), "{}", shown.doing);
 
         // Node a handed it over with its guest.
-        vm.claim = Some(kept(claim.sending_to(Some(&name("b"))).handed_to(&name("b"))));
+        vm.claim = Some(kept(claim.sending_to(&name("b")).handed_to(&name("b"))));
         assert_eq!(Vm::of(&view, &vm).run_state, "running");
     }
 }

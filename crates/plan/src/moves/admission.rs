@@ -147,6 +147,9 @@ pub fn relocate(view: &ClusterView, vm: &VmView, request: &Request, now: WallTim
         place::how(record.meta.method)
     };
     let wanted = Wanted::moved(vm).by(method);
+    // An order that names the node tries it again, whatever happened there before.
+    let record = &to.map_or_else(|| record.clone(), |to| record.accepted_at(to));
+    let wanted = Wanted { refused: &record.refused, returns: None, ..wanted };
     let wanted = match to {
         Some(to) if !view.nodes.contains_key(to) => {
             let known: Vec<String> = view.nodes.keys().map(ToString::to_string).collect();

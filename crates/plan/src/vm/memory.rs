@@ -82,6 +82,18 @@ impl Memory {
         self.start_failures = Some(StartFailures::after(self.start_failures.as_ref(), of, last, why, at));
     }
 
+    /// Records that it was ordered back to where it came from, because it cannot be started here.
+    pub fn sent_back(&mut self) {
+        if let Some(failures) = &mut self.start_failures {
+            failures.sent_back = true;
+        }
+    }
+
+    /// Records that another node has the VM: what failed here tells nothing of the next time.
+    pub fn handed_over(&mut self) {
+        self.start_failures = None;
+    }
+
     /// Records that the power of the guest of that epoch could not be cut.
     pub fn cut_failed(&mut self, epoch: Epoch, why: String, at: Mono) {
         self.cut_failures = Some(Failures::after(self.cut_failures.as_ref(), epoch, why, at));

@@ -209,8 +209,8 @@ pub(super) fn landed(s: &Situation<'_>, claim: &Claim, state: &VmState, seen: &S
         (RunState::Running | RunState::ShuttingDown, Some(Transit::Split)) if state.destination().is_some() => {
             Some(Decision::wait("the rest of its memory is still on its way here", Some(s.now.after(LOOK_AGAIN))))
         }
-        _ if claim.adopts.is_some() && in_memory(seen.run) && seen.mark.epoch == claim.epoch => {
-            Some(Decision::to(Step::Settle, ""))
+        _ if (claim.adopts.is_some() || claim.from.is_some()) && !wants_no_guest(state) => {
+            (in_memory(seen.run) && seen.mark.epoch == claim.epoch).then(|| Decision::to(Step::Settle, ""))
         }
         _ => None,
     }

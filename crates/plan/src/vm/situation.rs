@@ -1,7 +1,7 @@
 //! Input and output of one decision about a VM.
 
 use super::{elsewhere::Elsewhere, memory::Memory, seen::Seen};
-use crate::moves::Turn;
+use crate::moves::{Back, Return, Turn};
 use drover_model::{Claim, Mono, NodeName, Obs, Replaced, Stored, VmRecord, VmState, domain::KeptState};
 use std::time::Duration;
 
@@ -44,6 +44,8 @@ pub struct Situation<'a> {
     pub elsewhere: Option<&'a Elsewhere>,
     /// Disks that its guest has written to, or writes to, instead of those that it was started with ([`super::noted`]).
     pub replaced: Option<&'a Replaced>,
+    /// What becomes of it if it cannot be started here.
+    pub back: &'a Back,
     /// Current time of this process's clock.
     pub now: Mono,
 }
@@ -100,6 +102,8 @@ pub enum Step {
     /// Its guest has ended here, while it was being sent to that node: the same, above the mark of what may have come
     /// there, so that the VM is started anew.
     StartThere(NodeName),
+    /// It cannot be started here, for this reason, and was brought here while off: order its move to that node.
+    GoBack(Box<Return>, String),
     /// Its guest has arrived: take the claim from the source, and assign the VM here.
     TakeOver,
     /// Take the claim of a guest that runs here, assign the VM here, and write this state.
@@ -112,7 +116,8 @@ pub enum Step {
     Remark,
     /// Let the guest execute: it is paused by a migration that is over.
     LetRun,
-    /// The guest has the claim's mark, and executes or is to stay paused: remove `resume` and `adopts` from the claim.
+    /// The guest has the claim's mark, and executes or is to stay paused: remove `resume`, `adopts` and `from`
+    /// from the claim.
     Settle,
     /// Delete the disks of a VM that is being deleted.
     RemoveDisks,

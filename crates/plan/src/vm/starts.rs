@@ -33,6 +33,8 @@ pub struct StartFailures {
     pub at: Mono,
     /// Error message of the last one.
     pub why: String,
+    /// It was ordered back to where it came from.
+    pub sent_back: bool,
 }
 
 impl StartFailures {
@@ -44,8 +46,10 @@ impl StartFailures {
         why: String,
         at: Mono,
     ) -> StartFailures {
-        let (tries, refusals) = before.filter(|f| f.of == of).map_or((0, 0), |f| (f.tries, f.refusals));
+        let before = before.filter(|f| f.of == of);
+        let (tries, refusals) = before.map_or((0, 0), |f| (f.tries, f.refusals));
+        let sent_back = before.is_some_and(|f| f.sent_back);
         let refusals = if last == Failed::Unknown { refusals } else { refusals.saturating_add(1) };
-        StartFailures { of, tries: tries.saturating_add(1), refusals, last, at, why }
+        StartFailures { of, tries: tries.saturating_add(1), refusals, last, at, why, sent_back }
     }
 }

@@ -27,6 +27,7 @@ struct Case {
     elsewhere: Option<Elsewhere>,
     was_in_memory: bool,
     replaced: Option<Replaced>,
+    back: Back,
     now: Mono,
 }
 
@@ -108,6 +109,7 @@ impl Case {
             elsewhere: None,
             was_in_memory: false,
             replaced: None,
+            back: Back::Nowhere,
             now: Mono(1_000_000),
         }
     }
@@ -129,6 +131,7 @@ impl Case {
             kept: self.kept,
             elsewhere: self.elsewhere.as_ref(),
             replaced: self.replaced.as_ref(),
+            back: &self.back,
             now: self.now,
         })
     }

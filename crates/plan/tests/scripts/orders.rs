@@ -111,6 +111,16 @@ pub(crate) fn carry_out(world: &mut World, order: &str) -> Said {
             world.unsendable.remove(&vm_named(world, vm)?.record.uuid);
             Ok(vec![])
         }
+        [vm, "can", "start", "on", node] => {
+            let at = (known(world, node)?, vm_named(world, vm)?.record.uuid);
+            world.unstartable.remove(&at);
+            Ok(vec![])
+        }
+        [vm, "cannot", "start", "on", node, ref why @ ..] => {
+            let at = (known(world, node.trim_end_matches(':'))?, vm_named(world, vm)?.record.uuid);
+            world.unstartable.insert(at, why.join(" "));
+            Ok(vec![])
+        }
         [vm, "cannot", "be", "sent:", ref why @ ..] => {
             world.unsendable.insert(vm_named(world, vm)?.record.uuid, why.join(" "));
             Ok(vec![])

@@ -10,7 +10,7 @@ use drover_plan::{
     arrivals,
     drain::{self, Order, Plan},
     moves,
-    vm::{self, HostState, Memory, Seen, Situation, Step},
+    vm::{self, Failed, HostState, Memory, Seen, Situation, Step},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -27,6 +27,8 @@ pub(crate) struct World {
     pub(crate) view: ClusterView,
     /// Guests that cannot be migrated, and why.
     pub(crate) unsendable: BTreeMap<Uuid, String>,
+    /// Where VMs cannot be started, and why.
+    pub(crate) unstartable: BTreeMap<(NodeName, Uuid), String>,
     /// Which VMs idle in which round: every third of them, by turns.
     pace: Option<u64>,
     domains: BTreeMap<(NodeName, Uuid), Seen>,
@@ -259,6 +261,7 @@ impl World {
             kept: None,
             machine: "",
             elsewhere: None,
+            back: &moves::back(&self.view, &vm.record, vm.claim.as_ref().and_then(|claim| claim.value.from.as_ref())),
             now: self.now,
         };
         let decision = vm::next(&situation);
@@ -283,6 +286,17 @@ impl World {
         let ((me, uuid), record) = (at.clone(), &vm.record.value);
         match step {
             Step::Wait | Step::Leave => {}
+            Step::Start if self.unstartable.contains_key(&at) => {
+                let (why, now) = (self.unstartable[&at].clone(), self.now);
+                self.set_claim(&uuid, claim.granted_to(&me));
+                let memory = self.memories.entry(at).or_default();
+                memory.start_failed(record.generation, Failed::ForGood, why, now);
+            }
+            Step::GoBack(back, why) => {
+                let ordered = back.ordered(record, &me, &why, self.wall());
+                self.memories.entry(at).or_default().sent_back();
+                self.set_record(&uuid, ordered);
+            }
             Step::Start => {
                 let granted = claim.granted_to(&me);
                 let mark = Mark { epoch: granted.epoch, generation: record.generation };
@@ -327,7 +341,10 @@ impl World {
                 }
                 self.set_record(&uuid, VmRecord { state: VmState::Start, ..record.clone() });
             }
-            Step::HandOver(to) => self.settle_at(vm, claim.handed_to(&to), &to),
+            Step::HandOver(to) => {
+                self.memories.entry(at).or_default().handed_over();
+                self.settle_at(vm, claim.handed_to(&to), &to);
+            }
             Step::StartThere(to) => self.settle_at(vm, claim.granted_above_sent(&to), &to),
             Step::Follow(to) => self.settle_at(vm, claim.followed_to(&to), &to),
             Step::TakeOver => self.settle_at(vm, claim.granted_to(&me), &me),

@@ -526,6 +526,7 @@ fn any_memory() -> impl Strategy<Value = Memory> {
                     last: Failed::Refused,
                     at: moments.0.unwrap_or(Mono(0)),
                     why: "a test".to_owned(),
+                    sent_back: false,
                 }),
                 move_failed: failed.map(why),
                 sent: sent.map(Epoch),
