@@ -100,21 +100,22 @@ mod tests {
     fn it_goes_back_or_to_another_node_or_fails() {
         use MoveKind::*;
         use NodeState::*;
-        let rows: Vec<(NodeState, bool, &[&str], Option<&str>, Option<(&str, MoveKind)>)> = vec![
-            // (state of a, whether there is a c, refused by, home)
-            (Ready, true, &[], Some("a"), Some(("a", Unmigrate))),
-            (Ready, true, &[], None, Some(("a", Move))),
-            (Ready, true, &[], Some("d"), Some(("a", Migrate))),
-            (Unflush, true, &[], Some("a"), Some(("a", Unmigrate))),
-            (Flush, true, &[], Some("a"), Some(("c", Migrate))),
-            (Flush, false, &[], Some("a"), Some(("a", Unmigrate))),
-            (Flush, true, &["c"], Some("a"), Some(("a", Unmigrate))),
-            (Flushed, true, &[], Some("a"), Some(("c", Migrate))),
-            (Flushed, false, &[], Some("a"), None),
-            (Ready, true, &["a"], None, Some(("c", Move))),
-            (Ready, true, &["a", "c"], None, None),
+        // State of a, whether there is a c, refused by, home.
+        type Given = (NodeState, bool, &'static [&'static str], Option<&'static str>);
+        let rows: Vec<(Given, Option<(&str, MoveKind)>)> = vec![
+            ((Ready, true, &[], Some("a")), Some(("a", Unmigrate))),
+            ((Ready, true, &[], None), Some(("a", Move))),
+            ((Ready, true, &[], Some("d")), Some(("a", Migrate))),
+            ((Unflush, true, &[], Some("a")), Some(("a", Unmigrate))),
+            ((Flush, true, &[], Some("a")), Some(("c", Migrate))),
+            ((Flush, false, &[], Some("a")), Some(("a", Unmigrate))),
+            ((Flush, true, &["c"], Some("a")), Some(("a", Unmigrate))),
+            ((Flushed, true, &[], Some("a")), Some(("c", Migrate))),
+            ((Flushed, false, &[], Some("a")), None),
+            ((Ready, true, &["a"], None), Some(("c", Move))),
+            ((Ready, true, &["a", "c"], None), None),
         ];
-        for (state, other, refused, home, wanted) in rows {
+        for ((state, other, refused, home), wanted) in rows {
             let mut nodes = vec![node("a", 8).in_state(state), node("b", 8)];
             nodes.extend(other.then(|| node("c", 8)));
             let got = to(brought(nodes, refused, home));
