@@ -3,7 +3,8 @@
 
 use crate::{bmc::BmcOptions, clock::Clock, primary::PrimaryOptions, view::Views};
 use drover_drivers::{
-    console::ConsoleLogs, host_network::HostNetwork, hypervisor::Hypervisor, power::Power, storage::Disks,
+    console::ConsoleLogs, host_network::HostNetwork, hypervisor::Hypervisor, power::Power, presence::Presence,
+    storage::Disks,
 };
 use drover_model::{
     Bytes, Claim, DomainType, NodeName, Role, WallTime,
@@ -102,6 +103,8 @@ pub struct Drivers {
     pub network: Arc<dyn HostNetwork>,
     /// The power of all nodes.
     pub power: Arc<dyn Power>,
+    /// Whether other nodes' machines answer on the network.
+    pub presence: Arc<dyn Presence>,
 }
 
 /// Shared by the duties.
@@ -113,6 +116,7 @@ pub(crate) struct Context {
     pub(crate) consoles: Arc<dyn ConsoleLogs>,
     pub(crate) network: Arc<dyn HostNetwork>,
     pub(crate) power: Arc<dyn Power>,
+    pub(crate) presence: Arc<dyn Presence>,
     pub(crate) views: Views,
     pub(crate) clock: Clock,
     /// The generation of the store session in which this daemon created its node's session record; 0: none. Nothing is
@@ -122,7 +126,7 @@ pub(crate) struct Context {
 
 impl Context {
     pub(crate) fn new(options: Options, store: Arc<dyn Store>, drivers: Drivers, views: Views) -> Context {
-        let Drivers { hypervisor, disks, consoles, network, power } = drivers;
+        let Drivers { hypervisor, disks, consoles, network, power, presence } = drivers;
         Context {
             options,
             store,
@@ -131,6 +135,7 @@ impl Context {
             consoles,
             network,
             power,
+            presence,
             views,
             clock: Clock::new(),
             member: watch::channel(0).0,

@@ -1,8 +1,8 @@
 //! Fences nodes that are off, and gives their VMs to others, while this node is the primary (`plan::fence`,
 //! `plan::recover`); and the part of a node that joins in its own fence.
 //!
-//! The loop keeps nothing: each pass decides on the whole view, so any coordinator goes on where another stopped. Each
-//! write is one transaction that fails if
+//! Each pass decides on the whole view, and on what this node has found out about machines ([`proof`]), which any other
+//! coordinator can find out again: it goes on where this one stopped. Each write is one transaction that fails if
 //!
 //! * the record of the primary has changed: another coordinator may be at work by now,
 //! * the node has a session,
@@ -10,18 +10,21 @@
 //! * the fence has changed: the proof may not hold any more,
 //! * what is written has changed.
 
+mod proof;
+
 use crate::{context::Context, faults, records, view::differs};
 use drover_model::{
-    Claim, ClusterView, Fence, FencePhase, Mono, NodeName, NodeRecord, NodeSession, NodeState, Only, Primary,
-    RecordKind, Stored, Version, VmRecord,
+    Claim, ClusterView, Evidence, EvidenceKind, Fence, FencePhase, Mono, NodeName, NodeRecord, NodeSession, NodeState,
+    Only, Primary, RecordKind, Stored, Version, VmRecord,
 };
 use drover_plan::{
-    fence::{self, Return, Step},
+    fence::{self, Step},
     liveness::Lives,
     recover::{self, Order, Plan},
 };
 use drover_store::{CreateMode, Op, StoreError};
 use futures_util::future::join_all;
+use proof::Seeker;
 use std::{sync::Arc, time::Duration};
 use tokio::sync::watch;
 
@@ -40,18 +43,23 @@ pub(crate) async fn run(ctx: Arc<Context>, mut lives: watch::Receiver<Lives>) {
     }
     let mut views = ctx.views.subscribe();
     let mut asked = ctx.clock.now();
+    let mut seeker = Seeker::default();
     loop {
         ctx.membership().await;
         let view = views.borrow_and_update().clone();
         let alive = lives.borrow_and_update().clone();
         let again = match view.primary_node() == Some(ctx.me()) {
-            true => pass(&ctx, &view, &alive, &mut asked).await,
-            false => None,
+            true => pass(&ctx, &view, &alive, &mut asked, &mut seeker).await,
+            false => {
+                seeker.forget();
+                None
+            }
         };
         tokio::select! {
             biased;
             changed = differs(&mut views, &view, of_interest) => if changed.is_err() { return },
             Ok(()) = lives.changed() => {}
+            () = seeker.ended(ctx.clock) => {}
             () = ctx.clock.until(again) => {}
         }
     }
@@ -72,7 +80,13 @@ fn vms_differ(old: &ClusterView, new: &ClusterView, node: &NodeName) -> bool {
 }
 
 /// One pass. Returns when to look again without a change.
-async fn pass(ctx: &Context, view: &ClusterView, lives: &Lives, asked: &mut Mono) -> Option<Mono> {
+async fn pass(
+    ctx: &Arc<Context>,
+    view: &ClusterView,
+    lives: &Lives,
+    asked: &mut Mono,
+    seeker: &mut Seeker,
+) -> Option<Mono> {
     let now = ctx.clock.now();
     if !ctx.views.freshness().borrow().is_current() {
         return Some(now.after(LOOK_AGAIN));
@@ -82,12 +96,21 @@ async fn pass(ctx: &Context, view: &ClusterView, lives: &Lives, asked: &mut Mono
         *asked = now;
     }
     let plan = recover::plan(view, &fence::recovering(view), again);
-    let outlook = fence::next(view, lives, &plan, now, ctx.wall());
+    let outlook = fence::next(view, lives, &plan, seeker.tries(view), now, ctx.wall());
+    for node in &outlook.ask {
+        seeker.look(ctx, view, node);
+    }
     let mut done = true;
     for (node, step) in &outlook.steps {
-        if let Err(error) = write(ctx, view, node, *step).await {
-            tracing::debug!(%node, ?step, %error, "a step of a fence was not written; it is decided again");
-            done = false;
+        let sent = ctx.clock.now();
+        match write(ctx, view, node, step).await {
+            // Only now that it is known to be written.
+            Ok(()) if *step == Step::Cut => seeker.cut(ctx, view, node, sent),
+            Ok(()) => {}
+            Err(error) => {
+                tracing::debug!(%node, ?step, %error, "a step of a fence was not written; it is decided again");
+                done = false;
+            }
         }
     }
     done &= recover(ctx, view, &plan).await;
@@ -113,8 +136,10 @@ fn conditions(view: &ClusterView, node: &NodeName) -> Vec<Op> {
     ]
 }
 
-async fn write(ctx: &Context, view: &ClusterView, name: &NodeName, step: Step) -> Result<(), StoreError> {
-    let (Some(node), Some(primary)) = (view.nodes.get(name), view.primary.as_ref()) else { return Ok(()) };
+async fn write(ctx: &Context, view: &ClusterView, name: &NodeName, step: &Step) -> Result<(), StoreError> {
+    let (Some(node), Some(primary)) = (view.nodes.get(name), view.primary.as_ref()) else {
+        return Err(StoreError::NotFound(NodeRecord::path(name)));
+    };
     let (old, now) = (view.fences().get(name), ctx.wall());
     let record = &node.record;
     let unchanged = records::check_op::<NodeRecord>(name, record.version);
@@ -122,7 +147,7 @@ async fn write(ctx: &Context, view: &ClusterView, name: &NodeName, step: Step) -
     let mut ops = match step {
         // The node itself may be doing the same.
         Step::Withdraw | Step::End => vec![records::check_op::<Primary>(&Only, primary.version)],
-        Step::Suspect | Step::Unproved | Step::Recover | Step::Recovered => conditions(view, name),
+        _ => conditions(view, name),
     };
     match (step, old) {
         (Step::Suspect, old) => {
@@ -133,12 +158,24 @@ async fn write(ctx: &Context, view: &ClusterView, name: &NodeName, step: Step) -
                 None => records::create_op(name, &new)?,
             });
         }
-        (_, None) => return Ok(()),
+        (_, None) => return Err(StoreError::NotFound(Fence::path(name))),
         (Step::Withdraw, Some(old)) => ops.push(records::delete_op::<Fence>(name, Some(old.version))),
-        (Step::Unproved, Some(old)) => {
-            let mut new = changed(old.value.to(FencePhase::Unproved, now));
-            new.problems = fence::problems();
+        (Step::Proving, Some(old)) => {
+            ops.extend([unchanged, records::set_op(name, old, &changed(old.value.to(FencePhase::Proving, now)))?]);
+        }
+        (Step::Cut, Some(old)) => {
+            let new = Fence { off_ordered: true, ..changed(old.value.to(FencePhase::Proving, now)) };
             ops.extend([unchanged, records::set_op(name, old, &new)?]);
+        }
+        (Step::Unproved(problems), Some(old)) => {
+            let mut new = changed(old.value.to(FencePhase::Unproved, now));
+            new.problems.clone_from(problems);
+            ops.extend([unchanged, records::set_op(name, old, &new)?]);
+        }
+        (Step::Proved(what), Some(old)) => {
+            let (by, what) = (ctx.me().clone(), what.clone());
+            let evidence = Evidence { kind: EvidenceKind::Power, at: now, by, what };
+            ops.extend([unchanged, records::set_op(name, old, &changed(old.value.proved(evidence)))?]);
         }
         (Step::Recover, Some(old)) => {
             ops.push(records::set_op(name, old, &changed(old.value.to(FencePhase::Recovering, now)))?);
@@ -157,7 +194,13 @@ async fn write(ctx: &Context, view: &ClusterView, name: &NodeName, step: Step) -
     match step {
         Step::Suspect => tracing::warn!(node = %name, boot = record.value.boot, "a node is suspected to be off"),
         Step::Withdraw => tracing::info!(node = %name, "a node is suspected no more"),
-        Step::Unproved => tracing::warn!(node = %name, "nothing proves that a silent node is off; its VMs wait"),
+        Step::Proving => tracing::info!(node = %name, "looking for proof that a silent node is off"),
+        Step::Cut => tracing::warn!(node = %name, "a silent node's power is to be cut"),
+        Step::Unproved(problems) => {
+            let why = problems.join("; ");
+            tracing::warn!(node = %name, why, "nothing proves that a silent node is off; its VMs wait");
+        }
+        Step::Proved(what) => tracing::warn!(node = %name, what, "it is proved that a silent node is off"),
         Step::Recover => tracing::warn!(node = %name, "a node is off: its VMs are given to other nodes"),
         Step::Recovered => tracing::info!(node = %name, "nothing is left of a node that is off"),
         Step::End => tracing::info!(node = %name, "a node that was off is back"),
@@ -209,24 +252,39 @@ async fn try_order(ctx: &Context, view: &ClusterView, order: &Order) -> Result<(
     Ok(())
 }
 
-/// The steps by which this node, which joins in the boot that `record` names, ends its own fence. Nothing is done under
-/// its name before.
+/// How this node, which joins, ends its own fence. Nothing is done under its name before.
+pub(crate) enum Return {
+    /// With this change, if any.
+    With(Option<Op>),
+    /// Its machine's power may be cut at any moment, as this version of the fence says.
+    Wait(Version),
+}
+
+/// How this node, which joins in the boot that `record` names, ends its own fence. `seen`: the version of it that made
+/// the node wait, and since when.
 ///
 /// # Errors
 /// Those of the store.
-pub(crate) async fn returned(ctx: &Context, record: &NodeRecord) -> Result<Option<Op>, StoreError> {
+pub(crate) async fn returned(
+    ctx: &Context,
+    record: &NodeRecord,
+    seen: Option<(Version, Mono)>,
+) -> Result<Return, StoreError> {
     // This server of the store may be behind.
     ctx.store.sync().await?;
     let fence: Stored<Fence> = match records::read(&*ctx.store, ctx.me()).await {
         Ok(Some(fence)) => fence,
-        Ok(None) => return Ok(None),
+        Ok(None) => return Ok(Return::With(None)),
         // Daemons of this version do not act on it either.
-        Err(StoreError::Unreadable { .. }) => return Ok(None),
+        Err(StoreError::Unreadable { .. }) => return Ok(Return::With(None)),
         Err(error) => return Err(error),
     };
-    match fence::returned(&fence, record, ctx.wall()) {
-        Return::Keep => Ok(None),
-        Return::Delete => Ok(Some(records::delete_op::<Fence>(ctx.me(), Some(fence.version)))),
-        Return::Replace(new) => records::set_op(ctx.me(), &fence, &new).map(Some),
-    }
+    let waited = seen.filter(|(version, _)| *version == fence.version).map(|(_, since)| ctx.clock.now().since(since));
+    let op = match fence::returned(&fence, record, waited.unwrap_or_default(), ctx.wall()) {
+        fence::Return::Wait => return Ok(Return::Wait(fence.version)),
+        fence::Return::Keep => None,
+        fence::Return::Delete => Some(records::delete_op::<Fence>(ctx.me(), Some(fence.version))),
+        fence::Return::Replace(new) => Some(records::set_op(ctx.me(), &fence, &new)?),
+    };
+    Ok(Return::With(op))
 }

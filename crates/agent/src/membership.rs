@@ -7,10 +7,15 @@
 //! it belongs to our dead predecessor (`plan::node::enter`). Until the session is ours, this daemon writes nothing
 //! about the node and does nothing under its name: it may run on a clone of the machine that has the name.
 
-use crate::{context::Context, fence, records, report::Reporter};
+use crate::{
+    context::Context,
+    fence::{self, Return},
+    records,
+    report::Reporter,
+};
 use drover_model::{
     Claim, ClusterConfig, Departed, Mono, NodeName, NodeRecord, NodeSession, NodeState, Only, Primary, RecordKind,
-    RemovedNode, Stored, VmRecord,
+    RemovedNode, Stored, Version, VmRecord,
     cluster::{CLUSTER_SCHEMA, Layout},
     node::NODE_SCHEMA,
 };
@@ -97,6 +102,8 @@ enum StepError {
     Join(JoinError),
     /// Another daemon has the name; its session may still expire.
     Occupied(Twin),
+    /// This machine's power may be cut at any moment, as this version of the node's fence says.
+    Condemned(Version),
     /// Try again.
     Store(StoreError),
 }
@@ -164,11 +171,12 @@ enum Step {
 async fn with_retries(ctx: &Context, step: Step) -> Result<(), JoinError> {
     let mut reported = false;
     let mut occupied: Option<Mono> = None;
+    let mut condemned: Option<(Version, Mono)> = None;
     loop {
         let done = match step {
             Step::Prepare => prepare(ctx, ctx.options.join_again).await,
             Step::Enter { same_machine } => enter(ctx, same_machine).await,
-            Step::Register => register(ctx).await,
+            Step::Register => register(ctx, condemned).await,
         };
         match done {
             Ok(()) => return Ok(()),
@@ -180,6 +188,16 @@ async fn with_retries(ctx: &Context, step: Step) -> Result<(), JoinError> {
                 }
                 if now.since(*occupied.get_or_insert(now)) >= EXPIRED {
                     return Err(JoinError::NotUnique(twin));
+                }
+                ctx.clock.until(Some(now.after(RETRY))).await;
+            }
+            Err(StepError::Condemned(version)) => {
+                let now = ctx.clock.now();
+                if condemned.is_none_or(|(seen, _)| seen != version) {
+                    tracing::warn!(
+                        "the cluster has ordered to cut this machine's power; nothing is done until that is over"
+                    );
+                    condemned = Some((version, now));
                 }
                 ctx.clock.until(Some(now.after(RETRY))).await;
             }
@@ -259,10 +277,13 @@ fn own_record(ctx: &Context, old: Option<&NodeRecord>) -> NodeRecord {
 
 /// Updates the node's record to this daemon's configuration. Only once the session is ours: the record may belong to
 /// another machine whose name this one has by mistake. What is recorded of an earlier end of the node is over with it.
-async fn register(ctx: &Context) -> Result<(), StepError> {
+async fn register(ctx: &Context, condemned: Option<(Version, Mono)>) -> Result<(), StepError> {
     let Some(old) = find_record(ctx).await? else { return prepare(ctx, false).await };
     let record = own_record(ctx, Some(&old.value));
-    let mut ops: Vec<Op> = fence::returned(ctx, &record).await?.into_iter().collect();
+    let mut ops: Vec<Op> = match fence::returned(ctx, &record, condemned).await? {
+        Return::With(end) => end.into_iter().collect(),
+        Return::Wait(version) => return Err(StepError::Condemned(version)),
+    };
     if old.value != record {
         ops.push(records::set_op(ctx.me(), &old, &record)?);
     }

@@ -17,6 +17,7 @@ use drover_drivers::{
     host_network::KernelHostNetwork,
     hypervisor::{Hypervisor, libvirt, probe},
     power::PowerControl,
+    presence::TcpPresence,
     storage::files::DiskFolder,
 };
 use drover_model::{DomainType, NodeName, TokenName, TokenRole, WallTime};
@@ -195,6 +196,7 @@ async fn run(
             consoles: Arc::new(LogFolder::new(own.consoles.clone())),
             network: Arc::new(network),
             power: Arc::new(PowerControl::default()),
+            presence: Arc::new(TcpPresence),
         },
     );
     let handle = agent.handle();

@@ -4,10 +4,15 @@
 //! * A node's session that is gone raises a suspicion, and no more: its daemon may have crashed, it may be cut off, or
 //!   its machine may be off. Nothing is started elsewhere before it is proved that this boot has ended. So a daemon
 //!   that is restarted, upgraded or killed costs its guests nothing; when it is back, the suspicion is over.
+//! * Proof is looked for with the node's BMC ([`proof`]). Before its power is cut, the fence says so: a daemon that
+//!   comes back in that boot does nothing until that is over ([`returned`]).
 //! * A daemon that was stopped on purpose is not suspected at all.
 //! * The **governor**: if more than half of the nodes are silent, or many have fallen silent within a short time, this
 //!   node, the network or the store is more probably to blame than they are. Then no new suspicion is raised.
-//! * Maintenance raises none either. What an administrator confirms is done in any case.
+//! * Maintenance raises none either. In both cases nothing is proved by itself meanwhile, and no power is cut. What an
+//!   administrator confirms is done in any case.
+
+pub mod proof;
 
 use crate::{
     liveness::{Life, Lives},
@@ -17,10 +22,16 @@ use drover_model::{
     ClusterView, DaemonState, Evidence, EvidenceKind, Fence, FencePhase, Mono, NodeName, NodeRecord, NodeView, Stored,
     WallTime,
 };
+use proof::{
+    Next::{Ask, Await, Cut, Proved, Unproved},
+    Tries,
+};
 use std::{collections::BTreeMap, time::Duration};
 
 /// How long a node is silent before it is suspected.
 pub const SUSPECT_AFTER: Duration = Duration::from_secs(3);
+/// How long a node is silent before its BMC is asked, so that the answer is there when it is suspected.
+const ASK_AFTER: Duration = Duration::from_secs(1);
 /// The time in which only so many nodes may fall silent (`at_once`).
 pub const WINDOW: Duration = Duration::from_secs(60);
 /// How many VMs a fault names.
@@ -43,14 +54,20 @@ fn at_once(nodes: usize) -> usize {
 }
 
 /// A change of a node's fence.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
     /// A new suspicion against its present boot.
     Suspect,
     /// The node is back, or was stopped on purpose: the suspicion is withdrawn.
     Withdraw,
-    /// Nothing proves that it is off.
-    Unproved,
+    /// Proof is being looked for.
+    Proving,
+    /// Its power is about to be cut, which is written before it is ordered.
+    Cut,
+    /// Nothing proves that it is off, for these reasons.
+    Unproved(Vec<String>),
+    /// It is off, as this proves.
+    Proved(String),
     /// Its VMs are to be recovered; it takes no VMs until it is made ready.
     Recover,
     /// Nothing of it is left.
@@ -64,6 +81,8 @@ pub enum Step {
 pub struct Outlook {
     /// The changes of fences.
     pub steps: Vec<(NodeName, Step)>,
+    /// The nodes about which an attempt to find proof is to begin.
+    pub ask: Vec<NodeName>,
     /// Why the governor raises no new suspicion, if it does not.
     pub held: Option<String>,
     /// When to decide again without a change.
@@ -86,13 +105,21 @@ pub fn recovering(view: &ClusterView) -> BTreeMap<NodeName, bool> {
     off.collect()
 }
 
-/// Decides on all fences. `plan`: the recovery as planned on the same view.
-pub fn next(view: &ClusterView, lives: &Lives, plan: &Plan, now: Mono, wall: WallTime) -> Outlook {
+/// Whether nothing is done by itself, and why.
+fn quiet(view: &ClusterView, held: Option<&String>, wall: WallTime) -> Option<String> {
+    if view.config.is_in_maintenance(wall) {
+        return Some("the cluster is in maintenance, in which nothing is fenced by itself".to_owned());
+    }
+    held.map(|why| format!("{why}, so that nothing is fenced by itself"))
+}
+
+/// Decides on all fences. `plan`: the recovery as planned on the same view. `tries`: what this node found out since it
+/// is the primary.
+pub fn next(view: &ClusterView, lives: &Lives, plan: &Plan, tries: &Tries, now: Mono, wall: WallTime) -> Outlook {
     let mut outlook = Outlook { held: held(view, lives, now), ..Outlook::default() };
-    let quiet = outlook.held.is_some() || view.config.is_in_maintenance(wall);
-    let mut look_again = |at: Mono| outlook.look_again = Some(outlook.look_again.map_or(at, |other| other.min(at)));
-    if view.config.is_in_maintenance(wall) || outlook.held.is_some() {
-        look_again(now.after(WINDOW / 10));
+    let quiet = quiet(view, outlook.held.as_ref(), wall);
+    if quiet.is_some() {
+        outlook.look_again(now.after(WINDOW / 10));
     }
     for (name, node) in &view.nodes {
         // What a later version wrote is its own.
@@ -110,25 +137,83 @@ pub fn next(view: &ClusterView, lives: &Lives, plan: &Plan, now: Mono, wall: Wal
                     _ => None,
                 }
             }
-            (Some(fence), DaemonState::Dead) => (fence.phase != FencePhase::Unproved).then_some(Step::Unproved),
+            (Some(fence), DaemonState::Dead) => {
+                outlook.prove(name, &node.record.value, fence, tries, quiet.as_ref(), now)
+            }
             (Some(fence), _) if fence.phase.is_proved() => Some(Step::End),
-            // Its power may be cut at any time, whether its daemon is there or not.
+            // Its power may be cut at any time: the node itself says when that is over.
             (Some(fence), _) => (!fence.off_ordered).then_some(Step::Withdraw),
             (None, DaemonState::Dead) if !node.record.value.boot.is_empty() => {
-                match lives.get(name).filter(|life| life.state == DaemonState::Dead) {
-                    Some(life) if now.since(life.since) < SUSPECT_AFTER => {
-                        look_again(life.since.after(SUSPECT_AFTER));
-                        None
-                    }
-                    Some(_) if !quiet => Some(Step::Suspect),
-                    _ => None,
-                }
+                outlook.suspect(name, &node.record.value, lives, tries, quiet.is_some(), now)
             }
             (None, _) => None,
         };
         outlook.steps.extend(step.map(|step| (name.clone(), step)));
     }
     outlook
+}
+
+impl Outlook {
+    fn look_again(&mut self, at: Mono) {
+        self.look_again = Some(self.look_again.map_or(at, |other| other.min(at)));
+    }
+
+    /// A silent node that is not suspected yet.
+    fn suspect(
+        &mut self,
+        name: &NodeName,
+        record: &NodeRecord,
+        lives: &Lives,
+        tries: &Tries,
+        quiet: bool,
+        now: Mono,
+    ) -> Option<Step> {
+        let life = lives.get(name).filter(|life| life.state == DaemonState::Dead)?;
+        let silent = now.since(life.since);
+        if silent < ASK_AFTER {
+            self.look_again(life.since.after(ASK_AFTER));
+        } else if !quiet && proof::next(name, &record.boot, tries.get(name), now) == Ask {
+            self.ask.push(name.clone());
+        }
+        if silent < SUSPECT_AFTER {
+            self.look_again(life.since.after(SUSPECT_AFTER));
+            return None;
+        }
+        (!quiet).then_some(Step::Suspect)
+    }
+
+    /// The next step towards proof about a silent node.
+    fn prove(
+        &mut self,
+        name: &NodeName,
+        record: &NodeRecord,
+        fence: &Fence,
+        tries: &Tries,
+        quiet: Option<&String>,
+        now: Mono,
+    ) -> Option<Step> {
+        let unproved = |problems: Vec<String>| {
+            let news = fence.phase != FencePhase::Unproved || fence.problems != problems;
+            news.then_some(Step::Unproved(problems))
+        };
+        if let Some(why) = quiet {
+            return unproved(vec![why.clone()]);
+        }
+        let next = proof::next(name, &record.boot, tries.get(name), now);
+        if next == Ask {
+            self.ask.push(name.clone());
+        }
+        match next {
+            // One that is unproved stays so, with its reasons, until there is something new.
+            Ask | Await => (fence.phase == FencePhase::Suspect).then_some(Step::Proving),
+            Proved(what) => Some(Step::Proved(what)),
+            Cut => Some(Step::Cut),
+            Unproved(problems, again) => {
+                self.look_again(again);
+                unproved(problems)
+            }
+        }
+    }
 }
 
 /// Why no new suspicion is raised, if there is a reason: see the module's documentation. Nodes that are proved to be
@@ -231,19 +316,22 @@ pub fn confirm(
 pub enum Return {
     /// It stays as it is.
     Keep,
+    /// The machine's power may be cut at any moment. Nothing is done under the node's name until that is over.
+    Wait,
     /// It was a suspicion, which is over.
     Delete,
     /// It was proved that an earlier boot had ended: the proof is not used any more.
     Replace(Box<Fence>),
 }
 
-/// What becomes of the fence of a node whose daemon joins, in the boot that `node` names.
-pub fn returned(fence: &Stored<Fence>, node: &NodeRecord, now: WallTime) -> Return {
+/// What becomes of the fence of a node whose daemon joins, in the boot that `node` names. `waited`: how long its daemon
+/// has seen this version of the fence, on its own clock. While it has a session, no order to cut its power can be
+/// written ([`Step::Cut`]); one that was written before is carried out within [`proof::ORDER_IN_FORCE`], or never.
+pub fn returned(fence: &Stored<Fence>, node: &NodeRecord, waited: Duration, now: WallTime) -> Return {
     match fence.value.phase {
         FencePhase::Over => Return::Keep,
         phase if phase.is_proved() => Return::Replace(Box::new(fence.value.to(FencePhase::Over, now))),
-        // Its power may be cut at any time.
-        _ if fence.value.off_ordered && fence.value.is_of(node) => Return::Keep,
+        _ if fence.value.off_ordered && fence.value.is_of(node) && waited < proof::ORDER_IN_FORCE => Return::Wait,
         _ => Return::Delete,
     }
 }
@@ -264,7 +352,8 @@ pub fn faults(view: &ClusterView, outlook: &Outlook, plan: &Plan) -> BTreeMap<St
                 proof.join("; ")
             )
         } else {
-            let why: String = fence.problems.iter().map(|problem| format!(": {problem}")).collect();
+            let why = if fence.problems.is_empty() { "" } else { ": " };
+            let why = format!("{why}{}", fence.problems.join("; "));
             format!(
                 "Node {name} is silent, and it is not proved that its machine is off{why}. Its VMs are started on no other node before that. If the machine is off, confirm it: 'drover node fence {name} --confirm-off'."
             )
@@ -294,11 +383,6 @@ pub fn faults(view: &ClusterView, outlook: &Outlook, plan: &Plan) -> BTreeMap<St
 pub fn reported(view: &ClusterView) -> impl Iterator<Item = &String> {
     let of_fences = |id: &&String| **id == HELD || id.starts_with(DEAD) || id.starts_with(WAITING);
     view.faults().keys().filter(of_fences)
-}
-
-/// Why there is no proof that a node is off.
-pub fn problems() -> Vec<String> {
-    vec!["nothing is configured that could tell".to_owned()]
 }
 
 /// A VM's fate as a word, with the node that it goes to and the reason, for users.

@@ -12,6 +12,7 @@ use drover_drivers::{
     host_network::fake::FakeHostNetwork,
     hypervisor::fake::{FakeMachine, FakeNetwork},
     power::fake::FakePower,
+    presence::fake::FakePresence,
     storage::fake::FakeDisks,
 };
 use drover_model::{Bytes, ClusterView, DaemonState, DomainType, NodeName, Role, TokenName, TokenRole, WallTime};
@@ -156,6 +157,7 @@ impl TestNode {
             consoles: Arc::new(FakeLogs::default()),
             network: Arc::new(FakeHostNetwork::new(seed)),
             power: Arc::new(FakePower::default()),
+            presence: Arc::new(FakePresence::default()),
         };
         let agent = Agent::new(options, Arc::new(session.clone()), drivers);
         let handle = agent.handle();

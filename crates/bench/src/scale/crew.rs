@@ -10,6 +10,7 @@ use drover_drivers::{
     host_network::fake::FakeHostNetwork,
     hypervisor::fake::{FakeMachine, FakeNetwork},
     power::fake::FakePower,
+    presence::fake::FakePresence,
     storage::fake::FakeDisks,
 };
 use drover_lab::{LabError, Result};
@@ -143,6 +144,7 @@ fn start(crew: &Crew, n: u64, name: &NodeName, network: &FakeNetwork) -> Result<
         consoles: Arc::new(FakeLogs::default()),
         network: Arc::new(FakeHostNetwork::new(n)),
         power: Arc::new(FakePower::default()),
+        presence: Arc::new(FakePresence::default()),
     };
     let agent = Agent::new(options, store, drivers);
     let handle = agent.handle();

@@ -1,6 +1,7 @@
 use super::*;
 use crate::liveness;
-use drover_model::{ClusterConfig, Epoch, Only, RecordKind, Version, testing::*};
+use drover_model::{ClusterConfig, Epoch, Only, PowerState, RecordKind, Version, testing::*};
+use proof::{Attempts, Found, Presence, Reading};
 
 /// Seconds of the monotonic clock.
 fn at(seconds: u64) -> Mono {
@@ -30,7 +31,26 @@ fn outlook(view: &ClusterView, lives: &[(&str, u64)], now: u64) -> Outlook {
     for (node, since) in lives {
         all.get_mut(&name(node)).unwrap().since = at(*since);
     }
-    next(view, &all, &Plan::default(), at(now), WallTime(now * 1000))
+    next(view, &all, &Plan::default(), &Tries::new(), at(now), WallTime(now * 1000))
+}
+
+/// The decision, with what was found about node c, now.
+fn after(view: &ClusterView, power: Option<PowerState>, silent: bool, ordered: bool) -> Outlook {
+    let (mut lives, _) = liveness::observe(&Lives::new(), view, at(0), WallTime(0));
+    lives.get_mut(&name("c")).unwrap().since = at(50);
+    let reading = power.map_or(Reading::None("it is mute".to_owned()), |power| Reading::Power("B".to_owned(), power));
+    let presence = match silent {
+        true => Presence::Silent("c:7370".to_owned()),
+        false => Presence::Answers("c:7370".to_owned(), "it refuses connections".to_owned()),
+    };
+    let found = Found { reading, presence, order: ordered.then_some(Ok(())) };
+    let attempts = Attempts { boot: "b1".to_owned(), last: None, failed: 0 }.ended(at(60), found);
+    let tries = Tries::from([(name("c"), attempts)]);
+    next(view, &lives, &Plan::default(), &tries, at(61), WallTime(61_000))
+}
+
+fn step_of(outlook: Outlook) -> Option<Step> {
+    outlook.steps.into_iter().next().map(|(_, step)| step)
 }
 
 fn steps(view: &ClusterView, lives: &[(&str, u64)], now: u64) -> Vec<(String, Step)> {
@@ -53,11 +73,73 @@ fn silence_is_suspected_after_a_while_and_proves_nothing() {
     assert_eq!(steps(&view, &[("c", 50)], 53), [("c".to_owned(), Step::Suspect)]);
     let suspect = fence(&view, "c", FencePhase::Suspect);
     put(&mut view, "c", &suspect);
-    assert_eq!(steps(&view, &[("c", 50)], 54), [("c".to_owned(), Step::Unproved)]);
-    let unproved = fence(&view, "c", FencePhase::Unproved);
+    let begun = outlook(&view, &[("c", 50)], 54);
+    assert_eq!((begun.steps, begun.ask), (vec![(name("c"), Step::Proving)], vec![name("c")]));
+    let no = step_of(after(&view, None, true, false));
+    assert_eq!(no, Some(Step::Unproved(vec!["it is mute".to_owned()])));
+    let unproved = Fence { problems: vec!["it is mute".to_owned()], ..fence(&view, "c", FencePhase::Unproved) };
     put(&mut view, "c", &unproved);
-    assert_eq!(steps(&view, &[("c", 50)], 900), [], "nothing happens, however long it lasts");
+    let still = after(&view, None, true, false);
+    assert_eq!((still.steps, still.ask), (vec![], vec![]), "nothing happens, however long it lasts");
+    assert_eq!(still.look_again, Some(at(65)), "and it is tried again");
     assert!(recovering(&view).is_empty());
+}
+
+#[test]
+fn a_bmc_is_asked_before_the_suspicion_but_not_about_a_daemon_that_restarts() {
+    let mut view = cluster(five(), vec![]);
+    silence(&mut view, &["c"]);
+    assert_eq!(outlook(&view, &[("c", 50)], 50).ask, []);
+    assert_eq!(outlook(&view, &[("c", 50)], 51).ask, [name("c")]);
+}
+
+#[test]
+fn only_off_that_was_read_is_proof_and_power_is_cut_only_if_the_machine_is_silent() {
+    let (on, off) = (Some(PowerState::On), Some(PowerState::Off));
+    for phase in [FencePhase::Suspect, FencePhase::Proving, FencePhase::Unproved] {
+        let mut view = cluster(five(), vec![]);
+        silence(&mut view, &["c"]);
+        let fence = fence(&view, "c", phase);
+        put(&mut view, "c", &fence);
+        let step = |power, silent, ordered| step_of(after(&view, power, silent, ordered));
+        assert_eq!(step(off, true, false), Some(Step::Proved("B reads off".to_owned())), "{phase}");
+        let cut = "B reads off, after it was ordered to cut the power".to_owned();
+        assert_eq!(step(off, true, true), Some(Step::Proved(cut)), "{phase}");
+        assert_eq!(step(on, true, false), Some(Step::Cut), "{phase}");
+        for (power, silent, ordered, says) in [
+            (on, true, true, "B accepted the order to cut the power, and still reads on"),
+            (on, false, false, "the power is not cut while the machine answers"),
+            (off, false, false, "that BMC controls another machine"),
+            (off, false, true, "that BMC controls another machine"),
+            (None, true, false, "it is mute"),
+            (None, true, true, "it is mute"),
+            (None, false, false, "its machine answers at c:7370 (it refuses connections)"),
+        ] {
+            let Some(Step::Unproved(problems)) = step(power, silent, ordered) else {
+                panic!("{phase} {power:?} {silent} {ordered}")
+            };
+            assert!(problems.join("; ").contains(says), "{problems:?}");
+        }
+    }
+}
+
+#[test]
+fn maintenance_and_the_governor_cut_no_power_and_prove_nothing() {
+    let mut view = cluster(five(), vec![]);
+    silence(&mut view, &["c"]);
+    let suspect = fence(&view, "c", FencePhase::Suspect);
+    put(&mut view, "c", &suspect);
+    let mut many = view.clone();
+    silence(&mut many, &["d", "e"]);
+    let config = ClusterConfig { maintenance: true, ..ClusterConfig::default() };
+    view.apply(&ClusterConfig::path(&Only), Some((&serde_json::to_vec(&config).unwrap(), Version(1))));
+    for (view, says) in [(view, "in maintenance"), (many, "3 of 5 nodes are silent")] {
+        for power in [PowerState::On, PowerState::Off] {
+            let quiet = after(&view, Some(power), true, false);
+            let Some(Step::Unproved(problems)) = step_of(quiet.clone()) else { panic!("{quiet:?}") };
+            assert!(problems.len() == 1 && problems[0].contains(says) && quiet.ask.is_empty(), "{quiet:?}");
+        }
+    }
 }
 
 #[test]
@@ -128,7 +210,7 @@ fn recovery_begins_and_ends() {
     put(&mut view, "c", &begun);
     let plan = crate::recover::plan(&view, &recovering(&view), false);
     let (lives, _) = liveness::observe(&Lives::new(), &view, at(0), WallTime(0));
-    assert_eq!((plan.items.len(), next(&view, &lives, &plan, at(9), WallTime(0)).steps), (1, vec![]));
+    assert_eq!((plan.items.len(), next(&view, &lives, &plan, &Tries::new(), at(9), WallTime(0)).steps), (1, vec![]));
     assert_eq!(steps(&view, &[], 9), [("c".to_owned(), Step::Recovered)], "nothing is left");
 }
 
@@ -210,7 +292,7 @@ fn a_node_that_joins_ends_what_is_recorded_of_it() {
     let view = cluster(vec![node("c", 8).booted("b1")], vec![]);
     let after = |phase, off_ordered| {
         let fence = Fence { off_ordered, ..fence(&view, "c", phase) };
-        returned(&Stored::new(fence, Version(3)), &record, WallTime(9))
+        returned(&Stored::new(fence, Version(3)), &record, Duration::ZERO, WallTime(9))
     };
     assert_eq!(after(FencePhase::Unproved, false), Return::Delete);
     assert_eq!(after(FencePhase::Unproved, true), Return::Delete, "the power-off was of the boot before");
@@ -218,14 +300,18 @@ fn a_node_that_joins_ends_what_is_recorded_of_it() {
     assert_eq!(after(FencePhase::Over, false), Return::Keep);
     let same = NodeRecord { boot: "b1".to_owned(), ..record.clone() };
     let ordered = Fence { off_ordered: true, ..fence(&view, "c", FencePhase::Proving) };
-    assert_eq!(returned(&Stored::new(ordered, Version(3)), &same, WallTime(9)), Return::Keep);
+    let ordered = Stored::new(ordered, Version(3));
+    let waited = |waited| returned(&ordered, &same, waited, WallTime(9));
+    assert_eq!(waited(Duration::from_secs(44)), Return::Wait);
+    assert_eq!(waited(proof::ORDER_IN_FORCE), Return::Delete);
 }
 
 #[test]
 fn faults_say_what_is_missing_and_what_to_do() {
     let mut view = cluster(five(), vec![running(1, "c", 64).limited(&["c"])]);
     silence(&mut view, &["c"]);
-    let unproved = Fence { problems: problems(), ..fence(&view, "c", FencePhase::Unproved) };
+    let unproved =
+        Fence { problems: vec!["no BMC".to_owned(), "no luck".to_owned()], ..fence(&view, "c", FencePhase::Unproved) };
     put(&mut view, "c", &unproved);
     let told = |view: &ClusterView| {
         let plan = crate::recover::plan(view, &recovering(view), false);
@@ -234,7 +320,8 @@ fn faults_say_what_is_missing_and_what_to_do() {
     let silent = told(&view);
     assert_eq!(silent.keys().collect::<Vec<_>>(), ["node-dead-c"]);
     let message = &silent["node-dead-c"].0;
-    assert!(message.contains("not proved") && message.contains("'drover node fence c --confirm-off'"), "{message}");
+    assert!(message.contains("not proved that its machine is off: no BMC; no luck. Its VMs"), "{message}");
+    assert!(message.contains("'drover node fence c --confirm-off'"), "{message}");
     let begun = fence(&view, "c", FencePhase::Recovering);
     put(&mut view, "c", &begun);
     let off = told(&view);
