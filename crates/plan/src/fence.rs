@@ -172,7 +172,7 @@ impl Outlook {
         let silent = now.since(life.since);
         if silent < ASK_AFTER {
             self.look_again(life.since.after(ASK_AFTER));
-        } else if !quiet && proof::next(name, &record.boot, tries.get(name), now) == Ask {
+        } else if !quiet && proof::next(name, &record.boot, tries.get(name), false, now) == Ask {
             self.ask.push(name.clone());
         }
         if silent < SUSPECT_AFTER {
@@ -199,7 +199,7 @@ impl Outlook {
         if let Some(why) = quiet {
             return unproved(vec![why.clone()]);
         }
-        let next = proof::next(name, &record.boot, tries.get(name), now);
+        let next = proof::next(name, &record.boot, tries.get(name), fence.off_ordered, now);
         if next == Ask {
             self.ask.push(name.clone());
         }

@@ -2,8 +2,8 @@
 
 use crate::{Shape, Tally, clone, layout::understood, weather::ORDER_TIMEOUT, world::MEMORY};
 use drover_model::{
-    Bytes, Claim, ClusterConfig, ClusterView, Fence, FencePhase, NodeName, NodeRecord, NodeState, NodeStatus, Only,
-    Phase, Primary, RecordKind, RecordPath, Version, VmRecord, VmState,
+    Bytes, Claim, ClusterConfig, ClusterView, EvidenceKind, Fence, FencePhase, NodeName, NodeRecord, NodeState,
+    NodeStatus, Only, Phase, Primary, RecordKind, RecordPath, Version, VmRecord, VmState,
     domain::{self, Mark},
     vm::Epoch,
 };
@@ -71,6 +71,12 @@ struct State {
     off: BTreeSet<Version>,
     /// Whether each daemon was last seen in maintenance, and by which version of the configuration.
     maintenance: BTreeMap<(NodeName, Uuid), (Version, bool)>,
+    /// When the fence of a node last said that its power is to be cut.
+    announced: BTreeMap<NodeName, Instant>,
+    /// The nodes whose power may be cut at any moment, by their fences.
+    doomed: BTreeSet<NodeName>,
+    /// Since when each machine answers on the network; not in it if it does not.
+    answers: BTreeMap<NodeName, Instant>,
     verdict: Option<Violation>,
     tally: Tally,
     /// Each VM's epoch at the start of the current period, and when that was.
@@ -96,18 +102,20 @@ impl Book {
     fn record(&self, path: &RecordPath, record: Option<&Record>) {
         match record {
             None => {
+                Fence::key(path).inspect(|node| _ = self.lock().doomed.remove(node));
                 let lost = VmRecord::key(path).filter(|uuid| !self.lock().condemned.contains(uuid));
                 lost.inspect(|uuid| self.violated(format!("VM {uuid} is gone, and nobody wanted it deleted")));
             }
             Some(record) if Fence::key(path).is_some() => {
-                let over = from_slice(&record.data).is_ok_and(|fence: Fence| fence.phase == FencePhase::Recovered);
-                self.lock().tally.recovered += u64::from(over);
+                let fence: Option<Fence> = from_slice(&record.data).ok();
+                Fence::key(path).zip(fence).inspect(|(node, fence)| self.fenced(node, fence));
+            }
+            Some(record) if Claim::key(path).is_some() => {
+                let claim: Option<Claim> = from_slice(&understood(path, &record.data)).ok();
+                Claim::key(path).zip(claim).inspect(|(uuid, claim)| self.granted(*uuid, claim));
             }
             Some(record) if VmRecord::key(path).is_some() => {
                 VmRecord::key(path).inspect(|uuid| self.wanted(*uuid, path, record));
-            }
-            Some(record) if Claim::key(path).is_some() => {
-                Claim::key(path).inspect(|uuid| self.granted(*uuid, path, record));
             }
             Some(record) if ClusterConfig::key(path).is_some() => {
                 let document: serde_json::Value = from_slice(&record.data).unwrap_or_default();
@@ -121,25 +129,49 @@ impl Book {
 }
 
 impl Book {
+    fn fenced(&self, node: &NodeName, fence: &Fence) {
+        let state = &mut *self.lock();
+        let by_power = fence.evidence.iter().any(|evidence| evidence.kind == EvidenceKind::Power);
+        state.tally.proved += u64::from(fence.phase == FencePhase::Proved && by_power);
+        state.tally.recovered += u64::from(fence.phase == FencePhase::Recovered);
+        let open = !fence.phase.is_proved() && fence.phase != FencePhase::Over;
+        if fence.off_ordered && open {
+            state.doomed.insert(node.clone());
+        } else {
+            state.doomed.remove(node);
+        }
+        if fence.off_ordered && fence.phase == FencePhase::Proving {
+            state.announced.insert(node.clone(), Instant::now());
+        }
+    }
+
     /// A send of a guest uses up an epoch. No later send and no grant has it, but for that to the node that it was sent to.
-    fn granted(&self, uuid: Uuid, path: &RecordPath, record: &Record) {
-        let Ok(now) = from_slice::<Claim>(&understood(path, &record.data)) else { return };
-        let again = {
+    /// And a node whose power may be cut at any moment takes no VM. (One that was on its way there is given to it.)
+    fn granted(&self, uuid: Uuid, now: &Claim) {
+        let (again, doomed) = {
             let book = &mut *self.lock();
-            let Some(before) = book.claims.insert(uuid, now.clone()) else { return };
+            let before = book.claims.insert(uuid, now.clone());
+            let known = before.iter().flat_map(|before| [&before.node, &before.to]).any(|node| *node == now.node);
+            let doomed = now.node.as_ref().is_some_and(|node| !known && book.doomed.contains(node));
             let highest = book.sent.entry(uuid).or_default();
-            let sends = now.to.is_some() && (before.to.is_none() || before.epoch != now.epoch);
-            let arrives = before.to.is_some() && now.node == before.to && now.epoch == before.sent();
-            let again = now.epoch < before.epoch
-                || sends && now.sent() <= *highest
-                || now.epoch != before.epoch && now.epoch <= *highest && !arrives;
-            if sends {
-                *highest = now.sent();
-            }
-            again
+            let again = before.is_some_and(|before| {
+                let sends = now.to.is_some() && (before.to.is_none() || before.epoch != now.epoch);
+                let arrives = before.to.is_some() && now.node == before.to && now.epoch == before.sent();
+                let again = now.epoch < before.epoch
+                    || sends && now.sent() <= *highest
+                    || now.epoch != before.epoch && now.epoch <= *highest && !arrives;
+                if sends {
+                    *highest = now.sent();
+                }
+                again
+            });
+            (again, doomed)
         };
         if again {
             self.violated(format!("VM {uuid} is granted or sent with an epoch that it had before: {now:?}"));
+        }
+        if doomed {
+            self.violated(format!("{:?} takes VM {uuid}, and its power may be cut at any moment", now.node));
         }
     }
 
@@ -158,6 +190,11 @@ impl Book {
         }
     }
 }
+
+/// An order to cut the power follows its announcement within this time.
+const ANNOUNCED: Duration = Duration::from_secs(10);
+/// The power of a machine that has answered for this time is not cut: whoever asked it has had an answer.
+const ANSWERED: Duration = Duration::from_secs(20);
 
 /// An order may be carried out for this long after it was given.
 const ORDER_IN_FORCE: Duration = ORDER_TIMEOUT.saturating_mul(2);
@@ -213,6 +250,38 @@ impl Judge {
     /// Somebody orders a VM to be off.
     pub(crate) fn ordered_off(&self, uuid: Uuid) {
         self.lock().ordered_off.insert(uuid, Instant::now());
+    }
+
+    /// A machine answers on the network from now on, or does not.
+    pub(crate) fn answers(&self, node: &NodeName, answers: bool) {
+        let state = &mut *self.lock();
+        if answers {
+            state.answers.entry(node.clone()).or_insert_with(Instant::now);
+        } else {
+            state.answers.remove(node);
+        }
+    }
+
+    /// Somebody orders to cut the power of a machine: its fence says so, and it is not one whose daemon alone is down.
+    pub(crate) fn power_is_cut(&self, node: &NodeName) {
+        self.note(&format!("{node}: its BMC is ordered to cut its power"), |t| t.cuts += 1);
+        let (announced, answers) = {
+            let state = self.lock();
+            (state.announced.get(node).copied(), state.answers.get(node).copied())
+        };
+        if announced.is_none_or(|at| at.elapsed() > ANNOUNCED) {
+            self.violated(format!("the power of {node} is cut, and its fence does not say so"));
+        }
+        if answers.is_some_and(|since| since.elapsed() > ANSWERED) {
+            self.violated(format!("the power of {node} is cut, although its machine answers"));
+        }
+    }
+
+    /// Fences that do not end although all nodes are back.
+    pub(crate) fn unfinished_fences<'a>(&self, nodes: impl Iterator<Item = &'a NodeName>) -> Vec<String> {
+        let fence = |name: &'a NodeName| Some((name, self.read::<Fence>(&Fence::path(name))?.phase));
+        let open = nodes.filter_map(fence).filter(|(_, phase)| *phase != FencePhase::Over);
+        open.map(|(name, phase)| format!("the fence of {name} is {phase}")).collect()
     }
 
     /// Observes the end of a daemon: the next one does not know what this one was told.

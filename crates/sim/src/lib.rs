@@ -18,6 +18,7 @@ pub mod invariants;
 mod layout;
 mod lies;
 mod orders;
+mod power;
 mod stall;
 mod table;
 mod versions;
@@ -56,7 +57,8 @@ pub enum Shape {
     /// Like small, plus the primary role and daemons of two versions: nodes are upgraded and downgraded, and the newer
     /// version writes what today's does not know.
     Versions,
-    /// Machines lose their power, for long, and administrators confirm that they are off: their VMs go to other nodes.
+    /// Machines lose their power, for long, or are cut off: their BMCs prove that they are off, or cut their power, or
+    /// administrators confirm it, and their VMs go to other nodes.
     Fences,
     /// Like small, and now and then a clone of a machine is switched on for a while: it has the same name and the same
     /// machine id.
@@ -78,6 +80,10 @@ impl Shape {
             Shape::Handoffs => 0,
             Shape::Drills => 60,
         }
+    }
+    /// Whether machines have BMCs.
+    pub(crate) fn has_bmcs(self) -> bool {
+        self == Shape::Fences
     }
     /// Whether the daemons take part in the primary role.
     pub(crate) fn has_primary(self) -> bool {
@@ -115,6 +121,10 @@ pub struct Tally {
     pub takeovers: u64,
     /// Calls of the store in an idle minute.
     pub calls_at_rest: u64,
+    /// Orders to cut the power of a machine.
+    pub cuts: u64,
+    /// Nodes whose BMC proved that they were off.
+    pub proved: u64,
     /// Nodes that were off and of which nothing was left.
     pub recovered: u64,
     /// Clones of machines that were switched on.

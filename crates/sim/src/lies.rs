@@ -83,6 +83,16 @@ pub enum Lie {
     OldProof,
     /// The daemon of a cloned machine acts before the session of its node's name is its own.
     UnownedSession,
+    /// A BMC that has accepted an order to cut the power counts as one that reads off.
+    AcceptedIsOff,
+    /// BMCs read off, whatever their machines do.
+    SaysOff,
+    /// The fence does not record that the power is to be cut.
+    UnwrittenCuts,
+    /// A node that comes back does not see that its power may be cut.
+    Undaunted,
+    /// One machine is not heard, although it answers on the network.
+    Deaf,
 }
 
 impl Lie {
@@ -97,6 +107,9 @@ impl Lie {
             Lie::UnownedSession if !is_clone => truth,
             Lie::None
             | Lie::BlindConfirmation
+            | Lie::AcceptedIsOff
+            | Lie::SaysOff
+            | Lie::Deaf
             | Lie::UnknownIsAbsent
             | Lie::FailedIsRunning
             | Lie::EndedIsShutdown
@@ -171,8 +184,12 @@ impl LyingStore {
         }
     }
 
-    /// The false data for a record that this version cannot read, if this defect has any.
-    fn of_unreadable(&self, path: &RecordPath, data: &[u8]) -> Option<Vec<u8>> {
+    /// The false data for a record, usually one that this version cannot read, if this defect has any.
+    fn falsified(&self, path: &RecordPath, data: &[u8]) -> Option<Vec<u8>> {
+        if self.lie == Lie::Undaunted && Fence::key(path).is_some() {
+            let said: Fence = serde_json::from_slice(data).ok().filter(|fence: &Fence| fence.off_ordered)?;
+            return serde_json::to_vec(&Fence { phase: FencePhase::Over, ..said }).ok();
+        }
         let kind = newer::kind_of(path).filter(|kind| !kind.reads(data))?;
         match self.lie {
             Lie::UnreadableIsFree if kind.at == Claim::AT => {
@@ -211,7 +228,7 @@ impl Store for LyingStore {
         if self.lie == Lie::UnownedSession && *path == self.session {
             return Ok(None);
         }
-        let falsified = |record: Record| match self.of_unreadable(path, &record.data) {
+        let falsified = |record: Record| match self.falsified(path, &record.data) {
             Some(data) => Record { data, ..record },
             None => record,
         };
@@ -248,6 +265,12 @@ impl Store for LyingStore {
         for op in ops {
             match op {
                 Op::Set(path, data, _) if self.lie == Lie::OldProof && is_over(&path, &data) => {}
+                Op::Set(path, data, expected) if self.lie == Lie::UnwrittenCuts && Fence::key(&path).is_some() => {
+                    let said: Option<Fence> = serde_json::from_slice(&data).ok();
+                    let unsaid = said.map(|fence| Fence { off_ordered: false, ..fence });
+                    let data = unsaid.and_then(|fence| serde_json::to_vec(&fence).ok()).unwrap_or(data);
+                    changed.push(Op::Set(path, data, expected));
+                }
                 Op::Set(path, data, expected) if self.lie == Lie::UnwrittenSends && path.name() == "claim" => {
                     let said: Option<Claim> = serde_json::from_slice(&data).ok();
                     let data =

@@ -82,7 +82,8 @@ fn one(options: Options, level: tracing::Level) -> ExitCode {
 fn describe(tally: &Tally) -> String {
     format!(
         "{} orders done, {} not; {} starts, {} takeovers, {} daemon crashes, {} power cuts, {} partitions, {} stalls, \
-         {} servers behind, {} clones, {} foreign records",
+         {} servers behind, {} clones, {} nodes off, {} of them by their BMCs, {} orders to cut the power, \
+         {} foreign records",
         tally.orders,
         tally.refused,
         tally.starts,
@@ -93,6 +94,9 @@ fn describe(tally: &Tally) -> String {
         tally.stalls,
         tally.behind,
         tally.clones,
+        tally.recovered,
+        tally.proved,
+        tally.cuts,
         tally.foreign
     )
 }
@@ -153,4 +157,7 @@ fn add(total: &mut Tally, one: &Tally) {
     total.clones += one.clones;
     total.takeovers += one.takeovers;
     total.foreign += one.foreign;
+    total.cuts += one.cuts;
+    total.proved += one.proved;
+    total.recovered += one.recovered;
 }

@@ -29,6 +29,10 @@ enum Event {
     /// The store's server that the daemon uses falls behind the others for a while (ZooKeeper drops one that is
     /// `syncLimit` behind, 10 s with our configuration).
     Behind,
+    /// The machine is cut off from all others for long; its BMC is not.
+    Isolation,
+    /// Something else is wrong with a BMC, or nothing.
+    BmcMood,
     /// The daemon loses its connection to the hypervisor for a while.
     NoHypervisor,
     /// A guest crashes, powers off, or is ended by the host.
@@ -100,6 +104,8 @@ const FENCES: &Table<Event> = &[
     ("a daemon is stopped", 2, Event::Stop),
     ("a machine loses its power", 3, Event::PowerCut),
     ("a machine loses its power for long", 5, Event::Outage),
+    ("a machine is cut off", 3, Event::Isolation),
+    ("a BMC has another mood", 4, Event::BmcMood),
     ("a daemon is cut off from the store", 8, Event::CutOff),
     ("a daemon is cut off from its hypervisor", 2, Event::NoHypervisor),
     ("a guest ends", 6, Event::GuestDown),
@@ -168,6 +174,8 @@ enum Repair {
     Clone,
     /// Reconnect the clone's daemon to the store.
     CloneStore,
+    /// Connect the machine to the others again.
+    Network,
 }
 
 /// Current faults, and when they are repaired.
@@ -181,6 +189,9 @@ impl Weather {
     pub(crate) fn begin(&self, world: &mut World) {
         world.cluster.set_weather(memory::Weather { latency_ms: 0..20, lost_per_mille: 5 });
         for machine in &world.machines {
+            if world.shape.has_bmcs() {
+                machine.mains.mood(&machine.name, &mut world.dice);
+            }
             let mood = fake::Weather {
                 latency_ms: 0..600,
                 power_off_ms: 0..5000,
@@ -197,6 +208,10 @@ impl Weather {
         let now = Instant::now();
         for (_, index, repair) in self.repairs.extract_if(.., |(at, ..)| *at <= now).collect::<Vec<_>>() {
             repair_fault(world, index, repair);
+        }
+        // Somebody switches it on again, some time.
+        for index in world.notice_cuts() {
+            self.repairs.push((now + world.dice.millis(&(2000..60_000)), index, Repair::Daemon));
         }
         let index = usize::try_from(world.dice.roll(world.machines.len() as u64)).unwrap_or(0);
         let later = |world: &mut World, range| now + world.dice.millis(&range);
@@ -279,6 +294,19 @@ impl Weather {
                     world.judge.note(&format!("node {index}: its server of the store is behind"), |t| t.behind += 1);
                     daemon.store.fall_behind();
                     self.repairs.push((at, index, Repair::Server));
+                }
+            }
+            Event::Isolation => {
+                let at = later(world, 3000..60_000);
+                let judge = world.judge.clone();
+                if let Some(machine) = world.machines.get_mut(index) {
+                    machine.isolate(&judge, true);
+                }
+                self.repairs.push((at, index, Repair::Network));
+            }
+            Event::BmcMood => {
+                if let Some(machine) = world.machines.get(index) {
+                    machine.mains.mood(&machine.name, &mut world.dice);
                 }
             }
             Event::NoHypervisor => {
@@ -385,6 +413,7 @@ impl Weather {
         }
         for machine in &world.machines {
             machine.kernel.set_weather(host_network::Weather { latency_ms: 0..20, ..Default::default() });
+            machine.mains.calm(&machine.name);
         }
         for (_, index, repair) in std::mem::take(&mut self.repairs) {
             repair_fault(world, index, repair);
@@ -435,6 +464,14 @@ fn repair_fault(world: &mut World, index: usize, repair: Repair) {
         }
         return;
     }
+    if repair == Repair::Network {
+        let judge = world.judge.clone();
+        if let Some(machine) = world.machines.get_mut(index) {
+            machine.isolate(&judge, false);
+        }
+        return;
+    }
+    let isolated = world.machines.get(index).is_some_and(|machine| machine.isolated);
     let daemon = world.machines.get(index).and_then(|m| m.daemon.as_ref());
     match (repair, daemon) {
         (Repair::Daemon, _) => world.start_daemon(index),
@@ -442,8 +479,8 @@ fn repair_fault(world: &mut World, index: usize, repair: Repair) {
         (Repair::CloneStore, _) => {
             world.store_of_clone(index).inspect(|store| store.heal());
         }
-        (Repair::Store, Some(daemon)) => daemon.store.heal(),
         (Repair::Server, Some(daemon)) => daemon.store.catch_up(),
+        (Repair::Store, Some(daemon)) if !isolated => daemon.store.heal(),
         (Repair::Hypervisor, Some(daemon)) => daemon.hypervisor.set_connected(true),
         (Repair::Process, Some(daemon)) => daemon.switch.go_on(),
         (Repair::Cable, _) => {
@@ -452,7 +489,9 @@ fn repair_fault(world: &mut World, index: usize, repair: Repair) {
             }
         }
         // The next daemon opens its own connections.
-        (Repair::Store | Repair::Server | Repair::Hypervisor | Repair::Process, None) | (Repair::Off, _) => {}
+        (Repair::Store, Some(_))
+        | (Repair::Store | Repair::Server | Repair::Hypervisor | Repair::Process, None)
+        | (Repair::Off | Repair::Network, _) => {}
     }
 }
 

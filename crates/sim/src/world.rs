@@ -4,6 +4,7 @@ use crate::{
     Lie, Options, Shape, Tally, clone,
     invariants::{Judge, Violation},
     orders::Administrator,
+    power::{self, Mains, Process},
     stall::Switch,
     versions::{Newer, Versioned},
     weather,
@@ -16,10 +17,9 @@ use drover_drivers::{
         Hypervisor,
         fake::{FakeHypervisor, FakeMachine, FakeNetwork},
     },
-    power::fake::FakePower,
     storage::fake::FakeDisks,
 };
-use drover_model::{Bytes, Dice, DomainType, FloatingAddress, NodeName, OffReason, Role, WallTime};
+use drover_model::{Bytes, Dice, DomainType, FloatingAddress, NodeName, OffReason, PowerState, Role, WallTime};
 use drover_store::{
     Store,
     memory::{MemoryCluster, MemoryStore},
@@ -88,8 +88,13 @@ pub(crate) struct Machine {
     pub(crate) daemon: Option<Daemon>,
     /// Whether it is being shut down.
     pub(crate) going_down: Arc<AtomicBool>,
-    /// Whether it has power.
+    /// The power of all machines, and whether this one had it when that was looked at last.
+    pub(crate) mains: Mains,
     on: bool,
+    /// Whether it has a BMC.
+    bmc: bool,
+    /// Whether it is cut off from all other machines, but its BMC is not.
+    pub(crate) isolated: bool,
     /// Number of boots, which is the boot ID.
     boots: u32,
     /// Number of daemons started.
@@ -125,11 +130,14 @@ impl Machine {
     /// Starts the daemon, if it does not run. `same_machine`: an administrator says that this is the machine that has
     /// the name.
     pub(crate) fn start_daemon(&mut self, common: &Common, same_machine: bool) {
+        self.notice_cut(&common.judge);
         if self.daemon.is_some() {
             return;
         }
         let is_clone = self.name != self.node;
         self.on = true;
+        self.mains.set(&self.name, PowerState::On);
+        self.mains.set_answers(&self.name, !self.isolated);
         let Common { cluster, judge, shape, lie, newer } = common.clone();
         self.daemons += 1;
         let version = if self.is_newer { ", of the newer version," } else { "" };
@@ -143,7 +151,7 @@ impl Machine {
         let options = drover_agent::Options {
             name: self.node.clone(),
             role: Role::Coordinator,
-            api: format!("{}:7370", self.name),
+            api: power::api(&self.name),
             machine: self.node.to_string(),
             boot: if is_clone { clone::boot(self.boots) } else { lie.boot(self.boots) },
             same_machine,
@@ -166,7 +174,7 @@ impl Machine {
                 }],
                 term: Some(SESSION_TIMEOUT),
             },
-            bmc: drover_agent::BmcOptions::default(),
+            bmc: if shape.has_bmcs() { self.mains.options(&self.name, self.bmc) } else { Default::default() },
             token: "drover_simulated".to_owned(),
             wall: Arc::new(move || WallTime(u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX))),
         };
@@ -176,12 +184,14 @@ impl Machine {
         }
         let to_hypervisor: Arc<dyn Hypervisor> = hypervisor.clone();
         let network: Arc<dyn HostNetwork> = Arc::new(self.kernel.clone());
+        let (power, presence) = self.mains.drivers(lie);
         let drivers = Drivers {
             hypervisor: lie.hypervisor(to_hypervisor),
             disks: Arc::new(FakeDisks::default()),
             consoles: Arc::new(FakeLogs::default()),
             network: lie.network(network),
-            power: Arc::new(FakePower::default()),
+            power,
+            presence,
         };
         let agent = Agent::new(options, lie.store(to_store, &self.node, is_clone), drivers);
         let handle = agent.handle();
@@ -193,6 +203,11 @@ impl Machine {
                 judge.note(&format!("{name}: the daemon ends: {error}"), |_| ());
             }
         });
+        if self.isolated {
+            store.cut();
+        }
+        let tasks = primary.iter().map(JoinHandle::abort_handle).chain([task.abort_handle()]).collect();
+        self.mains.starts(&self.name, Process { tasks, hypervisor: hypervisor.clone(), store: store.clone() });
         self.daemon = Some(Daemon { task, primary, switch, store, hypervisor, handle, instance });
     }
 
@@ -249,13 +264,33 @@ impl Machine {
 
     /// The power is cut.
     pub(crate) fn power_off(&mut self, judge: &Judge) {
+        self.mains.set(&self.name, PowerState::Off);
+        self.notice_cut(judge);
+    }
+
+    /// Whether its power is gone since that was looked at last: somebody may have cut it by its BMC.
+    pub(crate) fn notice_cut(&mut self, judge: &Judge) -> bool {
+        if !self.on || self.mains.is_on(&self.name) {
+            return false;
+        }
         judge.note(&format!("{}: power is cut", self.name), |t| t.power_cuts += 1);
         self.crash_daemon(judge);
-        self.hardware.power_off();
-        self.kernel.power_off();
         self.going_down.store(false, Ordering::Relaxed);
         self.on = false;
         self.boots += 1;
+        true
+    }
+
+    /// It is cut off from all other machines, but for its BMC.
+    pub(crate) fn isolate(&mut self, judge: &Judge, isolated: bool) {
+        judge.note(&format!("{}: cut off: {isolated}", self.name), |t| t.partitions += u64::from(isolated));
+        self.isolated = isolated;
+        match &self.daemon {
+            Some(daemon) if isolated => daemon.store.cut(),
+            Some(daemon) => daemon.store.heal(),
+            None => {}
+        }
+        self.mains.set_answers(&self.name, !isolated && self.mains.is_on(&self.name));
     }
 }
 
@@ -272,6 +307,7 @@ impl World {
         let cluster = MemoryCluster::new(dice.any());
         let judge = Judge::new(cluster.clone(), options.shape);
         let network = FakeNetwork::default();
+        let mains = Mains::new(judge.clone());
         let machine = |name: NodeName, node: NodeName, dice: &mut Dice| {
             let hardware = network.plug(&format!("fake://{name}"), &FakeMachine::new(dice.any()));
             let kernel = FakeHostNetwork::new(dice.any());
@@ -285,9 +321,26 @@ impl World {
             hardware.observe_torn(Box::new(move |uuid, mark| observer.torn(&at, uuid, mark)));
             let (observer, at) = (judge.clone(), name.clone());
             hardware.observe_stale(Box::new(move |uuid, mark| observer.stale(&at, uuid, mark)));
+            let bmc = options.shape.has_bmcs() && dice.per_mille(800);
+            mains.plug(&name, &hardware, &kernel, bmc);
+            let (mains, isolated) = (mains.clone(), false);
             let (daemon, going_down) = Default::default();
             let (on, boots, daemons, is_newer) = (false, 1, 0, false);
-            Machine { name, node, hardware, kernel, daemon, going_down, on, boots, daemons, is_newer }
+            Machine {
+                name,
+                node,
+                hardware,
+                kernel,
+                daemon,
+                going_down,
+                mains,
+                on,
+                bmc,
+                isolated,
+                boots,
+                daemons,
+                is_newer,
+            }
         };
         let names: Vec<NodeName> =
             (1..=options.shape.nodes()).filter_map(|i| NodeName::new(&format!("hv{i}")).ok()).collect();
@@ -315,7 +368,7 @@ impl World {
 
     /// Whether an administrator who looks at a machine finds it off.
     pub(crate) fn seems_off(&self, machine: &Machine) -> bool {
-        !machine.on || self.common.lie == Lie::BlindConfirmation && machine.daemon.is_none()
+        !machine.mains.is_on(&machine.name) || self.common.lie == Lie::BlindConfirmation && machine.daemon.is_none()
     }
 
     /// The newer version, if there are two.
@@ -330,6 +383,14 @@ impl World {
                 self.judge.maintenance_holds(&machine.name, daemon.instance, &daemon.handle.view());
             }
         }
+    }
+
+    /// Looks which machines lost their power by their BMCs since that was looked at last.
+    pub(crate) fn notice_cuts(&mut self) -> Vec<usize> {
+        let judge = self.judge.clone();
+        let lost =
+            self.machines.iter_mut().enumerate().filter_map(|(n, machine)| machine.notice_cut(&judge).then_some(n));
+        lost.collect()
     }
 
     /// Starts all daemons that do not run.
@@ -413,6 +474,8 @@ pub(crate) async fn play(options: Options) -> Result<Tally, Violation> {
         world.judge.verdict()?;
         let mut unfinished = world.judge.unfinished(administrator.vms());
         unfinished.extend(world.judge.unfinished_nodes(world.machines.iter().map(|m| &m.name)));
+        unfinished.extend(world.judge.unfinished_fences(world.machines.iter().map(|m| &m.name)));
+        world.notice_cuts().into_iter().for_each(|index| world.start_daemon(index));
         world.judge.addresses_hold();
         unfinished.extend(world.judge.unfinished_handoff());
         for machine in &world.machines {

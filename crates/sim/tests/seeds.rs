@@ -63,14 +63,19 @@ fn no_cluster_of_two_versions_violates_anything() {
 
 #[test]
 fn no_fence_violates_anything() {
-    let mut recovered = 0;
+    let (mut recovered, mut proved, mut cuts) = (0, 0, 0);
     for seed in 0..40 {
         match run(Options { shape: Shape::Fences, ..Options::of(seed) }) {
-            Ok(tally) => recovered += tally.recovered,
+            Ok(tally) => {
+                recovered += tally.recovered;
+                proved += tally.proved;
+                cuts += tally.cuts;
+            }
             Err(violation) => panic!("{violation}\nTo see it: cargo run -p drover-sim -- --shape fences --seed {seed}"),
         }
     }
     assert!(recovered > 40, "with {recovered} nodes that were off there is not much to see");
+    assert!(proved > 40 && cuts > 20, "nor with {proved} proofs by BMCs and {cuts} orders to cut the power");
 }
 
 #[test]
@@ -135,7 +140,17 @@ fn planted_defects_are_found() {
     // Found by about one in 1000 seeds: a node is removed under a VM that was assigned to it a moment before.
     let unsynced = |seed| Options { lie: Lie::UnsyncedReads, shape: Shape::Versions, ..Options::of(seed) };
     assert!((180..1180).any(|seed| run(unsynced(seed)).is_err()), "{:?} was not found", Lie::UnsyncedReads);
-    for lie in [Lie::BlindConfirmation, Lie::OldProof] {
+    let of_fences = [
+        Lie::BlindConfirmation,
+        Lie::OldProof,
+        Lie::AcceptedIsOff,
+        Lie::SaysOff,
+        Lie::UnwrittenCuts,
+        Lie::Undaunted,
+        Lie::Deaf,
+        Lie::BlindWrites,
+    ];
+    for lie in of_fences {
         let options = |seed| Options { lie, shape: Shape::Fences, ..Options::of(seed) };
         assert!((0..50).any(|seed| run(options(seed)).is_err()), "{lie:?} was not found");
     }

@@ -103,7 +103,7 @@ impl Seeker {
             };
             self.handles.remove(&name);
             if let Some(attempts) = self.tries.remove(&name) {
-                tracing::debug!(node = %name, ?found, "an attempt to prove that a node is off has ended");
+                tracing::info!(node = %name, ?found, "a silent node was asked whether it is off");
                 self.tries.insert(name, attempts.ended(clock.now(), found));
                 return;
             }
@@ -141,8 +141,10 @@ impl Target {
     }
 
     async fn cut(&self, ctx: &Context, announced: Mono) -> Found {
+        // Once more: it was silent before that was written.
+        let silent = matches!(self.presence(ctx).await, Presence::Silent(_));
         let late = ctx.clock.now().since(announced) >= SEND_WITHIN;
-        let Some(bmc) = self.bmc.as_ref().ok().filter(|_| !late) else { return self.look(ctx).await };
+        let Some(bmc) = self.bmc.as_ref().ok().filter(|_| silent && !late) else { return self.look(ctx).await };
         tracing::warn!(node = %self.name, %bmc, "cutting the power of a silent node");
         let order = ctx.power.off(bmc).await;
         if let Err(error) = &order {

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 impl Cluster {
     /// Waits until a node's fence, as shown by the node `at`, is in a phase; empty: there is none.
-    fn fence_until(&self, at: &str, node: &str, phase: &str) {
+    pub(crate) fn fence_until(&self, at: &str, node: &str, phase: &str) {
         let look = || self.try_drover(at, &["-f", "json", "node", "fence", node]).out;
         let is =
             |text: &str| serde_json::from_str::<serde_json::Value>(text).is_ok_and(|fence| fence["phase"] == phase);
@@ -15,7 +15,7 @@ impl Cluster {
     }
 
     /// Waits until there is a fault with this id and text, or, without a text, none.
-    fn named_fault_until(&self, at: &str, id: &str, text: Option<&str>) {
+    pub(crate) fn named_fault_until(&self, at: &str, id: &str, text: Option<&str>) {
         let look = || self.json(at, &["fault", "list"]);
         let check = || {
             let faults = look();

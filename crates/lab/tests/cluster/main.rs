@@ -25,6 +25,7 @@ mod nodes;
 mod paused;
 mod power;
 mod primary;
+mod proof;
 mod scripts;
 mod snapshots;
 mod strays;

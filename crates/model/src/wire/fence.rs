@@ -39,6 +39,8 @@ pub struct FenceInfo {
     pub proof: Vec<Proof>,
     /// Why there is no proof.
     pub problems: Vec<String>,
+    /// Whether it was ordered to cut the machine's power: it may be gone at any moment.
+    pub off_ordered: bool,
     /// Whether the node is gone for good, so that it keeps no VM.
     pub for_good: bool,
     /// What becomes of its VMs, or would, if it were off: each VM's fate is `starts` (on another node), `handed-over`,
@@ -66,6 +68,7 @@ impl FenceInfo {
             boot: node.record.value.boot.clone(),
             proof: proof.collect(),
             problems: fence.map(|fence| fence.problems.clone()).unwrap_or_default(),
+            off_ordered: fence.is_some_and(|fence| fence.off_ordered),
             for_good: fence.is_some_and(|fence| fence.for_good),
             vms,
         }

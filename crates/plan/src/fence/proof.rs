@@ -118,13 +118,13 @@ pub(super) enum Next {
     Unproved(Vec<String>, Mono),
 }
 
-/// Decides about the node `name`, whose last boot is `boot`.
-pub(super) fn next(name: &NodeName, boot: &str, attempts: Option<&Attempts>, now: Mono) -> Next {
+/// Decides about the node `name`, whose last boot is `boot`. `ordered`: its power was ordered to be cut before.
+pub(super) fn next(name: &NodeName, boot: &str, attempts: Option<&Attempts>, ordered: bool, now: Mono) -> Next {
     let Some(attempts) = attempts.filter(|attempts| attempts.boot == boot) else { return Next::Ask };
     let Some((at, found)) = &attempts.last else { return Next::Await };
     let fresh = now.since(*at) < FRESH;
     match judge(found) {
-        Verdict::Off if fresh => Next::Proved(proof(found)),
+        Verdict::Off if fresh => Next::Proved(proof(found, ordered)),
         Verdict::Cut if fresh => Next::Cut,
         Verdict::Off | Verdict::Cut => Next::Ask,
         Verdict::None => {
@@ -136,12 +136,12 @@ pub(super) fn next(name: &NodeName, boot: &str, attempts: Option<&Attempts>, now
 }
 
 /// The proof, for users.
-fn proof(found: &Found) -> String {
+fn proof(found: &Found, ordered: bool) -> String {
     let bmc = match &found.reading {
         Reading::Power(bmc, _) => bmc,
         Reading::None(why) => why,
     };
-    let after = if found.order.is_some() { ", after it was ordered to cut the power" } else { "" };
+    let after = if ordered || found.order.is_some() { ", after it was ordered to cut the power" } else { "" };
     format!("{bmc} reads off{after}")
 }
 

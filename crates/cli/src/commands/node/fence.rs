@@ -67,8 +67,9 @@ pub(super) fn question(fence: &FenceInfo) -> String {
     } else {
         format!("This becomes of its VMs:\n{}", vms.concat())
     };
+    let known: String = fence.problems.iter().map(|problem| format!("What is known: {problem}.\n")).collect();
     format!(
-        "{what}If the machine of node {node} still runs, its VMs will run twice, and their disks will be damaged.\n\
+        "{what}{known}If the machine of node {node} still runs, its VMs will run twice, and their disks will be damaged.\n\
          Is the machine of node {node} off?"
     )
 }
@@ -97,6 +98,9 @@ fn render(fence: &FenceInfo, output: &Output) -> String {
         facts.fact("In that phase since", WallTime(fence.phase_since).to_string());
     }
     facts.fact("Last boot", &*fence.boot);
+    if fence.off_ordered && fence.proof.is_empty() {
+        facts.toned("Power", "it was ordered to cut it", Tone::Bad);
+    }
     for proof in &fence.proof {
         facts.fact("Proof", format!("{} ({}, by {}, {})", proof.what, proof.kind, proof.by, WallTime(proof.at)));
     }
@@ -124,7 +128,7 @@ mod tests {
     fn the_fence_is_shown_and_the_question_names_what_happens() {
         let fence: FenceInfo = serde_json::from_value(json!({
             "node": "hv3", "daemon_state": "dead", "phase": "unproved", "since": 0, "phase_since": 0, "boot": "b1",
-            "proof": [], "problems": ["nothing is configured that could tell"], "for_good": false,
+            "proof": [], "problems": ["nothing is configured that could tell"], "for_good": false, "off_ordered": true,
             "vms": [
                 {"vm": "db", "uuid": "", "fate": "starts", "to": "hv1", "how": "cold", "reason": ""},
                 {"vm": "big", "uuid": "", "fate": "waits", "to": "", "how": "", "reason": "hv1: no room"},
@@ -132,13 +136,14 @@ mod tests {
         }))
         .unwrap();
         let asked = question(&fence);
-        assert!(asked.contains("  db: starts (hv1)\n  big: waits: hv1: no room\n"), "{asked}");
+        assert!(asked.contains("  db: starts (hv1)\n  big: waits: hv1: no room\nWhat is known: nothing is"), "{asked}");
         assert!(
             asked.contains("its VMs will run twice") && asked.ends_with("Is the machine of node hv3 off?"),
             "{asked}"
         );
         let output = Output { format: Format::Pretty, coloured: false, quiet: false };
         let shown = render(&fence, &output);
+        assert!(shown.contains("Power:               it was ordered to cut it\n"), "{shown}");
         assert!(shown.contains("No proof:            nothing is configured that could tell\n"), "{shown}");
         assert!(
             shown.ends_with("VM   FATE    TO   REASON\ndb   starts  hv1  -\nbig  waits   -    hv1: no room\n"),

@@ -22,7 +22,7 @@ fn attempts(found: Found) -> Attempts {
 fn what_was_found_about_another_boot_or_long_ago_is_looked_up_again() {
     let off = attempts(found(Some(PowerState::Off), silent(), None));
     let on = attempts(found(Some(PowerState::On), silent(), None));
-    let decide = |attempts: Option<&Attempts>, boot: &str, now| next(&name("c"), boot, attempts, at(now));
+    let decide = |attempts: Option<&Attempts>, boot: &str, now| next(&name("c"), boot, attempts, false, at(now));
     assert_eq!(decide(Some(&off), "b1", 14), Next::Proved("B reads off".to_owned()));
     assert_eq!(decide(Some(&on), "b1", 14), Next::Cut);
     for attempts in [&off, &on] {
@@ -39,14 +39,14 @@ fn the_pause_grows_while_there_is_no_proof() {
     let mut attempts = attempts(found(None, silent(), None));
     let mut pauses = Vec::new();
     for _ in 0..6 {
-        let Next::Unproved(_, again) = next(&name("c"), "b1", Some(&attempts), at(10)) else { panic!() };
+        let Next::Unproved(_, again) = next(&name("c"), "b1", Some(&attempts), false, at(10)) else { panic!() };
         pauses.push(again.since(at(10)).as_secs());
-        assert_eq!(next(&name("c"), "b1", Some(&attempts), again), Next::Ask);
+        assert_eq!(next(&name("c"), "b1", Some(&attempts), false, again), Next::Ask);
         attempts = attempts.ended(at(10), found(None, silent(), None));
     }
     assert_eq!(pauses, [5, 10, 20, 40, 60, 60]);
     let many = Attempts { failed: u32::MAX, ..attempts };
-    assert!(matches!(next(&name("c"), "b1", Some(&many), at(11)), Next::Unproved(_, again) if again == at(70)));
+    assert!(matches!(next(&name("c"), "b1", Some(&many), false, at(11)), Next::Unproved(_, again) if again == at(70)));
 }
 
 #[test]
@@ -54,11 +54,11 @@ fn power_is_not_cut_on_a_guess() {
     let unknown = || Presence::Unknown("the network of a is down".to_owned());
     let on = found(Some(PowerState::On), unknown(), None);
     assert_eq!(judge(&on), Verdict::None);
-    let Next::Unproved(why, _) = next(&name("c"), "b1", Some(&attempts(on)), at(11)) else { panic!() };
+    let Next::Unproved(why, _) = next(&name("c"), "b1", Some(&attempts(on)), false, at(11)) else { panic!() };
     assert!(why.len() == 2 && why[1].ends_with("the network of a is down"), "{why:?}");
     // But off is off.
     assert_eq!(judge(&found(Some(PowerState::Off), unknown(), None)), Verdict::Off);
     let failed = found(Some(PowerState::On), silent(), Some(Err("it is busy".to_owned())));
-    let Next::Unproved(why, _) = next(&name("c"), "b1", Some(&attempts(failed)), at(11)) else { panic!() };
+    let Next::Unproved(why, _) = next(&name("c"), "b1", Some(&attempts(failed)), false, at(11)) else { panic!() };
     assert_eq!(why, ["B was ordered to cut the power and did not, and reads on: it is busy"]);
 }

@@ -1,0 +1,145 @@
+//! Nodes that are fenced by themselves: their BMCs prove that they are off, or cut their power; and nodes that are not.
+
+use crate::support::{Cluster, Guest, grants};
+use drover_lab::{BMC_PASSWORD, BMC_USER, Cut, Domain, Net, Service};
+use std::{fs, time::Instant};
+
+/// A cluster of three nodes with BMCs.
+fn with_bmcs() -> Cluster {
+    let cluster = Cluster::up(3);
+    cluster.node("hv1").exec(&["droverd", "--new-cluster-key"]).unwrap();
+    let key = cluster.node("hv1").exec(&["cat", "/etc/drover/cluster.key"]).unwrap();
+    for node in cluster.lab.nodes() {
+        node.start_bmc().unwrap();
+        let fence = format!(
+            "\n[fence.ipmi]\naddress = \"{}\"\nuser = \"{BMC_USER}\"\npassword_file = \"/etc/drover/bmc.password\"\n",
+            node.bmc_address()
+        );
+        let file = node.folder().join("etc/drover/drover.toml");
+        let old = fs::read_to_string(&file).unwrap();
+        fs::write(&file, old + &fence).unwrap();
+        let secrets = format!(
+            "umask 077; echo {BMC_PASSWORD} > /etc/drover/bmc.password; echo {} > /etc/drover/cluster.key",
+            key.trim()
+        );
+        node.exec(&["sh", "-c", &secrets]).unwrap();
+        node.stop(Service::Drover).unwrap();
+        node.start_drover().unwrap();
+    }
+    cluster.wait_healthy();
+    for node in ["hv1", "hv2", "hv3"] {
+        let good = |info: &serde_json::Value| info["bmc"]["checked"].as_u64() > Some(0) && info["bmc"]["problem"] == "";
+        cluster.node_until("hv1", node, "its BMC answers", good);
+    }
+    // Whoever leads now fences hv3.
+    cluster.drover("hv1", &["node", "primary", "hv1", "--wait"]);
+    cluster
+}
+
+/// The lines of a node's log about fences, with their times.
+fn time_line(cluster: &Cluster, node: &str) -> String {
+    let log = cluster.node(node).drover_log(400);
+    let about = ["a node is dead", "suspected", "proof", "proved", "power", "is off", "was given away"];
+    let lines = log.lines().filter(|line| line.contains("hv3") && about.iter().any(|words| line.contains(words)));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// Nobody does anything but pull the plug.
+#[test]
+fn vms_of_a_node_that_lost_its_power_run_elsewhere_by_themselves() {
+    let cluster = with_bmcs();
+    let mut web = Guest::up(&cluster, "hv3", &Domain::new("web"), &[]);
+    let hv3 = cluster.node("hv3");
+    let cut = Instant::now();
+    hv3.power_off().unwrap();
+    cluster.fence_until("hv1", "hv3", "recovered");
+    println!("power cut to all given away: {:?}", cut.elapsed());
+    let vm = cluster.vm_until("hv2", "web", "runs elsewhere", |vm| vm["run_state"] == "running" && vm["node"] != "hv3");
+    println!("power cut to running: {:?}\n{}", cut.elapsed(), time_line(&cluster, "hv1"));
+    let there = vm["node"].as_str().unwrap().to_owned();
+    web.wait_rebooted_on(&there);
+    println!("power cut to a heartbeat of the guest: {:?}", cut.elapsed());
+    let fence = cluster.json("hv2", &["node", "fence", "hv3"]);
+    let proof = format!("IPMI {} reads off", hv3.bmc_address());
+    assert_eq!((&fence["proof"][0]["kind"], &fence["proof"][0]["what"]), (&"power".into(), &proof.into()), "{fence}");
+    assert_eq!(fence["off_ordered"], false, "{fence}");
+    cluster.named_fault_until("hv1", "node-dead-hv3", Some("reads off"));
+
+    hv3.power_on().unwrap();
+    cluster.daemon_until("hv1", "hv3", "run");
+    cluster.fence_until("hv1", "hv3", "over");
+    web.wait_alive_on(&there);
+}
+
+/// It cannot be told from one that runs.
+#[test]
+fn a_bmc_that_died_with_its_node_proves_nothing_and_an_administrator_does() {
+    let cluster = with_bmcs();
+    let mut web = Guest::up(&cluster, "hv3", &Domain::new("web"), &[]);
+    let hv3 = cluster.node("hv3");
+    hv3.stop_bmc().unwrap();
+    hv3.power_off().unwrap();
+    cluster.fence_until("hv1", "hv3", "unproved");
+    cluster.named_fault_until(
+        "hv2",
+        "node-dead-hv3",
+        Some("a BMC that lost its power with its machine proves nothing"),
+    );
+    assert_eq!(cluster.running_on("web"), Vec::<String>::new());
+    let asked = cluster.try_drover("hv1", &["node", "fence", "hv3", "--confirm-off"]);
+    assert!(asked.code != 0 && asked.err.contains("proves nothing"), "it says what was found: {asked:?}");
+    let confirmed = Instant::now();
+    cluster.drover("hv1", &["node", "fence", "hv3", "--confirm-off", "--yes", "--wait"]);
+    let vm = cluster.vm_until("hv2", "web", "runs elsewhere", |vm| vm["run_state"] == "running" && vm["node"] != "hv3");
+    println!("confirmed to running: {:?}", confirmed.elapsed());
+    web.wait_rebooted_on(vm["node"].as_str().unwrap());
+}
+
+/// Its machine answers, so its power stays.
+#[test]
+fn a_daemon_that_is_down_costs_its_guests_nothing_however_long_it_lasts() {
+    let cluster = with_bmcs();
+    let mut web = Guest::up(&cluster, "hv3", &Domain::new("web"), &[]);
+    let hv3 = cluster.node("hv3");
+    hv3.kill(Service::Drover).unwrap();
+    hv3.start_drover().unwrap();
+    cluster.daemon_until("hv1", "hv3", "run");
+    web.wait_alive_on("hv3");
+
+    hv3.kill(Service::Drover).unwrap();
+    cluster.fence_until("hv1", "hv3", "unproved");
+    cluster.named_fault_until("hv1", "node-dead-hv3", Some("its machine answers at 10.0.0.3:7370"));
+    // It is asked again and again.
+    let attempts = || cluster.node("hv1").drover_log(2000).matches("a silent node was asked").count();
+    let before = attempts();
+    cluster.until("two further attempts", || (attempts() >= before + 2).then_some(()));
+    assert_eq!(hv3.bmc("status").unwrap(), "Chassis Power is on");
+    assert_eq!(cluster.json("hv1", &["node", "fence", "hv3"])["off_ordered"], false);
+    web.wait_alive_on("hv3");
+    hv3.start_drover().unwrap();
+    cluster.fence_until("hv1", "hv3", "");
+    web.wait_alive_on("hv3");
+    assert_eq!(grants(&cluster.vm("hv1", "web")), 1);
+}
+
+/// It runs its guests, and nobody can ask it. Its power is cut before they start elsewhere.
+#[test]
+fn a_node_that_is_cut_off_loses_its_power_before_its_vms_run_elsewhere() {
+    let cluster = with_bmcs();
+    let mut web = Guest::up(&cluster, "hv3", &Domain::new("web"), &[]);
+    let hv3 = cluster.node("hv3");
+    let cut = Instant::now();
+    cluster.lab.cut("hv3", Net::Cluster, Cut::Silent).unwrap();
+    let given = |vm: &serde_json::Value| vm["node"] != "hv3";
+    let vm = cluster.vm_until("hv1", "web", "is given away", given);
+    assert!(!hv3.is_on(), "it is given away before hv3 is off: {vm}\n{}", cluster.logs());
+    let running = |vm: &serde_json::Value| vm["run_state"] == "running" && vm["node"] != "hv3";
+    let vm = cluster.vm_until("hv2", "web", "runs elsewhere", running);
+    println!("cut off to running: {:?}\n{}", cut.elapsed(), time_line(&cluster, "hv1"));
+    web.wait_rebooted_on(vm["node"].as_str().unwrap());
+    let fence = cluster.json("hv2", &["node", "fence", "hv3"]);
+    let what = fence["proof"][0]["what"].as_str().unwrap();
+    assert!(what.ends_with("reads off, after it was ordered to cut the power"), "{fence}");
+    assert_eq!(fence["off_ordered"], true, "{fence}");
+    assert!(cluster.drover("hv2", &["node", "fence", "hv3"]).contains("reads off, after it was ordered"));
+}
