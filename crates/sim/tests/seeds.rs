@@ -152,7 +152,7 @@ fn planted_defects_are_found() {
     ];
     for lie in of_fences {
         let options = |seed| Options { lie, shape: Shape::Fences, ..Options::of(seed) };
-        assert!((0..50).any(|seed| run(options(seed)).is_err()), "{lie:?} was not found");
+        assert!((0..150).any(|seed| run(options(seed)).is_err()), "{lie:?} was not found");
     }
     let clone = |seed| Options { lie: Lie::UnownedSession, shape: Shape::Clones, ..Options::of(seed) };
     assert!((0..50).any(|seed| run(clone(seed)).is_err()), "{:?} was not found", Lie::UnownedSession);

@@ -1,11 +1,13 @@
 //! Fences: what is shown, refused and done.
 
 use crate::support::{TestNode, xml};
-use drover_model::ClusterView;
-use drover_plan::capacity::OVERHEAD;
+use drover_agent::records;
+use drover_model::{ClusterView, Epoch, Fence, FencePhase, NodeName, WallTime};
+use drover_plan::{capacity::OVERHEAD, fence::proof::ORDER_IN_FORCE};
 use drover_store::Store;
 use serde_json::json;
 use std::time::Duration;
+use tokio::time::Instant;
 
 #[tokio::test(start_paused = true)]
 async fn a_node_that_is_confirmed_to_be_off_loses_its_vms_and_then_its_name() {
@@ -91,4 +93,30 @@ async fn a_loss_that_could_not_be_absorbed_is_planned_and_a_fault_unless_it_need
     let told = second.form("PUT", "/config", &[("tolerate", "0")]).await;
     assert_eq!(told.status, 200, "{told:?}");
     views.wait_for(|view| !short(view)).await.unwrap();
+}
+
+/// Its power may be cut at any moment, so it begins nothing until that is over, by its own clock.
+#[tokio::test(start_paused = true)]
+async fn a_node_that_comes_back_while_its_power_is_being_cut_does_nothing_before_that_is_over() {
+    let first = TestNode::start().await;
+    let second = first.beside("hv2", 2048).await;
+    let told = first.form("POST", "/vm", &[("xml", &xml("web", "")), ("node", "hv2")]).await;
+    assert_eq!(told.status, 200, "{told:?}");
+    let (store, name) = (first.cluster.session(Duration::from_secs(4)), NodeName::new("hv2").unwrap());
+    let record = first.handle.view().nodes.get(&name).unwrap().record.value.clone();
+    let suspicion = Fence::suspicion(&record, &name, Epoch(1), WallTime(1));
+    let ordered = Fence { off_ordered: true, ..suspicion.to(FencePhase::Proving, WallTime(2)) };
+    records::create(&store, &name, &ordered).await.unwrap();
+    let shown = first.get("/node/hv2/fence").await.json();
+    second.ended.abort();
+    second.role_ended.abort();
+    // As if it had expired.
+    store.delete(&"/nodes/hv2/session".parse().unwrap(), None).await.unwrap();
+    let told = first.form("POST", "/vm/web/state", &[("state", "start")]).await;
+    assert_eq!(told.status, 200, "{told:?}");
+    let began = Instant::now();
+    let _third = TestNode::begin(first.cluster.clone(), first.network.clone(), "hv2", 2048, false);
+    first.vm_until("web", |vm| vm["run_state"] == "running").await;
+    assert!(began.elapsed() >= ORDER_IN_FORCE, "it began something after {:?}; {shown}", began.elapsed());
+    assert!(!first.records().contains_key("/fences/hv2"));
 }
