@@ -8,7 +8,8 @@
 //! ```
 //!
 //! A record is about one *boot* of a machine, not about a name: proof that a boot has ended says nothing about the next
-//! one. When the node joins again, its daemon withdraws a suspicion, and ends a record with proof
+//! one. When the node joins again, its daemon withdraws a suspicion (and waits until its power cannot be cut any more, if
+//! that was ordered), and ends a record with proof
 //! ([`FencePhase::Over`]), before it does anything else. Every step of the recovery checks the record's version, so no
 //! step is made on proof about a node that is back.
 
@@ -108,7 +109,7 @@ pub struct Fence {
     /// Why there is no proof yet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<String>,
-    /// Power-off was ordered: the machine may lose its power at any time.
+    /// The machine's power is to be cut, and may be gone at any moment. Written before that is ordered.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub off_ordered: bool,
     /// The node is gone for good: also VMs that do not run are given to other nodes.

@@ -24,9 +24,9 @@ const PAUSE_MAX: Duration = Duration::from_secs(60);
 /// What was found before is looked up again before anything is done.
 const FRESH: Duration = Duration::from_secs(5);
 
-/// How long an accepted order is given until the BMC must say off, and no order that was sent before can be carried out
-/// any more: an order is sent right after the fence was written, and the slowest way to give one takes 30 s
-/// (`drivers::power::COMMAND_TIMEOUT`).
+/// This long after the fence was written that announces it, an order to cut the power has been carried out, or never will
+/// be: it is sent within 5 s (`SEND_WITHIN` in `agent::fence::proof`), the slowest way to give it takes 30 s
+/// (`drivers::power::COMMAND_TIMEOUT`), and 10 s are left for the BMC.
 pub const ORDER_IN_FORCE: Duration = Duration::from_secs(45);
 
 /// What a BMC said.

@@ -15,7 +15,7 @@ use drover_model::{
 /// Show whether a silent node is known to be off, and what becomes of its VMs; or confirm that it is off
 ///
 /// When a node falls silent, its machine may still run its VMs. Drover starts them elsewhere only when it is proved
-/// that the machine is off. If you know that it is (you cut its power, or it is gone), say so with --confirm-off. If
+/// that the machine is off: by its BMC, if it has one. If you know that it is (you cut its power, or it is gone), say so with --confirm-off. If
 /// the machine does run, its VMs then run twice, and their disks are damaged.
 ///
 /// Without --confirm-off nothing is changed. For a node that runs, the fates of its VMs are those that they would have
