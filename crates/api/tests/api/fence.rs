@@ -106,7 +106,7 @@ async fn a_node_that_comes_back_while_its_power_is_being_cut_does_nothing_before
     let record = first.handle.view().nodes.get(&name).unwrap().record.value.clone();
     let suspicion = Fence::suspicion(&record, &name, Epoch(1), WallTime(1));
     let ordered = Fence { off_ordered: true, ..suspicion.to(FencePhase::Proving, WallTime(2)) };
-    records::create(&store, &name, &ordered).await.unwrap();
+    store.multi(vec![records::create_op(&name, &ordered).unwrap()]).await.unwrap();
     let shown = first.get("/node/hv2/fence").await.json();
     second.ended.abort();
     second.role_ended.abort();
