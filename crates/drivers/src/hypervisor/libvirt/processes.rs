@@ -105,12 +105,12 @@ pub(super) fn given_up(process: Process) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use std::process::{Child, Command, Stdio};
 
     /// A process with a guest's arguments, which ends with its input.
-    fn process(uuid: Uuid) -> Child {
+    pub(crate) fn process(uuid: Uuid) -> Child {
         let arguments = ["-c", "read x; true", "qemu", "-uuid", &uuid.to_string()];
         let child = Command::new("sh").args(arguments).stdin(Stdio::piped()).spawn().unwrap();
         // The new program's arguments are there a moment later than the new process.

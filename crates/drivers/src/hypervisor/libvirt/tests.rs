@@ -47,9 +47,7 @@ async fn a_driver_that_cannot_check_says_nothing_of_the_definition() {
 #[tokio::test]
 async fn a_guest_whose_process_has_not_ended_is_not_gone() {
     let uuid = Uuid::new_v4();
-    let arguments = ["-c", "read x; true", "qemu", "-uuid", &uuid.to_string()];
-    let mut process = std::process::Command::new("sh");
-    let mut process = process.args(arguments).stdin(std::process::Stdio::piped()).spawn().unwrap();
+    let mut process = processes::tests::process(uuid);
     let hypervisor = LibvirtHypervisor::start(Options::new("test:///default")).unwrap();
     hypervisor.connection().wait_for(|connection| *connection == Connection::Up).await.unwrap();
     let seen = hypervisor.domain(uuid).await;
