@@ -3,7 +3,7 @@
 use crate::{Shape, Tally, clone, layout::understood, weather::ORDER_TIMEOUT, world::MEMORY};
 use drover_model::{
     Bytes, Claim, ClusterConfig, ClusterView, EvidenceKind, Fence, FencePhase, NodeName, NodeRecord, NodeState,
-    NodeStatus, Only, Phase, Primary, RecordKind, RecordPath, Version, VmRecord, VmState,
+    NodeStatus, Only, Phase, Primary, RecordKind, RecordPath, Version, VmRecord, VmState, VmStatus,
     domain::{self, Mark},
     vm::Epoch,
 };
@@ -497,10 +497,14 @@ impl Judge {
                 VmState::Start if nodes.len() == 1 && claim.node.as_ref() == nodes.first().copied() => {}
                 VmState::Stop | VmState::Disable | VmState::Fail { .. } if nodes.is_empty() && claim.node.is_none() => {
                 }
-                state => out.push(format!(
-                    "VM {uuid} is to be {state} on {:?}, runs on {nodes:?}, and is claimed by {:?}",
-                    record.node, claim.node
-                )),
+                state => {
+                    let report: Option<VmStatus> = self.read(&VmStatus::path(uuid));
+                    let doing = report.map(|report| report.doing).unwrap_or_default();
+                    out.push(format!(
+                        "VM {uuid} is to be {state} on {:?}, runs on {nodes:?}, and is claimed by {:?} ({doing:?})",
+                        record.node, claim.node
+                    ));
+                }
             }
         }
         out
