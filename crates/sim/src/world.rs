@@ -254,6 +254,9 @@ impl Machine {
 
     /// The machine is shut down: its guests are told to power off, or are ended. Its power goes later.
     pub(crate) fn shut_down(&self, judge: &Judge, dice: &mut Dice) {
+        if !self.on {
+            return;
+        }
         judge.note(&format!("{}: the machine goes down", self.name), |_| ());
         self.going_down.store(true, Ordering::Relaxed);
         for (uuid, _) in self.hardware.running() {
