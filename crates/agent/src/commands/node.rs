@@ -6,7 +6,8 @@ use super::{
 };
 use crate::{belongings, records};
 use drover_model::{
-    Claim, ClusterView, NodeName, NodeRecord, NodeState, Only, Primary, RecordKind, RecordPath, Version, VmRecord,
+    Claim, ClusterView, NodeName, NodeRecord, NodeSession, NodeState, Only, Primary, RecordKind, RecordPath, Version,
+    VmRecord,
 };
 use drover_plan::{drain, node, primary};
 use uuid::Uuid;
@@ -85,17 +86,20 @@ impl Commands {
 
     /// Removes a node permanently, which frees its name.
     pub async fn remove_node(&self, name: NodeName) -> Result<()> {
-        let version = known(&*self.view()?, &name)?;
+        known(&*self.view()?, &name)?;
         let name = &name;
         self.update(&format!("node {name}"), || async move {
-            let changed =
-                || CommandError::Conflict(format!("node {name} has just changed or come back; check its state"));
+            let store = &*self.ctx.store;
+            // Read before the decision: a change since then is a conflict, and it is decided again.
+            let record = records::read::<NodeRecord>(store, name).await?;
             let view = self.view_of_now().await?;
             node::remove(&view, name).map_err(|refusal| CommandError::Refused(refusal.to_string()))?;
-            let record = records::read::<NodeRecord>(&*self.ctx.store, name).await?;
-            let record = record.filter(|record| record.version == version).ok_or_else(changed)?;
-            let ops = belongings::of_node(&*self.ctx.store, name, &record, self.ctx.wall()).await?;
-            let (gone, taken) = (name.clone(), vec![(0..ops.len(), changed())]);
+            let session = store.get(&NodeSession::path(name)).await?;
+            let record = record.filter(|_| session.is_none()).ok_or_else(|| {
+                CommandError::Conflict(format!("node {name} has just changed or come back; check its state"))
+            })?;
+            let ops = belongings::of_node(store, name, &record, self.ctx.wall()).await?;
+            let (gone, taken) = (name.clone(), Vec::new());
             let shows = Box::new(move |view: &ClusterView| !view.nodes.contains_key(&gone));
             Ok(Outcome::Write(Write { ops, answer: (), log: "removed".to_owned(), shows, taken }))
         })

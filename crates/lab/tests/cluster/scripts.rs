@@ -20,7 +20,7 @@ fn every_command_that_succeeds_prints_one_json_document() {
         "vm dump web",
         "vm meta web --priority 3",
         "vm shutdown web --wait",
-        "vm modify web /srv/shared/large.xml",
+        "vm modify web /srv/shared/large.xml --yes",
         "vm start web --wait",
         "vm pause web --wait",
         "vm resume web --wait",
