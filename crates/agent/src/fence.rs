@@ -260,16 +260,12 @@ pub(crate) enum Return {
     Wait(Version),
 }
 
-/// How this node, which joins in the boot that `record` names, ends its own fence. `seen`: the version of it that made
+/// How this node, which joins, ends its own fence. `seen`: the version of it that made
 /// the node wait, and since when.
 ///
 /// # Errors
 /// Those of the store.
-pub(crate) async fn returned(
-    ctx: &Context,
-    record: &NodeRecord,
-    seen: Option<(Version, Mono)>,
-) -> Result<Return, StoreError> {
+pub(crate) async fn returned(ctx: &Context, seen: Option<(Version, Mono)>) -> Result<Return, StoreError> {
     // This server of the store may be behind.
     ctx.store.sync().await?;
     let fence: Stored<Fence> = match records::read(&*ctx.store, ctx.me()).await {
@@ -280,7 +276,7 @@ pub(crate) async fn returned(
         Err(error) => return Err(error),
     };
     let waited = seen.filter(|(version, _)| *version == fence.version).map(|(_, since)| ctx.clock.now().since(since));
-    let op = match fence::returned(&fence, record, waited.unwrap_or_default(), ctx.wall()) {
+    let op = match fence::returned(&fence, waited.unwrap_or_default(), ctx.wall()) {
         fence::Return::Wait => return Ok(Return::Wait(fence.version)),
         fence::Return::Keep => None,
         fence::Return::Delete => Some(records::delete_op::<Fence>(ctx.me(), Some(fence.version))),

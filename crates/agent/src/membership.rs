@@ -280,7 +280,7 @@ fn own_record(ctx: &Context, old: Option<&NodeRecord>) -> NodeRecord {
 async fn register(ctx: &Context, condemned: Option<(Version, Mono)>) -> Result<(), StepError> {
     let Some(old) = find_record(ctx).await? else { return prepare(ctx, false).await };
     let record = own_record(ctx, Some(&old.value));
-    let mut ops: Vec<Op> = match fence::returned(ctx, &record, condemned).await? {
+    let mut ops: Vec<Op> = match fence::returned(ctx, condemned).await? {
         Return::With(end) => end.into_iter().collect(),
         Return::Wait(version) => return Err(StepError::Condemned(version)),
     };

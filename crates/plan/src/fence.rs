@@ -324,14 +324,14 @@ pub enum Return {
     Replace(Box<Fence>),
 }
 
-/// What becomes of the fence of a node whose daemon joins, in the boot that `node` names. `waited`: how long its daemon
-/// has seen this version of the fence, on its own clock. While it has a session, no order to cut its power can be
+/// What becomes of the fence of a node whose daemon joins. `waited`: how long its daemon has seen this version of the fence, on its own clock. While it has a session, no order to cut its power can be
 /// written ([`Step::Cut`]); one that was written before is carried out within [`proof::ORDER_IN_FORCE`], or never.
-pub fn returned(fence: &Stored<Fence>, node: &NodeRecord, waited: Duration, now: WallTime) -> Return {
+pub fn returned(fence: &Stored<Fence>, waited: Duration, now: WallTime) -> Return {
     match fence.value.phase {
         FencePhase::Over => Return::Keep,
         phase if phase.is_proved() => Return::Replace(Box::new(fence.value.to(FencePhase::Over, now))),
-        _ if fence.value.off_ordered && fence.value.is_of(node) && waited < proof::ORDER_IN_FORCE => Return::Wait,
+        // The order is to the BMC, and hits whatever boot there is by then.
+        _ if fence.value.off_ordered && waited < proof::ORDER_IN_FORCE => Return::Wait,
         _ => Return::Delete,
     }
 }

@@ -151,6 +151,11 @@ fn fate(
     if held && !claim.value.machine.is_empty() && machine != Some(&claim.value.machine) {
         return Some(Fate::Waits(format!("another machine holds it that had the name {node}")));
     }
+    // Its node has not taken the domain over that it was imported from: that could be started there, without its VM.
+    if claim.value.is_for_unmarked() && !for_good {
+        let why = format!("the domain that it was imported from has not been taken over by {node} yet");
+        return Some(Fate::Waits(format!("{why}; it can be given away when that machine is gone for good")));
+    }
     // Taken there by somebody, outside Drover: it executes, and its node takes it over.
     if let Some(other) = Elsewhere::find(view, node, &record.uuid).filter(|other| other.epoch >= claim.value.epoch) {
         return Some(if held { Fate::HandedOver(other.node) } else { Fate::UnderWay(other.node) });

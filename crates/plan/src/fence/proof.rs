@@ -5,6 +5,7 @@
 //! |---|---|---|
 //! | off | does not answer | it is off: proof |
 //! | off | answers | no proof: the BMC is that of another machine |
+//! | off | it is not known whether it answers | no proof: it could be that of another machine |
 //! | on | answers | no proof, and its power stays: only its daemon is down, and its guests may run |
 //! | on | it is not known whether it answers | no proof, and its power stays |
 //! | on | does not answer | its power is cut; then the BMC is asked again, until it says off |
@@ -96,7 +97,7 @@ pub(super) enum Verdict {
 
 pub(super) fn judge(found: &Found) -> Verdict {
     match (&found.reading, &found.presence) {
-        (Reading::Power(_, PowerState::Off), Presence::Silent(_) | Presence::Unknown(_)) => Verdict::Off,
+        (Reading::Power(_, PowerState::Off), Presence::Silent(_)) => Verdict::Off,
         // Once for each attempt: the next one looks again before it cuts again.
         (Reading::Power(_, PowerState::On), Presence::Silent(_)) if found.order.is_none() => Verdict::Cut,
         _ => Verdict::None,
@@ -160,6 +161,9 @@ fn problems(name: &NodeName, found: &Found) -> Vec<String> {
         (Reading::Power(bmc, state), Presence::Answers(..)) => {
             problems.push(format!("{bmc} reads {state}, and the power is not cut while the machine answers"));
         }
+        (Reading::Power(bmc, PowerState::Off), Presence::Unknown(_)) => problems.push(format!(
+            "{bmc} reads off, which is no proof while the machine could answer: the BMC may be that of another machine"
+        )),
         (Reading::Power(bmc, state), Presence::Unknown(_)) => problems.push(format!(
             "{bmc} reads {state}, and the power is not cut while it is not known whether the machine answers"
         )),

@@ -97,6 +97,14 @@ pub enum Refusal {
         /// State of its daemon.
         daemon: DaemonState,
     },
+    /// Its node has not taken the domain over yet that it was imported from.
+    #[error("VM {name} was just imported, and node {node} has not taken its domain over yet; wait until it has")]
+    Imported {
+        /// The VM.
+        name: VmName,
+        /// The node.
+        node: NodeName,
+    },
     /// A node still holds it.
     #[error("VM {name} is still held by node {holder}; wait until it is released")]
     Held {
@@ -129,6 +137,9 @@ pub fn relocate(view: &ClusterView, vm: &VmView, request: &Request, now: WallTim
     }
     if let Some((holder, daemon)) = sender::holder_away(view, vm) {
         return Err(Refusal::HolderAway { name: name(), holder: holder.clone(), daemon });
+    }
+    if let Some(node) = record.node.as_ref().filter(|_| vm.claim.as_ref().is_some_and(|c| c.value.is_for_unmarked())) {
+        return Err(Refusal::Imported { name: name(), node: node.clone() });
     }
     let to = match (request.kind, &record.last_node) {
         (MoveKind::Unmigrate, None) => return Err(Refusal::AtHome(name())),

@@ -33,6 +33,16 @@ fn story_of(others: Vec<NodeView>, vms: Vec<VmView>, for_good: bool, again: bool
     told.collect()
 }
 
+#[test]
+fn a_vm_whose_domain_was_not_taken_over_yet_waits_for_its_node() {
+    let mut vm = running(1, "x", 64);
+    let claim = Claim { adopts: Some(Epoch(0)), ..vm.claim.as_ref().unwrap().value.clone() };
+    vm.claim = Some(kept(claim));
+    let told = story(two(), vec![vm.clone()]);
+    assert!(told[0].starts_with("vm1 waits: the domain that it was imported from"), "{told:?}");
+    assert_eq!(story_of(two(), vec![vm], true, false), ["vm1: migrate to b on x; claim free 2"]);
+}
+
 fn two() -> Vec<NodeView> {
     vec![node("a", 8), node("b", 9)]
 }

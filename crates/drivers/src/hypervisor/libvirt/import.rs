@@ -57,6 +57,10 @@ pub(super) fn mark(connection: &Connect, uuid: Uuid) -> Outcome<()> {
     if Mark::read(&xml).is_some() {
         return Ok(());
     }
+    // libvirt must not start it when this machine is back, and another node may have it by then.
+    if domain.get_autostart()? {
+        domain.set_autostart(false)?;
+    }
     let live = if domain.is_active()? { sys::VIR_DOMAIN_AFFECT_LIVE } else { 0 };
     let config = if domain.is_persistent()? { sys::VIR_DOMAIN_AFFECT_CONFIG } else { 0 };
     observe::set_mark(&domain, Mark::IMPORTED, &written(&xml), live | config)?;
