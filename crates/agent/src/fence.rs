@@ -43,7 +43,7 @@ pub(crate) async fn run(ctx: Arc<Context>, mut lives: watch::Receiver<Lives>) {
     }
     let mut views = ctx.views.subscribe();
     let mut asked = ctx.clock.now();
-    let mut seeker = Seeker::default();
+    let mut seeker = Seeker::new(lives.clone());
     loop {
         ctx.membership().await;
         let view = views.borrow_and_update().clone();

@@ -216,20 +216,35 @@ impl Outlook {
     }
 }
 
-/// Why no new suspicion is raised, if there is a reason: see the module's documentation. Nodes that are proved to be
-/// off are not counted, nor those that were stopped on purpose.
+/// Whether the power of no node is cut now, whatever its BMC and its machine say. Asked again right before the order:
+/// more nodes may have fallen silent since that was written.
+pub fn is_quiet(view: &ClusterView, lives: &Lives, now: Mono, wall: WallTime) -> bool {
+    view.config.is_in_maintenance(wall) || held(view, lives, now).is_some()
+}
+
+/// Why no new suspicion is raised, if there is a reason: see the module's documentation. Nodes that were stopped on
+/// purpose are not counted, nor those that are proved to be off, but for those whose own BMCs said so within the window:
+/// else one fault of the network would have one node after the other cut.
 fn held(view: &ClusterView, lives: &Lives, now: Mono) -> Option<String> {
-    let open = view.nodes.iter().filter(|(name, node)| {
-        let proved = fence_of(view, name, node).is_some_and(|fence| fence.phase.is_proved());
-        node.daemon_state() != DaemonState::Stop && !(proved && node.session.is_none())
-    });
     let (mut all, mut silent, mut lately) = (0, Vec::new(), 0);
-    for (name, node) in open {
-        all += 1;
-        if node.daemon_state() == DaemonState::Dead {
-            silent.push(name.as_str());
-            let recent = |life: &&Life| life.state == DaemonState::Dead && now.since(life.since) < WINDOW;
-            lately += usize::from(lives.get(name).filter(recent).is_some());
+    for (name, node) in view.nodes.iter().filter(|(_, node)| node.daemon_state() != DaemonState::Stop) {
+        let recent = |life: &&Life| life.state == DaemonState::Dead && now.since(life.since) < WINDOW;
+        let recent = lives.get(name).filter(recent).is_some();
+        let fence = fence_of(view, name, node).filter(|fence| fence.phase.is_proved() && node.session.is_none());
+        match fence {
+            Some(fence) => {
+                let cut = fence.evidence.iter().any(|evidence| evidence.kind == EvidenceKind::Power);
+                if cut && recent {
+                    (all, lately) = (all + 1, lately + 1);
+                }
+            }
+            None => {
+                all += 1;
+                if node.daemon_state() == DaemonState::Dead {
+                    silent.push(name.as_str());
+                    lately += usize::from(recent);
+                }
+            }
         }
     }
     let which = || silent.join(", ");

@@ -4,11 +4,20 @@
 
 use crate::{clock::Clock, context::Context};
 use drover_drivers::{power::PowerError, presence::Answer};
-use drover_model::{Bmc, BmcRecord, ClusterView, DaemonState, Epoch, Mono, NodeName, PowerState};
-use drover_plan::fence::proof::{Attempts, Found, Presence, Reading, Tries};
+use drover_model::{Bmc, BmcRecord, ClusterView, DaemonState, Epoch, Mono, NodeName, NodeView, PowerState};
+use drover_plan::{
+    fence::{
+        self,
+        proof::{Attempts, Found, Presence, Reading, Tries},
+    },
+    liveness::Lives,
+};
 use futures_util::future::join_all;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::{
+    sync::watch,
+    task::{AbortHandle, JoinSet},
+};
 
 /// An order is sent within this time after the fence that announces it was sent to the store, or not at all: a process
 /// that was stopped in between does not cut the power of a node that is back.
@@ -23,8 +32,9 @@ const READ_AGAIN: Duration = Duration::from_millis(500);
 const PEERS: usize = 3;
 
 /// The attempts of this node while it is the primary.
-#[derive(Default)]
 pub(super) struct Seeker {
+    /// Who is alive, for a last look before power is cut.
+    lives: watch::Receiver<Lives>,
     epoch: Epoch,
     tries: Tries,
     tasks: JoinSet<Found>,
@@ -32,6 +42,12 @@ pub(super) struct Seeker {
 }
 
 impl Seeker {
+    /// One that has asked nobody yet.
+    pub(super) fn new(lives: watch::Receiver<Lives>) -> Seeker {
+        let (epoch, tries, handles) = Default::default();
+        Seeker { lives, epoch, tries, tasks: JoinSet::new(), handles }
+    }
+
     /// What was found out in this epoch of the primary role.
     pub(super) fn tries(&mut self, view: &ClusterView) -> &Tries {
         let epoch = view.primary.as_ref().map_or(Epoch(0), |primary| primary.value.epoch);
@@ -70,7 +86,8 @@ impl Seeker {
     /// Begins to cut the power of a node, which was announced in its fence by a request that was sent at `announced`.
     pub(super) fn cut(&mut self, ctx: &Arc<Context>, view: &ClusterView, name: &NodeName, announced: Mono) {
         let (Some(target), ctx) = (Target::of(ctx, view, name), ctx.clone()) else { return };
-        self.begin(name.clone(), target.boot.clone(), async move { target.cut(&ctx, announced).await });
+        let lives = self.lives.clone();
+        self.begin(name.clone(), target.boot.clone(), async move { target.cut(&ctx, &lives, announced).await });
     }
 
     fn begin(&mut self, name: NodeName, boot: String, attempt: impl Future<Output = Found> + Send + 'static) {
@@ -140,11 +157,12 @@ impl Target {
         Found { reading, presence, order: None }
     }
 
-    async fn cut(&self, ctx: &Context, announced: Mono) -> Found {
+    async fn cut(&self, ctx: &Context, lives: &watch::Receiver<Lives>, announced: Mono) -> Found {
         // Once more: it was silent before that was written.
         let silent = matches!(self.presence(ctx).await, Presence::Silent(_));
         let late = ctx.clock.now().since(announced) >= SEND_WITHIN;
-        let Some(bmc) = self.bmc.as_ref().ok().filter(|_| silent && !late) else { return self.look(ctx).await };
+        let holds = silent && !late && self.still_holds(ctx, &lives.borrow());
+        let Some(bmc) = self.bmc.as_ref().ok().filter(|_| holds) else { return self.look(ctx).await };
         tracing::warn!(node = %self.name, %bmc, "cutting the power of a silent node");
         let order = ctx.power.off(bmc).await;
         if let Err(error) = &order {
@@ -161,6 +179,16 @@ impl Target {
         }
         let presence = self.presence(ctx).await;
         Found { reading, presence, order: Some(order.map_err(|error| error.to_string())) }
+    }
+
+    /// Whether this node is still the primary, and nothing that it knows by now speaks against the order.
+    fn still_holds(&self, ctx: &Context, lives: &Lives) -> bool {
+        let view = ctx.views.latest();
+        let same = |node: &Arc<NodeView>| node.session.is_none() && node.record.value.boot == self.boot;
+        ctx.views.freshness().borrow().is_current()
+            && view.primary_node() == Some(ctx.me())
+            && view.nodes.get(&self.name).is_some_and(same)
+            && !fence::is_quiet(&view, lives, ctx.clock.now(), ctx.wall())
     }
 
     async fn read(&self, ctx: &Context) -> Reading {

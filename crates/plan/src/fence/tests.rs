@@ -244,6 +244,17 @@ fn the_governor_counts_those_that_fell_silent_lately() {
     let held = outlook(&view, &lives, 110).held;
     assert!(held.is_some_and(|why| why.starts_with("4 of 9 nodes fell silent within 60 s")));
     assert_eq!(steps(&view, &lives, 161).len(), 4, "it is over");
+
+    // Those whose power was cut count on, until the minute is over: one after the other would be cut otherwise.
+    let mut cut = fence(&view, "n0", FencePhase::Recovered);
+    let (by, what) = (name("n8"), String::new());
+    cut.evidence = vec![Evidence { kind: EvidenceKind::Power, at: WallTime(1), by, what }];
+    put(&mut view, "n0", &cut);
+    let held = outlook(&view, &lives, 110).held;
+    assert!(held.is_some_and(|why| why.starts_with("4 of 9 nodes fell silent within 60 s")));
+    cut.evidence[0].kind = EvidenceKind::Administrator;
+    put(&mut view, "n0", &cut);
+    assert_eq!(steps(&view, &lives, 110).len(), 3, "an administrator knows which are off");
 }
 
 #[test]
