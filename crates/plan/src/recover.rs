@@ -197,7 +197,12 @@ fn starts(
     kind: MoveKind,
     refused: Option<(&NodeName, &String)>,
 ) -> Fate {
-    let placement = place::choose(view, ledger, &Wanted::moved(vm).by(How::Cold));
+    let wanted = Wanted::moved(vm).by(How::Cold);
+    let mut placement = place::choose(view, ledger, &wanted);
+    if placement.chosen.is_none() && !wanted.refused.is_empty() {
+        // It could not be started there once. What the reason was may be over, and there is no other node.
+        placement = place::choose(view, ledger, &Wanted { refused: &[], ..wanted });
+    }
     match (placement.node(), refused) {
         (Some(to), Some((by, why))) if to == by => Fate::Waits(format!("{by} has no room for it: {why}")),
         (Some(to), _) => {
@@ -266,7 +271,7 @@ fn order(view: &ClusterView, item: &Item, now: WallTime) -> Option<Order> {
     let record = match &item.fate {
         Fate::Starts { to, kind, why } => {
             let state = VmState::Migrate { to: to.clone(), kind: *kind, how: How::Cold };
-            VmRecord { state, going: placed(to, Some(How::Cold), why), ..old }
+            VmRecord { state, going: placed(to, Some(How::Cold), why), ..old.accepted_at(to) }
         }
         Fate::HandedOver(to) => {
             // What waits there, paused, may be older than what the guest has done since (libvirt resumes it at its sender

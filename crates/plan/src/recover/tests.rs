@@ -34,6 +34,21 @@ fn story_of(others: Vec<NodeView>, vms: Vec<VmView>, for_good: bool, again: bool
 }
 
 #[test]
+fn a_node_where_it_could_not_be_started_once_is_better_than_none() {
+    let refused = |nodes: &[&str]| {
+        let of = |node: &&str| drover_model::StartRefused { node: name(node), why: "no bridge".to_owned() };
+        let mut vm = running(1, "x", 64);
+        vm.record.value.refused = nodes.iter().map(of).collect();
+        vm
+    };
+    assert_eq!(story(two(), vec![refused(&["b"])]), ["vm1: migrate to a on x; claim free 2"]);
+    assert_eq!(story(two(), vec![refused(&["b", "a"])]), ["vm1: migrate to b on x; claim free 2"]);
+    let view = cluster(vec![node("x", 8).dead(), node("b", 8)], vec![refused(&["b"])]);
+    let plan = plan(&view, &BTreeMap::from([(name("x"), false)]), false);
+    assert!(plan.orders(&view, WallTime(9))[0].record.refused.is_empty(), "b is to take it");
+}
+
+#[test]
 fn a_vm_whose_domain_was_not_taken_over_yet_waits_for_its_node() {
     let mut vm = running(1, "x", 64);
     let claim = Claim { adopts: Some(Epoch(0)), ..vm.claim.as_ref().unwrap().value.clone() };
