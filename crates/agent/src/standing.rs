@@ -4,7 +4,7 @@
 use crate::{context::Context, faults, view::differs};
 use drover_model::{ClusterView, Demand, NodeName};
 use drover_plan::standing::{self, Loss};
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 /// Minimum interval between two plans. They are for people, and cost as much as all recoveries together.
 const INTERVAL: Duration = Duration::from_secs(10);
@@ -41,10 +41,9 @@ async fn pass(ctx: &Context, view: &ClusterView) -> bool {
     if !current || view.config.is_in_maintenance(ctx.wall()) {
         return current;
     }
-    let losses = if view.config.tolerate == 0 { Vec::new() } else { losses(view, None).await };
-    let wanted: BTreeMap<_, _> = losses.iter().filter_map(|(node, loss)| standing::fault(node, loss)).collect();
+    let losses = if standing::is_tolerant(view) { losses(view, None).await } else { Vec::new() };
     let reported = standing::reported(view).cloned().collect();
-    match faults::keep_all(ctx, wanted, reported).await {
+    match faults::keep_all(ctx, standing::faults(view, &losses), reported).await {
         Ok(()) => true,
         Err(error) => {
             tracing::debug!(%error, "cannot report or withdraw the faults of the standing recovery plan");

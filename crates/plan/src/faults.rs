@@ -1,5 +1,5 @@
 //! Faults of VMs and of guests without a claim: their ids, and which of them are of a VM or a node that is not there
-//! any more.
+//! any more. And how the messages of all faults name many things.
 
 use drover_model::{ClusterView, NodeName, NodeRecord, RecordKind, RecordPath, Version, VmRecord};
 use uuid::Uuid;
@@ -7,6 +7,15 @@ use uuid::Uuid;
 /// What the ids of a VM's faults begin with; its UUID follows.
 const PREFIXES: [&str; 7] =
     ["vm-disks-", "vm-failed-", "vm-paused-", "vm-refused-", "vm-torn-", "vm-unkillable-", "vm-unresumed-"];
+
+/// A list in a message, of which no more than `most` are named.
+pub fn named(list: &[String], most: usize) -> String {
+    let named = list[..list.len().min(most)].join(", ");
+    match list.len().saturating_sub(most) {
+        0 => named,
+        more => format!("{named}, and {more} more"),
+    }
+}
 
 /// The ids of all faults that a VM may have.
 pub fn of_vm(uuid: &Uuid) -> [String; 7] {

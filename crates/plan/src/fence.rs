@@ -15,6 +15,7 @@
 pub mod proof;
 
 use crate::{
+    faults,
     liveness::{Life, Lives},
     recover::{Fate, Plan},
 };
@@ -376,11 +377,9 @@ pub fn faults(view: &ClusterView, outlook: &Outlook, plan: &Plan) -> BTreeMap<St
         faults.insert(format!("{DEAD}{name}"), (message, crate::health::DEAD_NODE));
         let waiting: Vec<String> = plan.waiting(name).map(|(vm, why)| format!("{vm} ({why})")).collect();
         if !waiting.is_empty() {
-            let more = waiting.len().saturating_sub(NAMED);
-            let more = if more > 0 { format!(", and {more} more") } else { String::new() };
-            let named = waiting[..waiting.len().min(NAMED)].join(", ");
+            let named = faults::named(&waiting, NAMED);
             let message = format!(
-                "No other node can take these VMs of node {name}, which is off: {named}{more}. They are tried again until one can, or {name} is back."
+                "No other node can take these VMs of node {name}, which is off: {named}. They are tried again until one can, or {name} is back."
             );
             faults.insert(format!("{WAITING}{name}"), (message, WAITING_DELTA));
         }

@@ -7,6 +7,7 @@
 
 use crate::{
     capacity::{Ledger, OVERHEAD},
+    faults,
     place::{self, Verdict, Wanted},
     recover::{self, Fate, Plan},
 };
@@ -82,20 +83,31 @@ fn fits(view: &ClusterView, ledger: &Ledger, size: Demand) -> u64 {
     verdicts.into_iter().map(on).sum()
 }
 
-/// The fault of a loss that cannot be absorbed, with its deduction from the health; `None`: it can be.
-pub fn fault(node: &NodeName, loss: &Loss) -> Option<(String, (String, u8))> {
-    let count = loss.short.len();
-    let named: Vec<&str> = loss.short.iter().take(NAMED).map(VmName::as_str).collect();
-    let more = count.checked_sub(NAMED).filter(|more| *more > 0).map(|more| format!(", and {more} more"));
-    let message = format!(
-        "If node {node} were lost, the other nodes would have no memory for {count} of its VMs ({}{}): {} are missing. \
-         Add memory or a node, stop VMs, or accept it ('drover config set --tolerate 0'). \
-         See 'drover cluster plan {node}'.",
-        named.join(", "),
-        more.unwrap_or_default(),
-        loss.missing
-    );
-    (count > 0).then(|| (format!("{SHORT}{node}"), (message, SHORT_DELTA)))
+/// Whether losses that cannot be absorbed are faults.
+pub fn is_tolerant(view: &ClusterView) -> bool {
+    view.config.tolerate > 0
+}
+
+/// The faults of losses that cannot be absorbed, by id, each with its message and its deduction from the health. A node
+/// that is silent already has faults of its own.
+pub fn faults(view: &ClusterView, losses: &[(NodeName, Loss)]) -> BTreeMap<String, (String, u8)> {
+    let concerned = losses.iter().filter(|(node, loss)| {
+        let silent = view.nodes.get(node).is_none_or(|node| node.session.is_none());
+        is_tolerant(view) && !silent && !loss.short.is_empty()
+    });
+    let fault = |(node, loss): &(NodeName, Loss)| {
+        let short: Vec<String> = loss.short.iter().map(ToString::to_string).collect();
+        let message = format!(
+            "If node {node} were lost, the other nodes would have no memory for {} of its VMs ({}): {} are missing. \
+             Add memory or a node, stop VMs, or accept it ('drover config set --tolerate 0'). \
+             See 'drover cluster plan {node}'.",
+            short.len(),
+            faults::named(&short, NAMED),
+            loss.missing
+        );
+        (format!("{SHORT}{node}"), (message, SHORT_DELTA))
+    };
+    concerned.map(fault).collect()
 }
 
 /// The ids of the reported faults of this kind.
@@ -106,39 +118,50 @@ pub fn reported(view: &ClusterView) -> impl Iterator<Item = &String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use drover_model::{VmState, testing::*};
+    use drover_model::{ClusterConfig, VmState, testing::*};
 
     fn size(mib: u64) -> Demand {
         Demand { memory: Bytes::mib(mib), vcpus: 1 }
+    }
+
+    /// What the loss of a node would mean, and its fault.
+    fn told(view: &ClusterView, node: &str) -> (Loss, Option<String>) {
+        let losses = [(name(node), loss(view, &name(node), None))];
+        let fault = faults(view, &losses).remove(&format!("recovery-short-{node}"));
+        let [(_, loss)] = losses;
+        (loss, fault.map(|(message, _)| message))
     }
 
     #[test]
     fn a_loss_that_leaves_no_memory_is_a_fault_and_names_what_is_missing() {
         let vms = || vec![running(1, "a", 1024), running(2, "a", 2048), running(3, "b", 4096)];
         let view = cluster(vec![node("a", 8), node("b", 8), node("c", 4)], vms());
-        assert_eq!((loss(&view, &name("a"), None).go_on, fault(&name("a"), &loss(&view, &name("a"), None))), (2, None));
+        let (lost, fault) = told(&view, "a");
+        assert_eq!((lost.go_on, fault), (2, None));
 
         let view = cluster(vec![node("a", 8), node("b", 8), node("c", 2)], vms());
-        let lost = loss(&view, &name("b"), None);
-        assert_eq!((lost.go_on, lost.short.len(), &lost.bound[..]), (1, 0, &[][..]), "a takes it");
-        let view = cluster(vec![node("a", 6), node("b", 8), node("c", 2)], vms());
-        let lost = loss(&view, &name("b"), None);
-        assert_eq!(
-            (lost.go_on, lost.short.clone(), lost.missing),
-            (0, vec![VmName::new("vm3").unwrap()], Bytes::mib(4096).saturating_add(OVERHEAD))
-        );
-        let (id, (message, _)) = fault(&name("b"), &lost).unwrap();
-        assert_eq!(id, "recovery-short-b");
-        assert!(message.contains("no memory for 1 of its VMs (vm3)"), "{message}");
+        let (lost, _) = told(&view, "b");
+        assert_eq!((lost.go_on, lost.short.len(), lost.bound.len()), (1, 0, 0), "a takes it");
+        let mut view = cluster(vec![node("a", 6), node("b", 8), node("c", 2)], vms());
+        let (lost, fault) = told(&view, "b");
+        let needed = Bytes::mib(4096).saturating_add(OVERHEAD);
+        assert_eq!((lost.go_on, lost.short, lost.missing), (0, vec![VmName::new("vm3").unwrap()], needed));
+        assert!(fault.is_some_and(|message| message.contains("no memory for 1 of its VMs (vm3)")));
+
+        let config = view.config.clone();
+        view.config = ClusterConfig { tolerate: 0, ..config.clone() };
+        assert_eq!(told(&view, "b").1, None, "it need not be tolerated");
+        view.config = config;
+        view.change_node(&name("b"), |node| node.session = None);
+        assert_eq!(told(&view, "b").1, None, "it is silent, which is a fault itself");
     }
 
     #[test]
     fn a_vm_that_is_bound_to_its_node_lacks_no_memory() {
-        let vm = running(1, "a", 512)
-            .defined("<devices><disk type='file'><source file='/own/disk'/><target dev='vda'/></disk></devices>");
-        let view = cluster(vec![node("a", 8), node("b", 8)], vec![vm]);
-        let lost = loss(&view, &name("a"), None);
-        assert_eq!((lost.bound.len(), lost.short.len(), fault(&name("a"), &lost)), (1, 0, None));
+        let disk = "<devices><disk type='file'><source file='/own/disk'/><target dev='vda'/></disk></devices>";
+        let view = cluster(vec![node("a", 8), node("b", 8)], vec![running(1, "a", 512).defined(disk)]);
+        let (lost, fault) = told(&view, "a");
+        assert_eq!((lost.bound.len(), lost.short.len(), fault), (1, 0, None));
     }
 
     #[test]

@@ -1,13 +1,24 @@
 //! Fences: what is shown, refused and done.
 
-use crate::support::{TestNode, xml};
-use drover_agent::records;
-use drover_model::{ClusterView, Epoch, Fence, FencePhase, NodeName, WallTime};
+use crate::support::{Fencing, TestNode, xml};
+use async_trait::async_trait;
+use drover_agent::{ConfigChange, Maintenance, NodeHandle, records};
+use drover_drivers::{
+    power::fake::{FakeBmc, FakePower},
+    presence::{Answer, Presence},
+};
+use drover_model::{ClusterView, Epoch, Fence, FencePhase, NodeName, PowerState, WallTime};
 use drover_plan::{capacity::OVERHEAD, fence::proof::ORDER_IN_FORCE};
 use drover_store::Store;
 use serde_json::json;
-use std::time::Duration;
-use tokio::time::Instant;
+use std::{
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+use tokio::time::{Instant, sleep};
 
 #[tokio::test(start_paused = true)]
 async fn a_node_that_is_confirmed_to_be_off_loses_its_vms_and_then_its_name() {
@@ -119,4 +130,46 @@ async fn a_node_that_comes_back_while_its_power_is_being_cut_does_nothing_before
     first.vm_until("web", |vm| vm["run_state"] == "running").await;
     assert!(began.elapsed() >= ORDER_IN_FORCE, "it began something after {:?}; {shown}", began.elapsed());
     assert!(!first.records().contains_key("/fences/hv2"));
+}
+
+/// Nobody answers. When that is asked for the second time, right before power is cut, maintenance begins.
+#[derive(Default)]
+struct Meanwhile {
+    asked: AtomicU32,
+    node: OnceLock<NodeHandle>,
+}
+
+#[async_trait]
+impl Presence for Meanwhile {
+    async fn answers(&self, _: &str) -> Answer {
+        if self.asked.fetch_add(1, Ordering::Relaxed) == 1
+            && let Some(node) = self.node.get()
+        {
+            let change = ConfigChange { maintenance: Some(Maintenance::On(None)), ..ConfigChange::default() };
+            node.commands().set_config(&change).await.unwrap();
+        }
+        Answer::Silent
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn power_is_not_cut_if_something_speaks_against_it_by_then() {
+    for maintenance in [false, true] {
+        let (power, meanwhile) = (FakePower::default(), Arc::new(Meanwhile::default()));
+        power.put("hv2", FakeBmc { machine: "hv2".to_owned(), ..FakeBmc::default() });
+        let fencing = Fencing { power: Some(power.clone()), presence: Some(meanwhile.clone()) };
+        let first = TestNode::fenced(fencing).await;
+        let second = first.beside("hv2", 2048).await;
+        if maintenance {
+            assert!(meanwhile.node.set(first.handle.clone()).is_ok());
+        }
+        second.ended.abort();
+        second.role_ended.abort();
+        let store = first.cluster.session(Duration::from_secs(4));
+        store.delete(&"/nodes/hv2/session".parse().unwrap(), None).await.unwrap();
+        sleep(Duration::from_secs(600)).await;
+        assert!(meanwhile.asked.load(Ordering::Relaxed) > 1, "it has come to the order");
+        let wanted = if maintenance { PowerState::On } else { PowerState::Off };
+        assert_eq!(power.machine("hv2"), wanted, "maintenance: {maintenance}");
+    }
 }

@@ -5,17 +5,21 @@ use axum::{
     body::{Body, BodyDataStream, to_bytes},
     http::{HeaderMap, Request, StatusCode},
 };
-use drover_agent::{Agent, Drivers, HostFacts, JoinError, NodeHandle, Options, PrimaryLoop, PrimaryOptions};
+use drover_agent::{
+    Agent, BmcOptions, ClusterKey, Drivers, HostFacts, JoinError, NodeHandle, Options, PrimaryLoop, PrimaryOptions,
+};
 use drover_api::{ApiState, router};
 use drover_drivers::{
     console::FakeLogs,
     host_network::fake::FakeHostNetwork,
     hypervisor::fake::{FakeMachine, FakeNetwork},
-    power::fake::FakePower,
-    presence::fake::FakePresence,
+    power::fake::{FakePower, at},
+    presence::{Presence, fake::FakePresence},
     storage::fake::FakeDisks,
 };
-use drover_model::{Bytes, ClusterView, DaemonState, DomainType, NodeName, Role, TokenName, TokenRole, WallTime};
+use drover_model::{
+    Bmc, Bytes, ClusterView, DaemonState, DomainType, NodeName, Role, Secret, TokenName, TokenRole, WallTime,
+};
 use drover_store::memory::{MemoryCluster, MemoryStore};
 use futures_util::StreamExt;
 use serde_json::Value;
@@ -30,7 +34,17 @@ use std::{
 use tokio::{sync::watch, task::JoinHandle};
 use tower::ServiceExt;
 
+/// How the nodes of a cluster are fenced. Default: they have no BMCs, and answer on the network.
+#[derive(Clone, Default)]
+pub(crate) struct Fencing {
+    /// The BMCs of all nodes, each at its node's name; `None`: there are none.
+    pub(crate) power: Option<FakePower>,
+    /// Who answers on the network; `None`: everybody.
+    pub(crate) presence: Option<Arc<dyn Presence>>,
+}
+
 pub(crate) struct TestNode {
+    fencing: Fencing,
     pub(crate) cluster: MemoryCluster,
     pub(crate) machine: FakeMachine,
     pub(crate) handle: NodeHandle,
@@ -75,8 +89,13 @@ impl Told {
 impl TestNode {
     /// A cluster of one node, hv1.
     pub(crate) async fn start() -> TestNode {
+        TestNode::fenced(Fencing::default()).await
+    }
+
+    /// The same, in a cluster whose nodes are fenced so.
+    pub(crate) async fn fenced(fencing: Fencing) -> TestNode {
         let (cluster, network) = (MemoryCluster::new(1), FakeNetwork::default());
-        let mut node = TestNode::run(cluster, network, "hv1", 8192).await;
+        let mut node = TestNode::run(cluster, network, fencing, "hv1", 8192).await;
         let token = TokenName::new("test").unwrap();
         node.token = node.handle.commands().create_token(token, TokenRole::Admin).await.unwrap();
         let up = |view: &Arc<ClusterView>| {
@@ -88,7 +107,7 @@ impl TestNode {
 
     /// Adds a node with this much memory to the cluster, and waits until this node sees it.
     pub(crate) async fn beside(&self, name: &str, mib: u64) -> TestNode {
-        let mut node = TestNode::run(self.cluster.clone(), self.network.clone(), name, mib).await;
+        let mut node = TestNode::run(self.cluster.clone(), self.network.clone(), self.fencing.clone(), name, mib).await;
         node.token.clone_from(&self.token);
         let running = |view: &ClusterView| {
             let node = NodeName::new(name).ok().and_then(|name| view.nodes.get(&name).cloned());
@@ -100,8 +119,8 @@ impl TestNode {
         node
     }
 
-    async fn run(cluster: MemoryCluster, network: FakeNetwork, name: &str, mib: u64) -> TestNode {
-        let mut node = TestNode::begin(cluster, network, name, mib, false);
+    async fn run(cluster: MemoryCluster, network: FakeNetwork, fencing: Fencing, name: &str, mib: u64) -> TestNode {
+        let mut node = TestNode::begin_fenced(cluster, network, fencing, name, mib, false);
         node.handle.wait_ready().await.unwrap();
         node
     }
@@ -110,6 +129,17 @@ impl TestNode {
     pub(crate) fn begin(
         cluster: MemoryCluster,
         network: FakeNetwork,
+        name: &str,
+        mib: u64,
+        join_again: bool,
+    ) -> TestNode {
+        TestNode::begin_fenced(cluster, network, Fencing::default(), name, mib, join_again)
+    }
+
+    fn begin_fenced(
+        cluster: MemoryCluster,
+        network: FakeNetwork,
+        fencing: Fencing,
         name: &str,
         mib: u64,
         join_again: bool,
@@ -127,6 +157,13 @@ impl TestNode {
         let wall = clock.clone();
         let (known, domain_type) = watch::channel(Some(DomainType::Qemu));
         tokio::spawn(async move { known.closed().await });
+        let bmc = match fencing.power {
+            None => BmcOptions::default(),
+            Some(_) => BmcOptions {
+                bmc: Some(Bmc { access: at(name), password: Some(Secret::new("secret".to_owned())) }),
+                key: ClusterKey::parse(&"5e".repeat(32)).ok(),
+            },
+        };
         let options = Options {
             name: NodeName::new(name).unwrap(),
             role: Role::Coordinator,
@@ -145,7 +182,7 @@ impl TestNode {
             console_dir: folder.path().to_owned(),
             log_file: folder.path().join("log"),
             primary: PrimaryOptions { term: Some(Duration::from_secs(4)), ..PrimaryOptions::default() },
-            bmc: drover_agent::BmcOptions::default(),
+            bmc,
             token: format!("drover_of_{name}"),
             wall: Arc::new(move || WallTime(wall.load(Ordering::Relaxed))),
         };
@@ -156,8 +193,8 @@ impl TestNode {
             disks: Arc::new(disks.clone()),
             consoles: Arc::new(FakeLogs::default()),
             network: Arc::new(FakeHostNetwork::new(seed)),
-            power: Arc::new(FakePower::default()),
-            presence: Arc::new(FakePresence::default()),
+            power: Arc::new(fencing.power.clone().unwrap_or_default()),
+            presence: fencing.presence.clone().unwrap_or_else(|| Arc::new(FakePresence::default())),
         };
         let agent = Agent::new(options, Arc::new(session.clone()), drivers);
         let handle = agent.handle();
@@ -165,6 +202,7 @@ impl TestNode {
         let ended = tokio::spawn(agent.run());
         let router = router(ApiState::new(handle.clone(), 1024));
         TestNode {
+            fencing,
             cluster,
             machine,
             handle,
