@@ -37,6 +37,7 @@ lab-down: ## Remove every trace of the lab
 .PHONY: check
 check: ## Formatting, lints, and documentation without warnings
 	$(CARGO) fmt --all --check
+	@scripts/check-lines
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings --cfg tokio_unstable" $(CARGO) doc --workspace --no-deps --locked --quiet
 

@@ -81,8 +81,8 @@ pub(crate) async fn of_guest(ctx: &Context, record: &Stored<VmRecord>, troubles:
     let refused = vm.refused.last().map(|refused| {
         let (name, node) = (&vm.name, &refused.node);
         format!(
-            "VM {name} was moved to {node} while off and could not be started there, so it went back: {}. Repair the cause, and \
-             move it there again ('drover vm migrate {name} --to {node}'); nothing else brings it there.",
+            "VM {name} was moved to {node} while off and could not be started there, so it went back: {}. Repair the \
+             cause, and move it there again ('drover vm migrate {name} --to {node}'); nothing else brings it there.",
             refused.why
         )
     });

@@ -224,7 +224,8 @@ async fn write_order(ctx: &Context, view: &ClusterView, order: &Order) -> bool {
     match try_order(ctx, view, order).await {
         Ok(()) => true,
         Err(error) => {
-            tracing::debug!(vm = %order.uuid, node = %order.node, %error, "a VM was not recovered; it is planned again");
+            tracing::debug!(vm = %order.uuid, node = %order.node, %error, "a VM was not recovered; it is planned \
+            again");
             false
         }
     }

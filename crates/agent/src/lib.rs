@@ -20,7 +20,7 @@
 //!                 │
 //!                 ├────── fence: while this node is the primary: what becomes of nodes that are off ──► plan::fence
 //!                 │
-//!                 ├────── standing: while this node is the primary: losses that could not be absorbed ──► plan::standing
+//!                 ├────── standing: while this node is the primary: losses too great to bear ──► plan::standing
 //!                 │
 //!                 └────── handle: what the API sees (view, commands)
 //! ```

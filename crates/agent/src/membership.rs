@@ -36,7 +36,9 @@ const EXPIRED: Duration = Duration::from_secs(130);
 pub enum JoinError {
     /// The name is in use.
     #[error(
-        "node {name} of this cluster is another machine (id {machine}); give this one a name of its own (node.name in the configuration file), or, if it takes that one's place, remove the old node first ('drover node remove {name}' on another node)"
+        "node {name} of this cluster is another machine (id {machine}); give this one a name of its own (node.name in \
+        the configuration file), or, if it takes that one's place, remove the old node first ('drover node remove \
+        {name}' on another node)"
     )]
     NameTaken {
         /// The name.
@@ -49,7 +51,10 @@ pub enum JoinError {
     NotUnique(Twin),
     /// This machine may be a clone of the one that has the name, which holds VMs.
     #[error(
-        "node {name} holds {held} VMs and was last seen at {last}; this machine has its name and its machine id, but another address, {api}, and was booted since: it may be a clone. If it is a clone, give it a name (node.name in the configuration file) and a machine id of its own ('rm /etc/machine-id && systemd-machine-id-setup'). If it is the same machine with a new address, start it once with 'droverd --same-machine'"
+        "node {name} holds {held} VMs and was last seen at {last}; this machine has its name and its machine id, but \
+        another address, {api}, and was booted since: it may be a clone. If it is a clone, give it a name (node.name \
+        in the configuration file) and a machine id of its own ('rm /etc/machine-id && systemd-machine-id-setup'). If \
+        it is the same machine with a new address, start it once with 'droverd --same-machine'"
     )]
     MaybeClone {
         /// The node's name.
@@ -63,7 +68,9 @@ pub enum JoinError {
     },
     /// This machine's node was removed from the cluster.
     #[error(
-        "node {0} was removed from the cluster ('drover node remove') while this daemon was away, so it does nothing; guests that still run here are left alone. If it is to be a node of the cluster again, start it once with 'droverd --join-again'"
+        "node {0} was removed from the cluster ('drover node remove') while this daemon was away, so it does nothing; \
+        guests that still run here are left alone. If it is to be a node of the cluster again, start it once with \
+        'droverd --join-again'"
     )]
     Removed(NodeName),
     /// The records were written by a later version.
@@ -85,7 +92,9 @@ pub enum JoinError {
 /// Another daemon that has this node's name and machine id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "another daemon has the name {name} and the machine id {machine} (its address is {api}): two machines must not share these, as a cloned one does. Give one of them a name of its own (node.name in the configuration file) and a machine id of its own ('rm /etc/machine-id && systemd-machine-id-setup')"
+    "another daemon has the name {name} and the machine id {machine} (its address is {api}): two machines must not \
+    share these, as a cloned one does. Give one of them a name of its own (node.name in the configuration file) and a \
+    machine id of its own ('rm /etc/machine-id && systemd-machine-id-setup')"
 )]
 pub struct Twin {
     /// The node's name.
@@ -184,7 +193,8 @@ async fn with_retries(ctx: &Context, step: Step) -> Result<(), JoinError> {
             Err(StepError::Occupied(twin)) => {
                 let now = ctx.clock.now();
                 if occupied.is_none() {
-                    tracing::warn!(%twin, "waiting for the other daemon's session to expire; nothing is done until then");
+                    tracing::warn!(%twin, "waiting for the other daemon's session to expire; nothing is done until \
+                    then");
                 }
                 if now.since(*occupied.get_or_insert(now)) >= EXPIRED {
                     return Err(JoinError::NotUnique(twin));
@@ -205,7 +215,8 @@ async fn with_retries(ctx: &Context, step: Step) -> Result<(), JoinError> {
                 // Without a leader no session expires: the time counts from the next answer.
                 occupied = None;
                 if !reported {
-                    tracing::warn!(%error, ?step, "this node cannot become a member of the cluster yet; trying until it can");
+                    tracing::warn!(%error, ?step, "this node cannot become a member of the cluster yet; trying until \
+                    it can");
                     reported = true;
                 }
                 ctx.clock.until(Some(ctx.clock.now().after(RETRY))).await;
@@ -214,8 +225,8 @@ async fn with_retries(ctx: &Context, step: Step) -> Result<(), JoinError> {
     }
 }
 
-/// Creates the basic records of the cluster, and this node's own, if they are missing. `again`: also if this machine was
-/// removed from the cluster.
+/// Creates the basic records of the cluster, and this node's own, if they are missing. `again`: also if this machine
+/// was removed from the cluster.
 async fn prepare(ctx: &Context, again: bool) -> Result<(), StepError> {
     let store = &*ctx.store;
     match records::read::<Layout>(store, &Only).await? {

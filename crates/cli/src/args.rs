@@ -28,7 +28,8 @@ pub(crate) struct Arguments {
     #[arg(short, long, global = true, help_heading = GLOBAL, value_enum, default_value_t, value_name = "FORMAT")]
     pub(crate) format: Format,
     /// Whether to use colours
-    #[arg(long, global = true, help_heading = GLOBAL, value_enum, default_value_t, value_name = "WHEN", alias = "color")]
+    #[arg(long, global = true, help_heading = GLOBAL, value_enum, default_value_t, value_name = "WHEN")]
+    #[arg(alias = "color")]
     pub(crate) colour: Colour,
     /// Print data and errors only
     #[arg(short, long, global = true, help_heading = GLOBAL)]

@@ -1,9 +1,9 @@
-//! Whether another machine answers on the network, whatever runs on it: a second witness beside its daemon's session. The
-//! trait [`Presence`], its implementation by TCP, and a fake.
+//! Whether another machine answers on the network, whatever runs on it: a second witness beside its daemon's session.
+//! The trait [`Presence`], its implementation by TCP, and a fake.
 //!
 //! A machine's kernel answers a connection to a port where nothing listens with a reset. So the address of its daemon's
-//! API tells of a machine whose daemon is down; and a daemon that hangs is connected to by its kernel. A packet filter on
-//! that machine must let the port through, as it must for the API itself.
+//! API tells of a machine whose daemon is down; and a daemon that hangs is connected to by its kernel. A packet filter
+//! on that machine must let the port through, as it must for the API itself.
 
 use async_trait::async_trait;
 use std::{io, time::Duration};

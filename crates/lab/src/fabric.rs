@@ -135,8 +135,8 @@ impl Fabric {
         }
         for (i, net) in Net::ALL.into_iter().enumerate() {
             if run(&["ip", "-n", &switch, "link", "show", net.name()]).is_err() {
-                // Without an address of its own it has that of a port, and another one when a node is unplugged: then it is
-                // silent until the others' ARP caches have noticed.
+                // Without an address of its own it has that of a port, and another one when a node is unplugged: then
+                // it is silent until the others' ARP caches have noticed.
                 let address = format!("02:00:00:00:00:{:02x}", i + 1);
                 let bridge = ["type", "bridge", "stp_state", "0", "forward_delay", "0", "mcast_snooping", "0"];
                 run(&[&["ip", "-n", &switch, "link", "add", net.name(), "address", &address][..], &bridge].concat())?;

@@ -8,10 +8,9 @@
 //! ```
 //!
 //! A record is about one *boot* of a machine, not about a name: proof that a boot has ended says nothing about the next
-//! one. When the node joins again, its daemon withdraws a suspicion (and waits until its power cannot be cut any more, if
-//! that was ordered), and ends a record with proof
-//! ([`FencePhase::Over`]), before it does anything else. Every step of the recovery checks the record's version, so no
-//! step is made on proof about a node that is back.
+//! one. When the node joins again, its daemon withdraws a suspicion (and waits until its power cannot be cut any more,
+//! if that was ordered), and ends a record with proof ([`FencePhase::Over`]), before it does anything else. Every step
+//! of the recovery checks the record's version, so no step is made on proof about a node that is back.
 
 use crate::{
     name::NodeName,

@@ -366,7 +366,8 @@ mod tests {
 
     #[test]
     fn unknown_members_survive_a_replacement() {
-        let text = r#"{"schema":2,"name":"a","colour":"red","inner":{"known":1,"deep":{"x":[1]}},"other":{"known":7,"deep":1},"list":[{}]}"#;
+        let text = r#"{"schema":2,"name":"a","colour":"red","inner":{"known":1,"deep":{"x":[1]}},
+            "other":{"known":7,"deep":1},"list":[{}]}"#;
         let old = decode(text).unwrap();
         assert_eq!((old.value.inner.known, old.version), (1, Version(3)));
         let inner = Inner { known: 2, optional: Some(5) };

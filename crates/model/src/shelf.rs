@@ -243,7 +243,8 @@ mod tests {
         assert!(shelf.put(&Only, Some((b"{\"schema\":9,\"maintenance\":\"sometimes\"}", Version(2)))).is_some());
         assert!(shelf.only().unwrap().value.maintenance && shelf.problem(&Only).is_some());
         // A change that is made meanwhile, in known words, applies.
-        let meanwhile = br#"{"schema":9,"maintenance":"sometimes","limits":{"per_source":1,"per_target":1,"cluster":3},"stall":{}}"#;
+        let meanwhile = br#"{"schema":9,"maintenance":"sometimes",
+            "limits":{"per_source":1,"per_target":1,"cluster":3},"stall":{}}"#;
         assert!(shelf.put(&Only, Some((meanwhile, Version(2)))).is_some());
         let kept = &shelf.only().unwrap().value;
         assert_eq!((kept.maintenance, kept.limits.cluster, kept.stall), (true, 3, config.stall));
@@ -252,7 +253,8 @@ mod tests {
         shelf.put(&Only, None);
         assert!(shelf.only().is_none() && shelf.problem(&Only).is_none());
         // A daemon that has just started has no last value: the readable parts apply.
-        let newer = br#"{"schema":9,"maintenance":"sometimes","limits":{"per_source":1,"per_target":1,"cluster":1},"stall":{}}"#;
+        let newer = br#"{"schema":9,"maintenance":"sometimes",
+            "limits":{"per_source":1,"per_target":1,"cluster":1},"stall":{}}"#;
         assert!(shelf.put(&Only, Some((newer, Version(3)))).is_some());
         let config = &shelf.only().unwrap().value;
         assert_eq!((config.maintenance, config.limits.cluster), (true, 1));

@@ -191,8 +191,8 @@ pub struct Claim {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub boot: String,
     /// The grant was made for a guest that runs at the holder already, under this mark, which the holder replaces by
-    /// the grant's; empty again when it has done so. Without a holder: an imported domain with this mark, which is off, is on the VM's node. 0
-    /// ([`Mark::IMPORTED`]): it may have no mark yet.
+    /// the grant's; empty again when it has done so. Without a holder: an imported domain with this mark, which is off,
+    /// is on the VM's node. 0 ([`Mark::IMPORTED`]): it may have no mark yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adopts: Option<Epoch>,
     /// The guest came by migration, paused, and has not been resumed under this grant yet: the holder does it.
@@ -234,8 +234,8 @@ impl Claim {
         Claim { resume: self.to.as_ref() == Some(node), from: self.node.clone(), ..self.granted_to(node) }
     }
     /// A grant to the `node` that the guest was being sent to, above the mark of what may have come there: that is
-    /// destroyed, for the guest may have gone on at its holder after it was made, and the VM is started anew. (The mark just
-    /// before a grant's is adopted, so two epochs are left out.)
+    /// destroyed, for the guest may have gone on at its holder after it was made, and the VM is started anew. (The mark
+    /// just before a grant's is adopted, so two epochs are left out.)
     #[must_use]
     pub fn granted_above_sent(&self, node: &NodeName) -> Claim {
         let granted = Claim { epoch: self.sent().next(), ..self.released() }.granted_to(node);
@@ -302,8 +302,8 @@ impl Claim {
     pub fn sent(&self) -> Epoch {
         self.epoch.next()
     }
-    /// The guest stayed here: a new grant, to the same holder, above the epoch of the send. So what that has left elsewhere
-    /// is older than every grant from now on. `guest`: the mark of the guest, if it is in memory.
+    /// The guest stayed here: a new grant, to the same holder, above the epoch of the send. So what that has left
+    /// elsewhere is older than every grant from now on. `guest`: the mark of the guest, if it is in memory.
     #[must_use]
     pub fn called_back(&self, guest: Option<Epoch>) -> Claim {
         Claim { to: None, epoch: self.sent().next(), adopts: guest, ..self.clone() }

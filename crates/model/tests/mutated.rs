@@ -9,7 +9,8 @@ use drover_model::{
 };
 use uuid::Uuid;
 
-const XML: &str = "<domain type='kvm' id='3'><!-- a --><name>web</name><uuid>00000000-0000-0000-0000-000000000001</uuid>\
+const XML: &str = "<domain type='kvm' id='3'><!-- a --><name>web</name>\
+    <uuid>00000000-0000-0000-0000-000000000001</uuid>\
     <memory unit='MiB'>512</memory><currentMemory>1</currentMemory><vcpu current='1'>2</vcpu><os><type \
     arch='x86_64'>hvm</type><kernel>/k</kernel></os><metadata><d:vm xmlns:d='urn:x' epoch='3'/></metadata><cpu \
     mode='host-model'/><devices><disk type='file'><source file='/d/a'/><target dev='vda'/></disk><interface \

@@ -110,7 +110,8 @@ mod tests {
     use super::*;
     use drover_model::{Foreign, Stray, testing::*};
 
-    const XML: &str = "<domain type='kvm'><name>web</name><uuid>00000000-0000-0000-0000-000000000007</uuid><memory unit='MiB'>64</memory><vcpu>1</vcpu></domain>";
+    const XML: &str = "<domain type='kvm'><name>web</name><uuid>00000000-0000-0000-0000-000000000007</uuid><memory \
+    unit='MiB'>64</memory><vcpu>1</vcpu></domain>";
 
     fn definition() -> Definition {
         Definition::parse(XML, Uuid::nil()).unwrap()

@@ -224,8 +224,8 @@ pub fn is_quiet(view: &ClusterView, lives: &Lives, now: Mono, wall: WallTime) ->
 }
 
 /// Why no new suspicion is raised, if there is a reason: see the module's documentation. Nodes that were stopped on
-/// purpose are not counted, nor those that are proved to be off, but for those whose own BMCs said so within the window:
-/// else one fault of the network would have one node after the other cut.
+/// purpose are not counted, nor those that are proved to be off, but for those whose own BMCs said so within the
+/// window: else one fault of the network would have one node after the other cut.
 fn held(view: &ClusterView, lives: &Lives, now: Mono) -> Option<String> {
     let (mut all, mut silent, mut lately) = (0, Vec::new(), 0);
     for (name, node) in view.nodes.iter().filter(|(_, node)| node.daemon_state() != DaemonState::Stop) {
@@ -261,7 +261,8 @@ fn held(view: &ClusterView, lives: &Lives, now: Mono) -> Option<String> {
 pub enum Refusal {
     /// Its daemon is there.
     #[error(
-        "node {node} is not off: its daemon is in state {daemon}. To empty a node that runs, use 'drover node flush {node}'"
+        "node {node} is not off: its daemon is in state {daemon}. To empty a node that runs, use 'drover node flush \
+        {node}'"
     )]
     Present {
         /// The node.
@@ -340,8 +341,9 @@ pub enum Return {
     Replace(Box<Fence>),
 }
 
-/// What becomes of the fence of a node whose daemon joins. `waited`: how long its daemon has seen this version of the fence, on its own clock. While it has a session, no order to cut its power can be
-/// written ([`Step::Cut`]); one that was written before is carried out within [`proof::ORDER_IN_FORCE`], or never.
+/// What becomes of the fence of a node whose daemon joins. `waited`: how long its daemon has seen this version of the
+/// fence, on its own clock. While it has a session, no order to cut its power can be written ([`Step::Cut`]); one that
+/// was written before is carried out within [`proof::ORDER_IN_FORCE`], or never.
 pub fn returned(fence: &Stored<Fence>, waited: Duration, now: WallTime) -> Return {
     match fence.value.phase {
         FencePhase::Over => Return::Keep,
@@ -364,14 +366,17 @@ pub fn faults(view: &ClusterView, outlook: &Outlook, plan: &Plan) -> BTreeMap<St
         let message = if fence.phase.is_proved() {
             let proof: Vec<&str> = fence.evidence.iter().map(|evidence| &*evidence.what).collect();
             format!(
-                "Node {name} is off ({}), and its VMs were given to other nodes. When it is back, it takes VMs again after 'drover node ready {name}'; if it is gone for good, remove it ('drover node remove {name} --confirm-off').",
+                "Node {name} is off ({}), and its VMs were given to other nodes. When it is back, it takes VMs again \
+                after 'drover node ready {name}'; if it is gone for good, remove it ('drover node remove {name} \
+                --confirm-off').",
                 proof.join("; ")
             )
         } else {
             let why = if fence.problems.is_empty() { "" } else { ": " };
             let why = format!("{why}{}", fence.problems.join("; "));
             format!(
-                "Node {name} is silent, and it is not proved that its machine is off{why}. Its VMs are started on no other node before that. If the machine is off, confirm it: 'drover node fence {name} --confirm-off'."
+                "Node {name} is silent, and it is not proved that its machine is off{why}. Its VMs are started on no \
+                other node before that. If the machine is off, confirm it: 'drover node fence {name} --confirm-off'."
             )
         };
         faults.insert(format!("{DEAD}{name}"), (message, crate::health::DEAD_NODE));
@@ -379,14 +384,16 @@ pub fn faults(view: &ClusterView, outlook: &Outlook, plan: &Plan) -> BTreeMap<St
         if !waiting.is_empty() {
             let named = faults::named(&waiting, NAMED);
             let message = format!(
-                "No other node can take these VMs of node {name}, which is off: {named}. They are tried again until one can, or {name} is back."
+                "No other node can take these VMs of node {name}, which is off: {named}. They are tried again until \
+                one can, or {name} is back."
             );
             faults.insert(format!("{WAITING}{name}"), (message, WAITING_DELTA));
         }
     }
     if let Some(why) = &outlook.held {
         let message = format!(
-            "{why}, which is more probably a problem of the network or of this cluster's store than the end of all of them: no further node is fenced by itself until it is over."
+            "{why}, which is more probably a problem of the network or of this cluster's store than the end of all of \
+            them: no further node is fenced by itself until it is over."
         );
         faults.insert(HELD.to_owned(), (message, HELD_DELTA));
     }

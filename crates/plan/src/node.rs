@@ -22,7 +22,10 @@ pub enum Refusal {
         why: String,
     },
     /// VMs are assigned to it, or may even run there.
-    #[error("node {node} has VMs that {}: {vms}; move or undefine them first", if *held { "may still run there" } else { "are assigned to it" })]
+    #[error(
+        "node {node} has VMs that {}: {vms}; move or undefine them first",
+        if *held { "may still run there" } else { "are assigned to it" }
+    )]
     HasVms {
         /// The node.
         node: NodeName,

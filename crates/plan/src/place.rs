@@ -117,7 +117,8 @@ pub enum Rejection {
     },
     /// It uses what its node has, and no other is known to have.
     #[error(
-        "it uses {0} of the VM's node, which this one is not known to have (if it has, say so by the VM's limit: 'drover vm meta --limit')"
+        "it uses {0} of the VM's node, which this one is not known to have (if it has, say so by the VM's limit: \
+        'drover vm meta --limit')"
     )]
     Bound(String),
     /// It is not migrated while it runs.
@@ -218,8 +219,8 @@ pub struct Wanted<'a> {
     pub failed: Option<&'a MoveFailure>,
     /// Nodes at which it could not be started.
     pub refused: &'a [StartRefused],
-    /// The node that it came from and goes back to, because it could not be started elsewhere: it may also while that is
-    /// flushed.
+    /// The node that it came from and goes back to, because it could not be started elsewhere: it may also while that
+    /// is flushed.
     pub returns: Option<&'a NodeName>,
 }
 

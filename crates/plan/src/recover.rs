@@ -113,8 +113,8 @@ pub struct Plan {
     pub items: Vec<Item>,
 }
 
-/// Plans the recovery of the VMs of these nodes, which are off, or count as off; the value: whether a node is gone for good. `again`:
-/// ask targets again that have refused a VM.
+/// Plans the recovery of the VMs of these nodes, which are off, or count as off; the value: whether a node is gone for
+/// good. `again`: ask targets again that have refused a VM.
 pub fn plan(view: &ClusterView, nodes: &BTreeMap<NodeName, bool>, again: bool) -> Plan {
     let mut ledger = Ledger::of(view).without(nodes.keys());
     // Room is not looked at.
@@ -274,8 +274,8 @@ fn order(view: &ClusterView, item: &Item, now: WallTime) -> Option<Order> {
             VmRecord { state, going: placed(to, Some(How::Cold), why), ..old.accepted_at(to) }
         }
         Fate::HandedOver(to) => {
-            // What waits there, paused, may be older than what the guest has done since (libvirt resumes it at its sender
-            // when an answer is lost).
+            // What waits there, paused, may be older than what the guest has done since (libvirt resumes it at its
+            // sender when an answer is lost).
             let sent = claim.value.to.as_ref() == Some(to);
             let granted_to = if sent { claim.value.granted_above_sent(to) } else { claim.value.followed_to(to) };
             let identified = view.nodes.get(to).map(|node| &node.record.value);

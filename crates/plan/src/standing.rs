@@ -2,8 +2,8 @@
 //! [`crate::recover`] plans it on the present view, as it does when a node is lost.
 //!
 //! A loss cannot be absorbed if VMs that run on the node, and could run on another, find no memory there. That is a
-//! fault of the cluster. A VM that no other node can take for another reason (a file that is not shared, a host device) is
-//! none: no memory would help it. The plan names it all the same.
+//! fault of the cluster. A VM that no other node can take for another reason (a file that is not shared, a host device)
+//! is none: no memory would help it. The plan names it all the same.
 
 use crate::{
     capacity::{Ledger, OVERHEAD},

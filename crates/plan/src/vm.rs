@@ -21,22 +21,21 @@
 //! Five rules take precedence over the table:
 //!
 //! * While the domain's state is *unknown*, the only step is to look again. In particular the claim is not released.
-//!   One
-//!   that is imported is unknown until it has a mark, which it is given (`strays`).
-//! * A domain of an earlier VM with the same UUID (`Claim::is_after`) is removed, whoever holds the claim: it is not this
-//!   VM's guest, whose disks it may be using. One in memory is, only if that VM was deleted: a guest of a store that was
-//!   lost is adopted or left alone (`strays`).
+//!   One that is imported is unknown until it has a mark, which it is given (`strays`).
+//! * A domain of an earlier VM with the same UUID (`Claim::is_after`) is removed, whoever holds the claim: it is not
+//!   this VM's guest, whose disks it may be using. One in memory is, only if that VM was deleted: a guest of a store
+//!   that was lost is adopted or left alone (`strays`).
 //! * A domain in memory is destroyed at once, whatever is wanted, if the claim was granted anew since it was started.
 //!   (A claim changes only by its holder or by the fencing; a node whose claim is gone was fenced.) Two exceptions
 //!   (`moving`): a guest that arrives by migration carries the next epoch; and what is left of one that has gone on by
-//!   post-copy has memory that it needs. The guest of the present grant, or of a later one, is not destroyed, wherever it
-//!   is (`strays`).
+//!   post-copy has memory that it needs. The guest of the present grant, or of a later one, is not destroyed, wherever
+//!   it is (`strays`).
 //! * While the claim has a `to`, its holder starts nothing and releases nothing: the guest may be at either end.
 //! * A guest that came by migration is paused, and executes only under the claim.
 //! * A domain whose VM is not in the store is left alone: an empty store must not destroy guests.
 //!
-//! While the machine goes down, somebody ends its guests (libvirt-guests by their power buttons, systemd by signals). None
-//! of that is a guest's own decision, and nothing is started again: the VMs stay wanted until the machine is back.
+//! While the machine goes down, somebody ends its guests (libvirt-guests by their power buttons, systemd by signals).
+//! None of that is a guest's own decision, and nothing is started again: the VMs stay wanted until the machine is back.
 
 mod attempts;
 mod attempts_after_error;
@@ -102,7 +101,8 @@ fn decide(s: &Situation<'_>) -> Decision {
         return match seen {
             None => Decision::to(Step::Leave, ""),
             Some(_) => Decision::wait(
-                "a domain with Drover's mark runs here that is not in the cluster; it is left alone ('drover vm define --adopt' takes it over)",
+                "a domain with Drover's mark runs here that is not in the cluster; it is left alone ('drover vm define \
+                --adopt' takes it over)",
                 None,
             ),
         };

@@ -145,8 +145,8 @@ impl Book {
         }
     }
 
-    /// A send of a guest uses up an epoch. No later send and no grant has it, but for that to the node that it was sent to.
-    /// And a node whose power may be cut at any moment takes no VM. (One that was on its way there is given to it.)
+    /// A send of a guest uses up an epoch. No later send and no grant has it, but for that to the node that it was sent
+    /// to. And a node whose power may be cut at any moment takes no VM. (One that was on its way there is given to it.)
     fn granted(&self, uuid: Uuid, now: &Claim) {
         let (again, doomed) = {
             let book = &mut *self.lock();
@@ -361,8 +361,8 @@ impl Judge {
         }
     }
 
-    /// Observes that a copy of a guest executes which is older than the guest: that has gone on elsewhere, and has written
-    /// to its disks since.
+    /// Observes that a copy of a guest executes which is older than the guest: that has gone on elsewhere, and has
+    /// written to its disks since.
     pub(crate) fn stale(&self, node: &NodeName, uuid: Uuid, mark: Mark) {
         self.violated(format!("{node} lets an old copy of the guest of VM {uuid} execute, with mark {}", mark.epoch));
     }

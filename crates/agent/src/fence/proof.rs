@@ -1,6 +1,6 @@
-//! Attempts to prove that silent nodes' machines are off: asks their BMCs, and the machines themselves. Each attempt is a
-//! task, so that a slow BMC delays nothing; there is one at most for each node. What they find is forgotten when this node
-//! gets the primary role anew: then it is found out again. The decisions are `plan::fence::proof`'s.
+//! Attempts to prove that silent nodes' machines are off: asks their BMCs, and the machines themselves. Each attempt is
+//! a task, so that a slow BMC delays nothing; there is one at most for each node. What they find is forgotten when this
+//! node gets the primary role anew: then it is found out again. The decisions are `plan::fence::proof`'s.
 
 use crate::{clock::Clock, context::Context};
 use drover_drivers::{power::PowerError, presence::Answer};

@@ -13,8 +13,8 @@ use std::time::Duration;
 
 /// Poll interval for migration progress.
 const TICK: Duration = Duration::from_secs(1);
-/// Maximum downtime of a migration by post-copy, which is not to end without the switch: QEMU (7.2) ends one when what is
-/// left can be sent in that time. After the switch the guest does not wait for what is left.
+/// Maximum downtime of a migration by post-copy, which is not to end without the switch: QEMU (7.2) ends one when what
+/// is left can be sent in that time. After the switch the guest does not wait for what is left.
 const NEVER_BY_ITSELF: Duration = Duration::from_millis(1);
 
 /// A migration that is under way.

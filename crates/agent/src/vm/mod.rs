@@ -211,8 +211,9 @@ impl Task {
         let under = |claim: &Claim| claim.is_held_by(self.ctx.me()) && mark == Some(claim.epoch);
         let claimed = snapshot.claim.as_ref().is_some_and(|c| under(&c.value));
         if matches!(decision.step, Step::Destroy | Step::Undefine) && !claimed {
-            // A guest without a claim, or with another mark, may have arrived by migration or be adopted, and this server
-            // of the store may be behind: the claim was written before the guest was sent, so a read after a sync shows it.
+            // A guest without a claim, or with another mark, may have arrived by migration or be adopted, and this
+            // server of the store may be behind: the claim was written before the guest was sent, so a read after a
+            // sync shows it.
             self.ctx.store.sync().await?;
             (snapshot, decision) = self.decide().await?;
         }

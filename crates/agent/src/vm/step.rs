@@ -263,7 +263,8 @@ impl Task {
         match self.ctx.hypervisor.erase(self.uuid, xml, nvram).await {
             Ok(()) => tracing::info!(vm = %vm.name, ?kept, "deleted the state that the hypervisor kept of a VM"),
             Err(error) => {
-                tracing::warn!(vm = %vm.name, ?kept, %error, "could not delete the state that the hypervisor keeps of a VM")
+                tracing::warn!(vm = %vm.name, ?kept, %error, "could not delete the state that the hypervisor keeps of \
+                a VM")
             }
         }
     }

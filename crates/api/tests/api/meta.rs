@@ -153,8 +153,8 @@ async fn a_vm_is_not_defined_on_a_node_without_its_bridges() {
     let named = [("xml", bridged.as_str()), ("node", "hv1")];
     let told = node.form("POST", "/vm", &named).await;
     assert_eq!(told.status, 400, "{told:?}");
-    let says = "VM web cannot be defined on node hv1: it has no bridge br7. Add it there first; no node has all that its \
-                definition names";
+    let says = "VM web cannot be defined on node hv1: it has no bridge br7. Add it there first; no node has all that \
+                its definition names";
     assert_eq!(told.json()["message"], says);
     assert_eq!(node.form("POST", "/vm/web", &named).await.status, 400, "at its own path neither");
     assert_eq!(node.get("/vm").await.json(), json!([]), "nothing was changed");
@@ -262,7 +262,8 @@ async fn a_vm_is_defined_at_its_own_path() {
 async fn the_configuration_is_shown_and_changed_in_parts() {
     let node = TestNode::start().await;
     let before = json!({
-        "cluster_name": "drover", "maintenance": false, "selector": "mem", "moves_per_source": 2, "moves_per_target": 2, "moves": 8,
+        "cluster_name": "drover", "maintenance": false, "selector": "mem",
+        "moves_per_source": 2, "moves_per_target": 2, "moves": 8,
         "stall": "abort", "migration_deadline": 300, "tolerate": 1,
     });
     let mut wanted = before.clone();

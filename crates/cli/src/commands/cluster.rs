@@ -41,9 +41,9 @@ pub(crate) struct Maintenance {
 /// Show what would become of the VMs if a node were lost now
 ///
 /// For each node: how many of its VMs would start on the others (GO ON), how many no other node can take for reasons
-/// such as a disk file of its own (BOUND), and for how many there is no memory (SHORT, MISSING). A lack of memory is also
-/// a fault, unless the cluster need not tolerate a loss ('drover config set --tolerate 0'). What becomes of each VM of a
-/// node: 'drover node fence NODE'.
+/// such as a disk file of its own (BOUND), and for how many there is no memory (SHORT, MISSING). A lack of memory is
+/// also a fault, unless the cluster need not tolerate a loss ('drover config set --tolerate 0'). What becomes of each
+/// VM of a node: 'drover node fence NODE'.
 ///
 /// Examples: drover cluster plan; drover cluster plan hv2; drover cluster plan --memory 4096 --vcpus 2
 #[derive(Debug, Args)]

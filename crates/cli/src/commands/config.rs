@@ -51,7 +51,8 @@ pub(crate) struct Set {
     /// Deadline for a live migration, in seconds
     #[arg(long, value_name = "SECONDS")]
     migration_deadline: Option<u32>,
-    /// How many nodes the cluster must be able to lose: 1, so that a lack of memory for the VMs of any one is a fault, or 0
+    /// How many nodes the cluster must be able to lose: 1, so that a lack of memory for the VMs of any one is a fault,
+    /// or 0
     #[arg(long, value_name = "NODES")]
     tolerate: Option<u32>,
 }

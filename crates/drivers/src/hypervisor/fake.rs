@@ -43,8 +43,8 @@ pub type Observer = Box<dyn Fn(Uuid, Mark, bool) + Send>;
 /// Called, synchronously, when a domain was destroyed that had memory of a guest which executes elsewhere.
 pub type OnTorn = Box<dyn Fn(Uuid, Mark) + Send>;
 
-/// Called, synchronously, when a copy of a guest begins to execute although the guest has gone on elsewhere since the copy
-/// was made.
+/// Called, synchronously, when a copy of a guest begins to execute although the guest has gone on elsewhere since the
+/// copy was made.
 pub type OnStale = Box<dyn Fn(Uuid, Mark) + Send>;
 
 /// Called, synchronously, when a domain's state outside its definition was deleted.

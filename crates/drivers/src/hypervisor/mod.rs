@@ -68,8 +68,8 @@ pub struct Sending {
     pub mark: Mark,
     /// Maximum downtime.
     pub max_downtime: Duration,
-    /// By post-copy: slowly, until [`Hypervisor::post_copy`] is called, which must be soon. Without, the guest is paused
-    /// at the target when it is there.
+    /// By post-copy: slowly, until [`Hypervisor::post_copy`] is called, which must be soon. Without, the guest is
+    /// paused at the target when it is there.
     pub post_copy: bool,
     /// All of its files are in folders that both nodes share, even if the hypervisor does not know that.
     pub shared_files: bool,
@@ -165,8 +165,9 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// ours. The guest is not disturbed. Succeeds if it has any mark.
     async fn import(&self, uuid: Uuid) -> Result<()>;
 
-    /// Replaces the mark of the domain that carries `from`, and sees to it that it has a definition and that only Drover
-    /// starts it. The guest is not disturbed. Succeeds if the domain carries `to`; refused if it carries another mark.
+    /// Replaces the mark of the domain that carries `from`, and sees to it that it has a definition and that only
+    /// Drover starts it. The guest is not disturbed. Succeeds if the domain carries `to`; refused if it carries another
+    /// mark.
     async fn mark(&self, uuid: Uuid, from: Mark, to: Mark) -> Result<()>;
 
     /// Observes one domain. [`Obs::Unknown`] also on an error, for a hanging call, and for a domain of that UUID that
@@ -186,8 +187,8 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// Pauses the guest of the domain that carries this mark. Succeeds if it is paused.
     async fn pause(&self, uuid: Uuid, mark: Mark) -> Result<()>;
 
-    /// Lets the paused guest of the domain that carries this mark execute again. Whether it does is observed: a disk may
-    /// fail again at once.
+    /// Lets the paused guest of the domain that carries this mark execute again. Whether it does is observed: a disk
+    /// may fail again at once.
     async fn resume(&self, uuid: Uuid, mark: Mark) -> Result<()>;
 
     /// Wakes the guest of the domain that carries this mark, which is suspended to memory. It takes a moment.
@@ -207,8 +208,8 @@ pub trait Hypervisor: Send + Sync + 'static {
     async fn erase(&self, uuid: Uuid, xml: String, nvram: bool) -> Result<()>;
 
     /// Migrates a running domain to another node. Returns when it is there and gone from here, or when the migration
-    /// failed and it still runs here ([`HypervisorError::Refused`]; it may be there too, paused). Has no time limit: see
-    /// [`Hypervisor::migration`], [`Hypervisor::abort_migration`].
+    /// failed and it still runs here ([`HypervisorError::Refused`]; it may be there too, paused). Has no time limit:
+    /// see [`Hypervisor::migration`], [`Hypervisor::abort_migration`].
     async fn migrate(&self, uuid: Uuid, how: Sending) -> Result<()>;
 
     /// Progress of a domain's migration; `None`: it is not being migrated.

@@ -132,7 +132,8 @@ mod tests {
     #[tokio::test]
     async fn a_program_speaks_json() {
         let text = r#"read q; echo "$1 $q" >> asked
-            case $q in *status*) echo "{\"power\":\"$(cat power)\"}";; *off*) echo off > power;; *) echo hunter2 busy >&2; exit 7;; esac"#;
+            case $q in *status*) echo "{\"power\":\"$(cat power)\"}";; *off*) echo off > power;;
+            *) echo hunter2 busy >&2; exit 7;; esac"#;
         let script = Script::new(CommandInterface::Json, text);
         let power = PowerControl::default();
         fs::write(script.folder.path().join("power"), "on").unwrap();

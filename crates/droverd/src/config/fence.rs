@@ -198,7 +198,9 @@ impl Redfish {
         match (&self.certificate, &self.authority) {
             (Some(pin), None) => fingerprint(pin).map(|_| ()),
             (None, Some(_)) => Ok(()),
-            _ => Err("fence.redfish must have either certificate (the SHA-256 of the service's certificate) or authority (a PEM file)".to_owned()),
+            _ => Err("fence.redfish must have either certificate (the SHA-256 of the service's certificate) or \
+            authority (a PEM file)"
+                .to_owned()),
         }
     }
 

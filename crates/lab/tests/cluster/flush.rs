@@ -243,8 +243,8 @@ fn a_dead_node_holds_up_no_other_that_waits_for_its_vms() {
     cluster.vm_until("hv1", "web", "is at home", |vm| vm["node"] == "hv1" && vm["run_state"] == "running");
 }
 
-/// Where nothing shows beforehand that a node cannot start a VM: its definition names a network of libvirt's that only the
-/// other node has.
+/// Where nothing shows beforehand that a node cannot start a VM: its definition names a network of libvirt's that only
+/// the other node has.
 #[test]
 fn a_vm_that_cannot_be_started_where_it_was_moved_goes_back_and_blocks_the_flush() {
     let cluster = Cluster::up(2);

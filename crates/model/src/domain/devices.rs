@@ -201,7 +201,8 @@ mod tests {
              <cpu><topology sockets='1' cores='2' threads='1'/></cpu><devices><emulator>/usr/bin/qemu</emulator>
              <disk type='network'><source protocol='rbd' name='vms/a'/><target dev='sda' bus='scsi'/></disk>
              <disk type='file'><source file='/d'/><target dev='vda' bus='virtio'/></disk>
-             <interface type='bridge'><mac address='52:54:00:0:0:1'/><source bridge='br1'/><model type='virtio'/></interface>
+             <interface type='bridge'><mac address='52:54:00:0:0:1'/><source bridge='br1'/>
+             <model type='virtio'/></interface>
              <controller type='scsi' model='virtio-scsi'/><serial type='pty'/></devices></domain>",
         );
         assert_eq!((d.os_type.as_str(), d.machine.as_str(), d.console.as_str()), ("hvm", "pc-q35-7.2", "pty"));

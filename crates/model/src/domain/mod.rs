@@ -3,8 +3,8 @@
 //!
 //! The text is authoritative: elements unknown to Drover are preserved, because edits replace single ranges of the text
 //! (`edit`) and nothing is ever generated from a parsed tree. [`Definition`] is the validated text with the few facts
-//! that decisions need; [`devices`] reads further details for users. Values are read as libvirt reads them (`text`), and
-//! what a guest demands is what QEMU will get (`demand`).
+//! that decisions need; [`devices`] reads further details for users. Values are read as libvirt reads them (`text`),
+//! and what a guest demands is what QEMU will get (`demand`).
 
 mod bound;
 mod demand;
@@ -218,7 +218,9 @@ mod tests {
     use super::*;
     use crate::Bytes;
 
-    pub(super) const SMALL: &str = "<?xml version='1.0'?>\n<!-- mine -->\n<domain type='kvm' xmlns:q='urn:q'>\n  <name>web</name>\n  <uuid>0f6a1d2c-5b7e-4a3f-9c8d-1e2f3a4b5c6d</uuid>\n  <memory unit='MiB'>512</memory>\n  <vcpu placement='static'>2</vcpu>\n  <q:odd thing=\"1\"/>\n</domain>\n";
+    pub(super) const SMALL: &str = "<?xml version='1.0'?>\n<!-- mine -->\n<domain type='kvm' xmlns:q='urn:q'>\n  \
+    <name>web</name>\n  <uuid>0f6a1d2c-5b7e-4a3f-9c8d-1e2f3a4b5c6d</uuid>\n  <memory unit='MiB'>512</memory>\n  <vcpu \
+    placement='static'>2</vcpu>\n  <q:odd thing=\"1\"/>\n</domain>\n";
 
     fn refused(xml: &str) -> String {
         Definition::parse(xml, Uuid::from_u128(7)).unwrap_err().to_string()

@@ -294,8 +294,10 @@ mod tests {
             let mut view = ClusterView::default();
             let record = json!({"schema": 1, "name": "a", "role": "coordinator", "api": "", "domain_state": state});
             let status = json!({
-                "schema": 1, "daemon": "run", "version": "", "kernel": "", "os": "", "arch": "", "cpus": 1, "memory_total": 1, "memory_free": 1,
-                "load": 0.0, "domains": [], "updated": 0, "drain": {"left": 2, "moving": 1, "blocked": [["db", "no room"]]},
+                "schema": 1, "daemon": "run", "version": "", "kernel": "", "os": "", "arch": "",
+                "cpus": 1, "memory_total": 1, "memory_free": 1,
+                "load": 0.0, "domains": [], "updated": 0,
+                "drain": {"left": 2, "moving": 1, "blocked": [["db", "no room"]]},
                 "bridges": ["br0"], "duties": [{"name": "drain", "failures": 2, "why": "no index"}],
             });
             for (path, value) in [("/nodes/a", record), ("/nodes/a/status", status)] {

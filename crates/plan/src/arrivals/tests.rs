@@ -212,7 +212,11 @@ proptest! {
                     }
                 }),
                 Event::TakenBack(i) => change(&mut store, i, |vm| set_state(vm, VmState::Start)),
-                Event::Sent(i) => change(&mut store, i, |vm| if may_come(vm) { vm.claim.as_mut().unwrap().to = Some(name("b")) }),
+                Event::Sent(i) => change(&mut store, i, |vm| {
+                    if may_come(vm) {
+                        vm.claim.as_mut().unwrap().to = Some(name("b"));
+                    }
+                }),
                 Event::Arrived(i) => change(&mut store, i, |vm| {
                     let claim = &mut vm.claim.as_mut().unwrap().value;
                     if claim.to.is_some() {

@@ -25,8 +25,8 @@ const PAUSE_MAX: Duration = Duration::from_secs(60);
 /// What was found before is looked up again before anything is done.
 const FRESH: Duration = Duration::from_secs(5);
 
-/// This long after the fence was written that announces it, an order to cut the power has been carried out, or never will
-/// be: it is sent within 5 s (`SEND_WITHIN` in `agent::fence::proof`), the slowest way to give it takes 30 s
+/// This long after the fence was written that announces it, an order to cut the power has been carried out, or never
+/// will be: it is sent within 5 s (`SEND_WITHIN` in `agent::fence::proof`), the slowest way to give it takes 30 s
 /// (`drivers::power::COMMAND_TIMEOUT`), and 10 s are left for the BMC.
 pub const ORDER_IN_FORCE: Duration = Duration::from_secs(45);
 
@@ -152,7 +152,8 @@ fn problems(name: &NodeName, found: &Found) -> Vec<String> {
     let mut problems = Vec::new();
     match (reading, presence) {
         (Reading::Power(bmc, PowerState::Off), Presence::Answers(at, how)) => problems.push(format!(
-            "{bmc} reads off, but the machine of {name} answers at {at} ({how}), so that BMC controls another machine: correct [fence] in the configuration of {name}"
+            "{bmc} reads off, but the machine of {name} answers at {at} ({how}), so that BMC controls another machine: \
+            correct [fence] in the configuration of {name}"
         )),
         (Reading::Power(bmc, PowerState::On), _) if order.is_some() => problems.push(match order {
             Some(Err(why)) => format!("{bmc} was ordered to cut the power and did not, and reads on: {why}"),
@@ -172,7 +173,8 @@ fn problems(name: &NodeName, found: &Found) -> Vec<String> {
     }
     match presence {
         Presence::Answers(at, how) => problems.push(format!(
-            "its machine answers at {at} ({how}), so it runs, and only its daemon is down or has lost the store: look at droverd there"
+            "its machine answers at {at} ({how}), so it runs, and only its daemon is down or has lost the store: look \
+            at droverd there"
         )),
         Presence::Unknown(why) => problems.push(format!("it is not known whether its machine answers: {why}")),
         Presence::Silent(_) => {}

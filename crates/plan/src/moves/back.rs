@@ -31,9 +31,9 @@ pub struct Return {
     pub why: Reasons,
 }
 
-/// Where a VM goes that came `from` a node while off and cannot be started where it is: back. If that node takes no VMs, to
-/// another one; if there is none, back although that node is being flushed, for a VM that runs is better than an empty
-/// node. A node at which it could not be started is not tried again, so this ends.
+/// Where a VM goes that came `from` a node while off and cannot be started where it is: back. If that node takes no
+/// VMs, to another one; if there is none, back although that node is being flushed, for a VM that runs is better than
+/// an empty node. A node at which it could not be started is not tried again, so this ends.
 pub fn back(view: &ClusterView, record: &Stored<VmRecord>, from: Option<&NodeName>) -> Back {
     let Some(from) = from else { return Back::Nowhere };
     let Some(vm) = view.vms.get(&record.value.uuid).filter(|vm| vm.record.version == record.version) else {

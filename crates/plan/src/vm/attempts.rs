@@ -11,8 +11,8 @@ pub fn backoff(crashes: u32) -> Duration {
     }
 }
 
-/// Time after the first failed attempt at which a guest that cannot be killed, or cannot execute where it was sent, is a
-/// fault.
+/// Time after the first failed attempt at which a guest that cannot be killed, or cannot execute where it was sent, is
+/// a fault.
 pub const FAULT_AFTER: Duration = Duration::from_secs(60);
 
 /// Failed attempts in a row to cut a guest's power, or to let it execute after its migration.

@@ -4,8 +4,8 @@ use super::{memory::Memory, seen::Seen};
 use drover_model::{Mono, OffReason};
 use std::time::Duration;
 
-/// Time after which the hypervisor's word on who ended a guest does not come any more. libvirt (9.0.0) sends it when QEMU
-/// begins to end, so it is there before the domain is seen off, or a moment later: it comes by another connection.
+/// Time after which the hypervisor's word on who ended a guest does not come any more. libvirt (9.0.0) sends it when
+/// QEMU begins to end, so it is there before the domain is seen off, or a moment later: it comes by another connection.
 pub const WORD_BY_THEN: Duration = Duration::from_secs(5);
 
 /// Why a domain is off, with what the hypervisor said when it ended: it may not say so any more (to another daemon, or

@@ -28,8 +28,8 @@ pub struct Memory {
     pub counted: Option<Epoch>,
     /// Epoch under which the domain was seen in memory, and since when.
     pub running: Option<(Epoch, Mono)>,
-    /// Epoch of the last guest of which the hypervisor said that the host ended it. Reported, so that the next daemon knows it:
-    /// to that one the hypervisor does not say it, and the guest would seem to have powered itself off.
+    /// Epoch of the last guest of which the hypervisor said that the host ended it. Reported, so that the next daemon
+    /// knows it: to that one the hypervisor does not say it, and the guest would seem to have powered itself off.
     pub ended: Option<Epoch>,
     /// Epoch under which the domain was seen off, and since when.
     pub off_since: Option<(Epoch, Mono)>,

@@ -23,8 +23,8 @@
 //! * A cancel that is too late finds the VM running at the target.
 //! * *Each send has an epoch of its own.* Whether the guest is handed over (e+1) or called back (e+2), the claim is
 //!   granted anew. So the next send's epoch is another one, and a copy that this one has left at the target is older
-//!   than the claim for ever: it is destroyed when its node sees it, however late. (If its epoch were granted later, the
-//!   copy would look like the guest to a node that was away meanwhile.)
+//!   than the claim for ever: it is destroyed when its node sees it, however late. (If its epoch were granted later,
+//!   the copy would look like the guest to a node that was away meanwhile.)
 //! * *A guest that ended at the source is not resumed at the target*: it may have gone on at the source after its copy
 //!   was made. The claim goes to the target above the copy's mark, so the copy is destroyed and the VM started again.
 //!
@@ -32,11 +32,11 @@
 //!
 //! libvirt does not see to that. Its last three steps are *perform* (the guest is paused at the source, all of it is
 //! sent), *finish* at the target, *confirm* at the source, which kills the source's domain after a good answer to
-//! *finish*, and resumes it after a bad one or none (9.0.0, `qemuMigrationSrcPerformPeer2Peer3`: "There is a small chance
-//! that the ddomain is NULL due to an RPC failure, in which case ddomain could in fact be running on the dest"). So a
-//! guest is sent with the flag *paused*: *finish* leaves it paused at the target, *confirm* is the same. Two libvirtds
-//! then never let it execute at the target. Drover does, under the claim, which its source gives away only when its own
-//! domain is gone. The orders in which things can fail:
+//! *finish*, and resumes it after a bad one or none (9.0.0, `qemuMigrationSrcPerformPeer2Peer3`: "There is a small
+//! chance that the ddomain is NULL due to an RPC failure, in which case ddomain could in fact be running on the dest").
+//! So a guest is sent with the flag *paused*: *finish* leaves it paused at the target, *confirm* is the same. Two
+//! libvirtds then never let it execute at the target. Drover does, under the claim, which its source gives away only
+//! when its own domain is gone. The orders in which things can fail:
 //!
 //! | what fails | the source's domain | the target's domain | what follows |
 //! |---|---|---|---|
@@ -65,12 +65,12 @@
 //! slowly, and is switched at once.
 //!
 //! * Until all memory has come, neither domain is whole: [`Transit::Split`]. The target takes the claim over from a
-//!   guest that executes there. The source's domain, paused, is kept, with and without a claim, as long as the guest may
-//!   be under the next epoch.
-//! * When the link between the two QEMUs breaks, libvirt keeps both domains ([`Transit::Broken`]): the target's executes
-//!   until it needs what is not there. An administrator can repair the link and go on (`virsh migrate --postcopy
-//!   --postcopy-resume`), or stop the VM and give up what is in its memory. When one of the two domains is gone, so is
-//!   the guest.
+//!   guest that executes there. The source's domain, paused, is kept, with and without a claim, as long as the guest
+//!   may be under the next epoch.
+//! * When the link between the two QEMUs breaks, libvirt keeps both domains ([`Transit::Broken`]): the target's
+//!   executes until it needs what is not there. An administrator can repair the link and go on (`virsh migrate
+//!   --postcopy --postcopy-resume`), or stop the VM and give up what is in its memory. When one of the two domains is
+//!   gone, so is the guest.
 
 use super::{
     ended::{WHO_ENDED_IT, off_reason, powered_itself_off},

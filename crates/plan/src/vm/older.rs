@@ -1,11 +1,11 @@
-//! Disks of a guest that somebody replaced while it ran (an external snapshot, a copy): what is noted of them, and starts
-//! that would use older data.
+//! Disks of a guest that somebody replaced while it ran (an external snapshot, a copy): what is noted of them, and
+//! starts that would use older data.
 //!
-//! A start makes the domain from the VM's record. If the record still names what the guest has left, the guest would boot
-//! with older data, and write to an image that others are made of. So it is not started, and an administrator decides: put
-//! the newest image into the definition, or order a start with the older one. It is not done by itself, for it cannot be
-//! known which is right: a tool may have given its snapshot up, or merged it while the guest was off. A guest that goes
-//! back to the disk of its definition (`virsh blockcommit --active --pivot`) ends it.
+//! A start makes the domain from the VM's record. If the record still names what the guest has left, the guest would
+//! boot with older data, and write to an image that others are made of. So it is not started, and an administrator
+//! decides: put the newest image into the definition, or order a start with the older one. It is not done by itself,
+//! for it cannot be known which is right: a tool may have given its snapshot up, or merged it while the guest was off.
+//! A guest that goes back to the disk of its definition (`virsh blockcommit --active --pivot`) ends it.
 
 use super::{
     seen::{Seen, in_memory},

@@ -1,7 +1,7 @@
 //! Pausing a guest, and letting it run on.
 //!
-//! Both are done once, and the wanted state is *start* again. So an administrator's pause needs no memory of Drover's: it
-//! is the state of the domain, which outlives the daemon, and nothing in the table ends it.
+//! Both are done once, and the wanted state is *start* again. So an administrator's pause needs no memory of Drover's:
+//! it is the state of the domain, which outlives the daemon, and nothing in the table ends it.
 
 use super::{
     attempts::Acted,

@@ -1,8 +1,8 @@
 //! Powering a guest off: power button, repeated, then destroy.
 //!
 //! A process that waits in the kernel for its storage does not end before the storage answers, whatever signal it gets.
-//! Then destroying its domain fails, after a long wait. Drover keeps the claim, for the guest may still write, and tries
-//! again with growing pauses.
+//! Then destroying its domain fails, after a long wait. Drover keeps the claim, for the guest may still write, and
+//! tries again with growing pauses.
 
 use super::{
     attempts::{FAULT_AFTER, Failures, backoff},

@@ -20,8 +20,8 @@ pub enum Failed {
 /// Failed starts in a row, of one definition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StartFailures {
-    /// The definition. A later one resets the count. (Not every change of the record does: a flush that orders a move, which
-    /// is given up because the VM is off, would reset it each time.)
+    /// The definition. A later one resets the count. (Not every change of the record does: a flush that orders a move,
+    /// which is given up because the VM is off, would reset it each time.)
     pub of: Generation,
     /// Number of failed starts.
     pub tries: u32,

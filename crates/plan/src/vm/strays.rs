@@ -17,25 +17,25 @@
 //!  was granted since
 //! ```
 //!
-//! * The last two are told apart by where the store's epochs begin (`Claim::is_of_another_store`). Nobody has ordered the
-//!   deletion of a VM that the store did not know, so its guest is never killed. It may run beside the VM's present
+//! * The last two are told apart by where the store's epochs begin (`Claim::is_of_another_store`). Nobody has ordered
+//!   the deletion of a VM that the store did not know, so its guest is never killed. It may run beside the VM's present
 //!   guest, if its node was away when the VM was defined again and started: only a person can choose between the two.
 //!
-//! * The guest of the grant that is seen on another node than the holder's has been taken there. It is never killed: the
-//!   node reports it as a *stray*, and raises a fault. If the claim is free, it adopts it. Otherwise the holder hands the
-//!   claim over, when its own domain is gone, and the node that has the guest then marks it anew. The claim is changed
-//!   by compare-and-set, and never free in between.
-//! * One that is paused may be a copy that somebody's own migration has left (`virsh migrate`, whose last answer was lost):
-//!   it has the guest's mark, and the guest has written to its disks since. Nothing tells it from the guest, so it is
-//!   never taken over: its node raises a fault, and does not report it. It is removed with the next grant; one that
-//!   somebody lets run on is a stray as any. (Drover's own migrations leave none: each has an epoch of its own.)
+//! * The guest of the grant that is seen on another node than the holder's has been taken there. It is never killed:
+//!   the node reports it as a *stray*, and raises a fault. If the claim is free, it adopts it. Otherwise the holder
+//!   hands the claim over, when its own domain is gone, and the node that has the guest then marks it anew. The claim
+//!   is changed by compare-and-set, and never free in between.
+//! * One that is paused may be a copy that somebody's own migration has left (`virsh migrate`, whose last answer was
+//!   lost): it has the guest's mark, and the guest has written to its disks since. Nothing tells it from the guest, so
+//!   it is never taken over: its node raises a fault, and does not report it. It is removed with the next grant; one
+//!   that somebody lets run on is a stray as any. (Drover's own migrations leave none: each has an epoch of its own.)
 //! * The holder does not start a second guest while another node reports one, alive or not. The report comes after the
 //!   guest, so a holder whose guest has *vanished* (a guest that ends leaves its definition behind, off; one that was
 //!   migrated does not, or leaves it with that reason) waits for reports. Without any, the VM fails: it may run on a
 //!   machine that is no node, and only a person can know.
 //! * Re-marking under one's own grant cannot hide a second guest: one machine has one domain of a UUID. The mark before
-//!   the grant's (e-1) has no other grant in between, so nobody else has run the VM since. With more in between, another
-//!   guest has written to its disks, and this one is removed.
+//!   the grant's (e-1) has no other grant in between, so nobody else has run the VM since. With more in between,
+//!   another guest has written to its disks, and this one is removed.
 //! * A domain that is imported (`drover vm import`) has no mark at first. Its VM's claim says so
 //!   (`Claim::is_for_unmarked`): held, if the domain was in memory, else free. It is given a mark, and is then the
 //!   guest that the grant adopts; or a domain that is off, which is removed with all that is kept of it left in place;
@@ -77,7 +77,8 @@ pub(super) fn earlier(claim: &Claim, seen: &Seen) -> Option<Decision> {
     } else if claim.never_granted() {
         None
     } else {
-        let doing = "a guest of an earlier record of the VM, which is lost, runs here, and the VM has been started since: end one of them ('virsh destroy')";
+        let doing = "a guest of an earlier record of the VM, which is lost, runs here, and the VM has been started \
+        since: end one of them ('virsh destroy')";
         Some(Decision::wait(doing, None))
     }
 }
@@ -121,7 +122,9 @@ pub(super) fn unclaimed(record: &VmRecord, claim: &Claim, seen: &Seen) -> Decisi
         return Decision::to(Step::Destroy, gone);
     }
     if may_be_copy(claim, seen) {
-        let doing = "it is paused here, and this node has no claim on it: it may be an old copy, which a migration outside Drover left. End it ('virsh destroy'), or let it run on ('virsh resume') if you are sure that it is the guest";
+        let doing = "it is paused here, and this node has no claim on it: it may be an old copy, which a migration \
+        outside Drover left. End it ('virsh destroy'), or let it run on ('virsh resume') if you are sure that it is \
+        the guest";
         return Decision::wait(doing, None);
     }
     match &claim.node {
@@ -247,7 +250,8 @@ pub(super) fn gone(s: &Situation<'_>, record: &VmRecord, claim: &Claim, seen: Op
         return None;
     }
     let reason = format!(
-        "its domain vanished from {} while it ran, and no node reports it: somebody removed it or migrated it outside Drover. Make sure that it runs nowhere before you start it",
+        "its domain vanished from {} while it ran, and no node reports it: somebody removed it or migrated it outside \
+        Drover. Make sure that it runs nowhere before you start it",
         s.me
     );
     Some(Decision::to(Step::Complete(VmState::Fail { reason }), "its guest is gone"))

@@ -15,8 +15,8 @@ use drover_model::{
 /// Show whether a silent node is known to be off, and what becomes of its VMs; or confirm that it is off
 ///
 /// When a node falls silent, its machine may still run its VMs. Drover starts them elsewhere only when it is proved
-/// that the machine is off: by its BMC, if it has one. If you know that it is (you cut its power, or it is gone), say so with --confirm-off. If
-/// the machine does run, its VMs then run twice, and their disks are damaged.
+/// that the machine is off: by its BMC, if it has one. If you know that it is (you cut its power, or it is gone), say
+/// so with --confirm-off. If the machine does run, its VMs then run twice, and their disks are damaged.
 ///
 /// Without --confirm-off nothing is changed. For a node that runs, the fates of its VMs are those that they would have
 /// if it failed now.
@@ -69,7 +69,8 @@ pub(super) fn question(fence: &FenceInfo) -> String {
     };
     let known: String = fence.problems.iter().map(|problem| format!("What is known: {problem}.\n")).collect();
     format!(
-        "{what}{known}If the machine of node {node} still runs, its VMs will run twice, and their disks will be damaged.\n\
+        "{what}{known}If the machine of node {node} still runs, its VMs will run twice, and their disks will be \
+        damaged.\n\
          Is the machine of node {node} off?"
     )
 }

@@ -38,7 +38,8 @@ pub(super) struct MetaOptions {
     ///
     /// mem: the most free memory. memprov: the most free memory if all assigned VMs were running. load: the
     /// lowest load. vcpus: the fewest vCPUs. vms: the fewest VMs.
-    #[arg(short, long, alias = "node-selector", value_name = "SELECTOR", value_parser = word::<SelectorOrder>(SelectorOrder::words()))]
+    #[arg(short, long, alias = "node-selector", value_name = "SELECTOR")]
+    #[arg(value_parser = word::<SelectorOrder>(SelectorOrder::words()))]
     selector: Option<SelectorOrder>,
     /// Start it when its node next becomes ready (once)
     #[arg(short, long, overrides_with = "no_autostart")]
@@ -49,7 +50,8 @@ pub(super) struct MetaOptions {
     /// How it is moved while it runs
     ///
     /// none: live, and if that fails, cold. live: only live. shutdown: it is shut down, and started on the other node.
-    #[arg(short, long, value_name = "METHOD", value_parser = word::<MigrationMethod>(MigrationMethod::WORDS.iter().copied()))]
+    #[arg(short, long, value_name = "METHOD")]
+    #[arg(value_parser = word::<MigrationMethod>(MigrationMethod::WORDS.iter().copied()))]
     method: Option<MigrationMethod>,
     /// Maximum downtime of its guest at the end of a live migration, in ms (default 300)
     #[arg(long, value_name = "MS")]

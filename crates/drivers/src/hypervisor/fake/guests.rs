@@ -1,5 +1,5 @@
-//! What happens on a fake machine without its daemon: power cuts, guests that end or are paused, what people do to them by
-//! hand, how guests answer to their power button.
+//! What happens on a fake machine without its daemon: power cuts, guests that end or are paused, what people do to them
+//! by hand, how guests answer to their power button.
 
 use super::{FakeMachine, Weather};
 use drover_model::{OffReason, Paused, RunState, domain::Written};

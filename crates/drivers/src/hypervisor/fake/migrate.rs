@@ -1,6 +1,6 @@
 //! Guests that are sent from one fake machine to another, as libvirt's peer-to-peer migration does it: the machines do
-//! it by themselves once it has begun, whatever becomes of the daemon that asked. A guest is paused at the target when it
-//! is there. A failure leaves it where it was, and at the target nothing, its definition, or its paused copy. By
+//! it by themselves once it has begun, whatever becomes of the daemon that asked. A guest is paused at the target when
+//! it is there. A failure leaves it where it was, and at the target nothing, its definition, or its paused copy. By
 //! post-copy it executes at the target while part of its memory is still at the source.
 
 use super::{FakeDomain, FakeHypervisor, FakeMachine, Inner, Kind};
@@ -231,8 +231,8 @@ impl Passage {
         Ok(())
     }
 
-    /// The last steps of a migration without post-copy: the source pauses the guest, the target says that it has it, the
-    /// source's is ended.
+    /// The last steps of a migration without post-copy: the source pauses the guest, the target says that it has it,
+    /// the source's is ended.
     async fn finish(&self) -> std::result::Result<(), Why> {
         self.pause(Transit::Switching)?;
         sleep(ANSWER / 10).await;

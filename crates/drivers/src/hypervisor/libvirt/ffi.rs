@@ -244,8 +244,8 @@ pub(super) fn snapshots(domain: &Domain) -> Result<u32, virt::error::Error> {
 /// The disks of a running domain with an error since it last began to execute (`cont` forgets them, QEMU 7.2), with
 /// their `virDomainDiskErrorCode`.
 pub(super) fn disk_errors(domain: &Domain) -> Result<Vec<(String, u32)>, virt::error::Error> {
-    // SAFETY: the domain is valid as long as its handle; without a list libvirt returns the number of disks; it knows no
-    // flags (0).
+    // SAFETY: the domain is valid as long as its handle; without a list libvirt returns the number of disks; it knows
+    // no flags (0).
     let disks = unsafe { sys::virDomainGetDiskErrors(domain.as_ptr(), std::ptr::null_mut(), 0, 0) };
     let Ok(most) = c_uint::try_from(disks) else { return Err(virt::error::Error::last_error()) };
     if most == 0 {

@@ -1,8 +1,8 @@
 //! libvirt behind [`Hypervisor`]: blocking calls on threads and connections of their own, each with a deadline.
 //!
 //! * `keeper`: keeps the connection that events come by, and that tells whether libvirtd is there.
-//! * `pool`: the threads of the calls. A call that libvirtd does not answer at all ends with its thread's connection, by
-//!   libvirt's keepalive (6 s); one that hangs in libvirtd holds its thread.
+//! * `pool`: the threads of the calls. A call that libvirtd does not answer at all ends with its thread's connection,
+//!   by libvirt's keepalive (6 s); one that hangs in libvirtd holds its thread.
 //! * `observe`: what libvirt says of a domain, in our words.
 //! * `migrate`: guests that are sent to another node.
 //! * `import`: domains that are not Drover's yet.
@@ -22,12 +22,13 @@
 //!
 //! # Checks of definitions
 //!
-//! `virConnectDomainXMLToNative` reads and checks a definition as a start does, and builds QEMU's command line. In libvirt
-//! 9.0.0 (`qemuConnectDomainXMLToNative`) it makes no domain and starts no process but a QEMU that it asks for its
-//! capabilities, once for each binary. No file of the definition need exist, no port is taken (5900 stands for any), a
-//! TPM's state is not made. But each interface becomes one of type `ethernet`: a TAP device is made, and goes when the
-//! call ends, and the interface's `<script>` would be run ([`drover_model::domain::without_scripts`]). So bridges are not
-//! looked for. A SCSI device of the host must be there. It is not among the calls that the 5 workers serve.
+//! `virConnectDomainXMLToNative` reads and checks a definition as a start does, and builds QEMU's command line. In
+//! libvirt 9.0.0 (`qemuConnectDomainXMLToNative`) it makes no domain and starts no process but a QEMU that it asks for
+//! its capabilities, once for each binary. No file of the definition need exist, no port is taken (5900 stands for
+//! any), a TPM's state is not made. But each interface becomes one of type `ethernet`: a TAP device is made, and goes
+//! when the call ends, and the interface's `<script>` would be run ([`drover_model::domain::without_scripts`]). So
+//! bridges are not looked for. A SCSI device of the host must be there. It is not among the calls that the 5 workers
+//! serve.
 
 mod capabilities;
 mod ffi;
@@ -58,8 +59,8 @@ use uuid::Uuid;
 use virt::{connect::Connect, error::ErrorNumber};
 use virt_sys as sys;
 
-/// How many calls of each kind may be under way at once. Questions, changes and checks together are fewer than libvirtd's
-/// workers.
+/// How many calls of each kind may be under way at once. Questions, changes and checks together are fewer than
+/// libvirtd's workers.
 const LOOKS: usize = 6;
 const QUESTIONS: usize = 7;
 const CHANGES: usize = 8;
@@ -542,8 +543,8 @@ impl Hypervisor for LibvirtHypervisor {
     }
 }
 
-/// Says no unless the domain is the one that was decided about. (libvirt itself looks for a domain by its UUID only, also
-/// when it is given an id. Between this question and what follows is no more than one call.)
+/// Says no unless the domain is the one that was decided about. (libvirt itself looks for a domain by its UUID only,
+/// also when it is given an id. Between this question and what follows is no more than one call.)
 fn check_mark(domain: &virt::domain::Domain, mark: Mark) -> std::result::Result<(), CallError> {
     match Mark::read(&domain.get_xml_desc(0)?) {
         Some(found) if found == mark => Ok(()),
@@ -584,7 +585,8 @@ fn check_name(connection: &Connect, uuid: Uuid, xml: &str) -> std::result::Resul
 /// What is said of a name that a domain which is not Drover's has.
 fn foreign(name: &str, uuid: &str) -> String {
     format!(
-        "this node has another domain named {name} (UUID {uuid}), and libvirt allows a name once: rename it ('virsh domrename') or undefine it there"
+        "this node has another domain named {name} (UUID {uuid}), and libvirt allows a name once: rename it ('virsh \
+        domrename') or undefine it there"
     )
 }
 

@@ -26,8 +26,8 @@ pub(super) struct Known {
     disks: BTreeMap<Uuid, Vec<DiskError>>,
 }
 
-/// How guests that are off, or nearly, began to end, as libvirt said when it happened. It does not say so later: a domain
-/// that is off has the reason *shutdown* for a guest's power-off and for a signal alike (libvirt 9.0.0,
+/// How guests that are off, or nearly, began to end, as libvirt said when it happened. It does not say so later: a
+/// domain that is off has the reason *shutdown* for a guest's power-off and for a signal alike (libvirt 9.0.0,
 /// `processMonitorEOFEvent`).
 #[derive(Debug, Default)]
 pub(super) struct Ends(BTreeMap<Uuid, OffReason>);
@@ -165,8 +165,8 @@ pub(super) fn all(connection: &Connect, shared: &Shared) -> Outcome<Listing> {
     Ok(Listing { ours: out, foreign })
 }
 
-/// Replaces the mark of a domain, live and in its definition. libvirt (9.0.0, `virDomainObjSetMetadata`) changes its own
-/// memory and files only; QEMU takes no part.
+/// Replaces the mark of a domain, live and in its definition. libvirt (9.0.0, `virDomainObjSetMetadata`) changes its
+/// own memory and files only; QEMU takes no part.
 pub(super) fn mark(domain: &virt::domain::Domain, from: Mark, to: Mark) -> Outcome<()> {
     let xml = domain.get_xml_desc(0)?;
     let is = Mark::read(&xml);
@@ -295,8 +295,8 @@ pub(super) fn run_state(state: sys::virDomainState, active: bool) -> RunState {
     }
 }
 
-/// What libvirt's `virDomainPausedReason` or `virDomainRunningReason` says of a migration. When one with the flag *paused*
-/// is over, the reason at the target is `user` (9.0.0, `qemuMigrationDstComplete`).
+/// What libvirt's `virDomainPausedReason` or `virDomainRunningReason` says of a migration. When one with the flag
+/// *paused* is over, the reason at the target is `user` (9.0.0, `qemuMigrationDstComplete`).
 fn transit(state: sys::virDomainState, reason: i32) -> Option<Transit> {
     match (state, u32::try_from(reason).ok()?) {
         (sys::VIR_DOMAIN_PAUSED, sys::VIR_DOMAIN_PAUSED_MIGRATION) => Some(Transit::Switching),

@@ -17,7 +17,8 @@ fn view(nodes: &[&str]) -> ClusterView {
         let problems: Vec<&str> = if marks.contains('!') { vec!["no carrier"] } else { vec![] };
         let record = json!({"schema": 1, "name": name, "role": role, "api": "", "domain_state": "ready"});
         let status = json!({
-            "schema": 1, "daemon": "run", "version": "", "kernel": "", "os": "", "arch": "", "cpus": 1, "memory_total": 1, "memory_free": 1,
+            "schema": 1, "daemon": "run", "version": "", "kernel": "", "os": "", "arch": "",
+            "cpus": 1, "memory_total": 1, "memory_free": 1,
             "load": 0.0, "domains": [], "updated": 0, "network_problems": problems,
         });
         let session = json!({"schema": 1, "instance": uuid::Uuid::nil(), "machine": name, "boot": "", "started": 0});

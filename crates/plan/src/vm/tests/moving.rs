@@ -588,7 +588,8 @@ proptest! {
         use Step::*;
         let step = case.decide().step;
         let state = case.record.as_ref().map(|record| record.value.state.clone());
-        let off = matches!(state, Some(VmState::Stop | VmState::Disable | VmState::Fail { .. } | VmState::Delete { .. }));
+        let off =
+            matches!(state, Some(VmState::Stop | VmState::Disable | VmState::Fail { .. } | VmState::Delete { .. }));
         let given_up = off && case.domain.known().is_some_and(|seen| seen.transit == Some(Transit::Broken));
         let harmless = matches!(step, Wait | AbortMigration | CallBack | Undefine | HandOver(_) | StartThere(_));
         prop_assert!(harmless || step == Destroy && given_up, "{:?}", step);
@@ -618,14 +619,15 @@ proptest! {
         prop_assert!(matches!(step, Wait | Leave | Destroy | Undefine | TakeOver), "{:?}", step);
         if step == TakeOver {
             let next_grant = matches!(&case.domain, Obs::Known(seen) if seen.mark.epoch == Epoch(5));
-            let executes = case.domain.known().is_some_and(|d| matches!(d.run, RunState::Running | RunState::ShuttingDown));
+            let executes =
+                case.domain.known().is_some_and(|d| matches!(d.run, RunState::Running | RunState::ShuttingDown));
             let to = case.claim.as_ref().and_then(|c| c.value.to.clone());
             prop_assert!(next_grant && executes && to == Some(name("a")));
         }
     }
 
-    /// Whoever holds it, and whatever is wanted: only a guest that the claim has left behind, and a copy that a migration
-    /// left, are destroyed by a node without the claim.
+    /// Whoever holds it, and whatever is wanted: only a guest that the claim has left behind, and a copy that a
+    /// migration left, are destroyed by a node without the claim.
     #[test]
     fn the_guest_of_the_present_grant_is_not_destroyed_by_a_node_without_it(
         mut case in any_case(&["b", "b>a", "b>c", "-"]),
@@ -648,7 +650,8 @@ proptest! {
     fn no_second_guest_is_started(mut case in any_case(&["a", "-"]), alive in any::<bool>()) {
         case.elsewhere = Some(Elsewhere { node: name("b"), epoch: Epoch(4), alive });
         let step = case.decide().step;
-        prop_assert!(!matches!(step, Step::Start | Step::Release | Step::DeleteRecords | Step::RemoveDisks), "{:?}", step);
+        let ends = matches!(step, Step::Start | Step::Release | Step::DeleteRecords | Step::RemoveDisks);
+        prop_assert!(!ends, "{:?}", step);
         if let Step::HandOver(to) = step {
             prop_assert!(alive && to == name("b") && case.domain == Obs::Absent, "{:?}", to);
         }

@@ -102,7 +102,8 @@ fn a_guest_that_was_called_back_is_marked_anew_and_what_the_send_left_is_older()
     let (mark, sending) = (Epoch(4), claim("a>b"));
     let back = sending.called_back(Some(mark));
     assert_eq!((back.node.clone(), back.to.clone(), back.epoch), (Some(name("a")), None, Epoch(6)));
-    // At the holder: one that the migration left paused goes on first, then it is marked, then the claim says no more of it.
+    // At the holder: one that the migration left paused goes on first, then it is marked, then the claim says no more
+    // of it.
     assert_eq!(with(&back, mark, "switching"), LetRun);
     assert_eq!(with(&back, mark, "running"), Remark);
     assert_eq!(with(&back, back.epoch, "running"), Settle);
