@@ -381,7 +381,7 @@ impl Weather {
             // Usually some starts are refused; sometimes no start is answered.
             refuse_per_mille: dice.roll(200),
             broken_per_mille: if dice.per_mille(150) { 1000 } else { 0 },
-            deaf_per_mille: dice.roll(300),
+            lost_event_per_mille: dice.roll(300),
             stubborn_per_mille: dice.roll(300),
             hung_per_mille: dice.roll(600),
             power_off_ms: 0..dice.roll(20_000),

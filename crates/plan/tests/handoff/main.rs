@@ -19,6 +19,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a search ends by panicking when its own words are wrong")]
 
+mod node;
 mod world;
 
 use stateright::{Checker, DiscoveryClassification, HasDiscoveries, Model, Property};

@@ -1,12 +1,9 @@
 //! The model around the decisions: a store, kernels, processes, and what is under way between them.
 
-use drover_model::{Epoch, Handoff, Mono, NodeName, Phase, Primary};
+use crate::node::{Change, Flight, Node, Rec, Seen};
+use drover_model::{Epoch, Mono, NodeName, Phase};
 use drover_plan::primary::{Decision, Heard, Level, Situation, Standing, Timing, Want, Write, decide};
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::LazyLock,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::LazyLock, time::Duration};
 
 /// A lease's term, in ticks. All clocks tick at once here, so its owner needs no margin.
 const TERM: u8 = 2;
@@ -17,7 +14,7 @@ const OLD: u8 = 2;
 /// Number of rounds without faults after which the cluster must have recovered.
 const ROUNDS: usize = 40;
 /// Maximum number of coordinators.
-const MOST: usize = 3;
+pub(crate) const MOST: usize = 3;
 
 /// A tick, as the decisions see it.
 const fn ticks(n: u8) -> Duration {
@@ -40,10 +37,10 @@ static TIMING: LazyLock<Timing> = LazyLock::new(|| Timing {
     patience: ticks(PATIENCE),
 });
 
-static NAMES: LazyLock<Vec<NodeName>> =
+pub(crate) static NAMES: LazyLock<Vec<NodeName>> =
     LazyLock::new(|| ["a", "b", "c"].iter().map(|name| NodeName::new(name).unwrap()).collect());
 
-fn index(name: &NodeName) -> usize {
+pub(crate) fn index(name: &NodeName) -> usize {
     NAMES.iter().position(|n| n == name).unwrap()
 }
 
@@ -83,154 +80,6 @@ pub(crate) enum Flaw {
 }
 
 /// The record, in short.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct Rec {
-    holder: Option<usize>,
-    suspects: [bool; MOST],
-    handoff: Option<(usize, Phase)>,
-}
-
-impl Rec {
-    fn to_primary(self) -> Primary {
-        let handoff = self.handoff.map(|(to, phase)| Handoff { to: NAMES[to].clone(), phase, why: String::new() });
-        let suspects: BTreeSet<NodeName> = (0..MOST).filter(|i| self.suspects[*i]).map(|i| NAMES[i].clone()).collect();
-        Primary { holder: self.holder.map(|i| NAMES[i].clone()), suspects, handoff, ..Primary::vacant() }
-    }
-
-    fn of(primary: &Primary) -> Rec {
-        let mut suspects = [false; MOST];
-        primary.suspects.iter().for_each(|name| suspects[index(name)] = true);
-        Rec {
-            holder: primary.holder.as_ref().map(index),
-            suspects,
-            handoff: primary.handoff.as_ref().map(|h| (index(&h.to), h.phase)),
-        }
-    }
-}
-
-/// Something that was read, and whether the store still has it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Seen<T> {
-    value: T,
-    fresh: bool,
-    age: u8,
-}
-
-/// A change on its way to the store.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Change {
-    rec: Rec,
-    make_lease: bool,
-    end_leases: [bool; MOST],
-    /// Whether everything that it names is still in the version that it names.
-    fresh: bool,
-}
-
-/// A request under way, and how long ago it was sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Flight<T> {
-    what: T,
-    age: u8,
-}
-
-/// A coordinator: its process, and its machine.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Node {
-    runs: bool,
-    // What the process knows.
-    seen: Option<Seen<Rec>>,
-    heard: [Option<Seen<()>>; MOST],
-    authority: Option<u8>,
-    beat_age: Option<u8>,
-    dirty: bool,
-    /// It has not done anything to its services yet.
-    new: bool,
-    shared: Level,
-    exclusive: Level,
-    /// What it is doing with its addresses: whether they come up, and for how many ticks at most.
-    doing: Option<(bool, u8)>,
-    // What is under way.
-    beat: Option<Flight<bool>>,
-    write: Option<Flight<Change>>,
-    late_beat: Option<bool>,
-    late_write: Option<Change>,
-    /// For how many ticks its kernel has the addresses.
-    addresses: Option<u8>,
-    /// Its exclusive services run. Without an address nobody hears of them.
-    services: bool,
-}
-
-impl Node {
-    fn fresh_process() -> Node {
-        Node {
-            runs: true,
-            seen: None,
-            heard: [None; MOST],
-            authority: None,
-            beat_age: None,
-            dirty: false,
-            new: true,
-            shared: Level::Unknown,
-            exclusive: Level::Unknown,
-            doing: None,
-            beat: None,
-            write: None,
-            late_beat: None,
-            late_write: None,
-            addresses: None,
-            services: false,
-        }
-    }
-
-    /// The process is gone; what it sent may still arrive, and what its kernel has stays for its time. Its services die
-    /// with it.
-    fn crash(&mut self, power: bool) {
-        let (late_beat, late_write) = (self.unanswered_beat(), self.unanswered_write());
-        let addresses = self.addresses.filter(|_| !power);
-        *self = Node { runs: false, late_beat, late_write, addresses, ..Node::fresh_process() };
-    }
-
-    /// Sets what no decision depends on to one value, so that states that differ in nothing else are one.
-    fn forget(&mut self, me: usize) {
-        if let Some(seen) = &mut self.seen {
-            // A change that names an old version fails, whatever it is, so it does not matter when it is due.
-            if seen.value.handoff.is_none() || !seen.fresh {
-                seen.age = 0;
-            }
-            for (j, heard) in self.heard.iter_mut().enumerate() {
-                if j != me && !seen.value.suspects[j] {
-                    *heard = None;
-                } else if let Some(heard) = heard.as_mut().filter(|heard| !heard.fresh) {
-                    heard.age = 0;
-                }
-            }
-            if !seen.value.suspects[me] {
-                (self.beat_age, self.authority) = (None, None);
-            }
-        }
-        if let Some(own) = &mut self.heard[me] {
-            own.age = 0;
-        }
-        self.beat_age = self.beat_age.map(|age| age.min(1));
-        self.authority = self.authority.filter(|left| *left > 0);
-        if let Some(write) = self.write.as_mut().filter(|write| !write.what.make_lease) {
-            write.age = 0;
-        }
-        // One that can have no effect any more is as good as none.
-        self.late_beat = self.late_beat.filter(|fresh| *fresh);
-        self.late_write = self.late_write.filter(|write| write.fresh);
-    }
-
-    fn unanswered_beat(&self) -> Option<bool> {
-        self.beat.map(|b| b.what).or(self.late_beat)
-    }
-
-    fn unanswered_write(&self) -> Option<Change> {
-        self.write.map(|w| w.what).or(self.late_write)
-    }
-}
-
-/// Which request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum What {
     Beat,

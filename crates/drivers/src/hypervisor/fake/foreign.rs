@@ -1,6 +1,6 @@
 //! Domains of a fake machine that somebody else made.
 
-use super::{FakeDomain, FakeMachine, Inner, Phase};
+use super::{FakeDomain, FakeMachine, Inner, connection::Phase};
 use drover_model::{
     Foreign, OffReason, RunState,
     domain::{Candidate, Mark, written},
@@ -68,7 +68,7 @@ pub(super) fn import(uuid: Uuid) -> Phase {
         let off = (domain.run == RunState::Off).then_some(OffReason::Shutdown);
         inner.domains.insert(uuid, FakeDomain { run: domain.run, off, transient: !domain.persistent, ..ours });
         if domain.run != RunState::Off {
-            inner.tell(uuid, Mark::IMPORTED, true);
+            inner.notify(uuid, Mark::IMPORTED, true);
         }
         Ok(())
     })

@@ -25,7 +25,7 @@ impl FakeMachine {
     /// button; [`OffReason::Ended`] by the host; [`OffReason::Crashed`].
     pub fn guest_goes_down(&self, uuid: Uuid, reason: OffReason) {
         self.lock().switch_off(uuid, reason);
-        self.ring(uuid);
+        self.send_event(uuid);
     }
 
     /// Somebody removes the definition of a guest that runs on (`virsh undefine`).
@@ -33,7 +33,7 @@ impl FakeMachine {
         if let Some(domain) = self.lock().domains.get_mut(&uuid).filter(|d| d.run != RunState::Off) {
             domain.transient = true;
         }
-        self.ring(uuid);
+        self.send_event(uuid);
     }
 
     /// Whether there is a definition of that domain.
@@ -46,7 +46,7 @@ impl FakeMachine {
         if let Some(domain) = self.lock().domains.get_mut(&uuid).filter(|d| d.run == RunState::Running) {
             domain.set_paused(Some(why));
         }
-        self.ring(uuid);
+        self.send_event(uuid);
     }
 
     /// Somebody makes an external snapshot of a guest's disks, or merges it (`None`): they are other files from now on.
@@ -67,7 +67,7 @@ impl FakeMachine {
     /// Guests in memory that do not execute, but for those that are on their way.
     pub fn paused(&self) -> Vec<(Uuid, Paused)> {
         let inner = self.lock();
-        let paused = inner.domains.iter().filter(|(_, domain)| domain.told);
+        let paused = inner.domains.iter().filter(|(_, domain)| domain.observed);
         paused.filter_map(|(uuid, domain)| Some((*uuid, domain.paused.clone()?))).collect()
     }
 
@@ -89,7 +89,7 @@ impl FakeMachine {
     }
 
     /// Asks a guest to power off, which it does after a while, or never.
-    pub(super) fn press(&self, uuid: Uuid) {
+    pub(super) fn ask_to_power_off(&self, uuid: Uuid) {
         let (obeys, after, life, mark) = {
             let mut inner = self.lock();
             let Weather { stubborn_per_mille, power_off_ms, .. } = inner.weather.clone();
@@ -109,7 +109,7 @@ impl FakeMachine {
             if inner.life == life && executes {
                 inner.switch_off(uuid, OffReason::Shutdown);
                 drop(inner);
-                machine.ring(uuid);
+                machine.send_event(uuid);
             }
         });
     }

@@ -3,7 +3,7 @@
 //! it is there. A failure leaves it where it was, and at the target nothing, its definition, or its paused copy. By
 //! post-copy it executes at the target while part of its memory is still at the source.
 
-use super::{FakeDomain, FakeHypervisor, FakeMachine, Inner, Kind};
+use super::{FakeDomain, FakeHypervisor, FakeMachine, Inner, connection::Kind};
 use crate::hypervisor::{HypervisorError, Result, Sending};
 use drover_model::{
     Bytes, Epoch, OffReason, PausedBy, Progress, RunState, Transit,
@@ -94,9 +94,9 @@ pub(super) async fn send(from: &FakeHypervisor, uuid: Uuid, how: Sending) -> Res
             None => Err(format!("there is no machine at {}", how.uri)),
         };
         lanes.lock().unwrap_or_else(PoisonError::into_inner).remove(&lane);
-        source.ring(uuid);
+        source.send_event(uuid);
         if let Some(target) = target {
-            target.ring(uuid);
+            target.send_event(uuid);
         }
         // It fails when the caller gave up.
         answer.send(outcome).ok();
@@ -135,7 +135,7 @@ async fn transfer(
             return Err(why);
         }
     };
-    target.ring(uuid);
+    target.send_event(uuid);
     let source = End { machine: source.clone(), life: here };
     let target = End { machine: target.clone(), life: there };
     let passage = Passage { uuid, source, target, mark: how.mark, time, pausing };
@@ -169,11 +169,11 @@ impl FakeMachine {
             domain.transient = true;
             (domain.started_with, domain.disks) = disks;
             domain.set_paused(None);
-            there.tell(uuid, mark, true);
+            there.notify(uuid, mark, true);
         }
         drop(there);
-        self.ring(uuid);
-        to.ring(uuid);
+        self.send_event(uuid);
+        to.send_event(uuid);
     }
 }
 
@@ -193,7 +193,7 @@ fn prepare(inner: &mut Inner, uuid: Uuid, name: String, mark: Mark) -> std::resu
         sending: None,
         transient: true,
         transit: Some(Transit::Switching),
-        told: false,
+        observed: false,
         outdated: Arc::default(),
         copy: None,
         started_with: Written::new(),
@@ -252,7 +252,7 @@ impl Passage {
         if arrived && !botched && !self.pausing {
             self.target.executes(self.uuid);
         }
-        self.target.machine.ring(self.uuid);
+        self.target.machine.send_event(self.uuid);
         sleep(ANSWER).await;
         if !arrived || botched {
             self.source.goes_on(self.uuid);
@@ -297,7 +297,7 @@ impl Passage {
             return Err(self.broken());
         }
         self.target.executes(self.uuid);
-        self.target.machine.ring(self.uuid);
+        self.target.machine.send_event(self.uuid);
         let torn = self.source.chance(|weather| weather.torn_per_mille);
         for part in 1..=PARTS {
             sleep(self.time / PARTS).await;
@@ -328,8 +328,8 @@ impl Passage {
         } else {
             self.broken();
         }
-        self.source.machine.ring(self.uuid);
-        self.target.machine.ring(self.uuid);
+        self.source.machine.send_event(self.uuid);
+        self.target.machine.send_event(self.uuid);
     }
 
     /// Whether both halves of the guest are there.
@@ -376,12 +376,12 @@ impl Passage {
                 sleep(REPAIR).await;
                 if end.domain(uuid, |d| d.transit == Some(Transit::Broken)) == Some(true) {
                     end.machine.lock().switch_off(uuid, OffReason::Destroyed);
-                    end.machine.ring(uuid);
+                    end.machine.send_event(uuid);
                 }
             });
         }
-        self.source.machine.ring(self.uuid);
-        self.target.machine.ring(self.uuid);
+        self.source.machine.send_event(self.uuid);
+        self.target.machine.send_event(self.uuid);
         "the guest's memory is on two machines, which do not reach each other".to_owned()
     }
 
@@ -438,7 +438,7 @@ impl End {
             domain.set_paused(Some(PausedBy::Migrating.into()));
             domain.transit = Some(transit);
             let mark = domain.mark;
-            inner.tell(uuid, mark, false);
+            inner.notify(uuid, mark, false);
             return true;
         }
         false
@@ -449,7 +449,7 @@ impl End {
         if let Some(domain) = inner.domains.get_mut(&uuid) {
             domain.set_paused(None);
             let mark = domain.mark;
-            inner.tell(uuid, mark, true);
+            inner.notify(uuid, mark, true);
         }
     }
 

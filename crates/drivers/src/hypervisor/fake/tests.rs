@@ -1,7 +1,9 @@
 //! The fake does what it says.
 
 use super::*;
-use drover_model::{Epoch, vm::Generation};
+use crate::hypervisor::{Hypervisor, HypervisorError};
+use drover_model::{Epoch, Obs, vm::Generation};
+use tokio::time::{sleep, timeout};
 
 const MARK: Mark = Mark { epoch: Epoch(3), generation: Generation(1) };
 const XML: &str =

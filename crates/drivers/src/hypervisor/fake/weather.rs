@@ -14,7 +14,7 @@ pub struct Weather {
     /// How many of 1000 starts end at once without an answer and without effect.
     pub broken_per_mille: u64,
     /// How many of 1000 events are lost.
-    pub deaf_per_mille: u64,
+    pub lost_event_per_mille: u64,
     /// How many of 1000 guests that are asked to power off ignore it.
     pub stubborn_per_mille: u64,
     /// How many of 1000 guests that are asked to power off hang, and the call with them, until their power is cut.

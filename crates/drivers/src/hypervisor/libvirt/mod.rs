@@ -6,6 +6,7 @@
 //! * `observe`: what libvirt says of a domain, in our words.
 //! * `migrate`: guests that are sent to another node.
 //! * `import`: domains that are not Drover's yet.
+//! * `checks`, `error`: what is looked at before a change, and why a call failed.
 //! * `ffi`: events, and all the unsafe code.
 //!
 //! A changing call takes its domain's *lane*, and keeps it until libvirt has answered, however long its caller waited.
@@ -31,6 +32,8 @@
 //! serve.
 
 mod capabilities;
+mod checks;
+mod error;
 mod ffi;
 mod import;
 mod keeper;
@@ -42,7 +45,9 @@ mod processes;
 
 use super::{Connection, Domain, Event, Host, Hypervisor, HypervisorError, Listing, Mark, Result, Sending};
 use async_trait::async_trait;
+use checks::{METADATA, check_mark, check_name, check_replaceable, undefine};
 use drover_model::{Obs, Progress, RunState, domain::Candidate};
+use error::{CallError, find};
 use keeper::KEEPALIVE;
 use lanes::{Kind, Lanes};
 use pool::{Job, Pool};
@@ -316,64 +321,6 @@ impl Shared {
     }
 }
 
-/// Why a call failed.
-pub(super) enum CallError {
-    /// libvirtd answered, and refused.
-    Refused(String),
-    /// libvirtd answered, and did not accept the definition.
-    Bad(String),
-    /// libvirtd did not answer.
-    Broken(String),
-    /// There was no connection to libvirtd; nothing was sent.
-    NoConnection(String),
-}
-
-impl CallError {
-    /// The error of a call that defines a domain.
-    fn bad(error: virt::error::Error) -> CallError {
-        // What is missing on the machine (a directory, memory, a daemon) may become available.
-        match error.code() {
-            ErrorNumber::XmlError
-            | ErrorNumber::XmlDetail
-            | ErrorNumber::XmlInvalidSchema
-            | ErrorNumber::ConfigUnsupported
-            | ErrorNumber::InvalidArg
-            | ErrorNumber::OsType
-            | ErrorNumber::NoKernel
-            | ErrorNumber::NoOs => CallError::Bad(error.message().to_owned()),
-            _ => error.into(),
-        }
-    }
-
-    /// What it was, by the connection on which it was seen: an error of the client's own transport ends the connection
-    /// before it comes out (libvirt 9.0.0, `virNetClientMarkClose`). So on one that is open libvirtd has answered. What
-    /// an error says of itself tells nothing: libvirtd passes on errors of its own connections, to virtlogd or to
-    /// another libvirtd, which look alike.
-    fn seen_on(self, connection: &Connect) -> CallError {
-        match self {
-            CallError::Refused(why) | CallError::Bad(why) if !connection.is_alive().unwrap_or(false) => {
-                CallError::Broken(why)
-            }
-            error => error,
-        }
-    }
-}
-
-impl From<virt::error::Error> for CallError {
-    fn from(error: virt::error::Error) -> CallError {
-        CallError::Refused(error.message().to_owned())
-    }
-}
-
-/// The domain, or `None` when libvirtd says that there is none.
-fn find(connection: &Connect, uuid: Uuid) -> std::result::Result<Option<virt::domain::Domain>, CallError> {
-    match virt::domain::Domain::lookup_by_uuid_string(connection, &uuid.to_string()) {
-        Ok(domain) => Ok(Some(domain)),
-        Err(error) if error.code() == ErrorNumber::NoDomain => Ok(None),
-        Err(error) => Err(error.into()),
-    }
-}
-
 #[async_trait]
 impl Hypervisor for LibvirtHypervisor {
     async fn domains(&self) -> Result<Listing> {
@@ -541,65 +488,6 @@ impl Hypervisor for LibvirtHypervisor {
     fn connection(&self) -> watch::Receiver<Connection> {
         self.shared.connection.subscribe()
     }
-}
-
-/// Says no unless the domain is the one that was decided about. (libvirt itself looks for a domain by its UUID only,
-/// also when it is given an id. Between this question and what follows is no more than one call.)
-fn check_mark(domain: &virt::domain::Domain, mark: Mark) -> std::result::Result<(), CallError> {
-    match Mark::read(&domain.get_xml_desc(0)?) {
-        Some(found) if found == mark => Ok(()),
-        Some(Mark { epoch, .. }) => {
-            Err(CallError::Refused(format!("it is another guest by now, under grant {epoch} and not {}", mark.epoch)))
-        }
-        None => Err(CallError::Refused("it is not Drover's".to_owned())),
-    }
-}
-
-/// Refuses unless there is no such domain, or only a definition of ours that is off.
-fn check_replaceable(connection: &Connect, shared: &Shared, uuid: Uuid) -> std::result::Result<(), CallError> {
-    if let Some(left_over) = find(connection, uuid)? {
-        if left_over.is_active()? {
-            return Err(CallError::Refused("the domain is running already".to_owned()));
-        }
-        if let Obs::Unknown(why) = observe::one(connection, shared, uuid, true)? {
-            return Err(CallError::Refused(why));
-        }
-    }
-    Ok(())
-}
-
-/// Refuses a name that another domain has.
-fn check_name(connection: &Connect, uuid: Uuid, xml: &str) -> std::result::Result<(), CallError> {
-    let Some(name) = drover_model::domain::name_of(xml) else { return Ok(()) };
-    let found = match virt::domain::Domain::lookup_by_name(connection, &name) {
-        Ok(domain) => domain.get_uuid_string()?,
-        Err(error) if error.code() == ErrorNumber::NoDomain => return Ok(()),
-        Err(error) => return Err(error.into()),
-    };
-    if found.parse() == Ok(uuid) {
-        return Ok(());
-    }
-    Err(CallError::Refused(foreign(&name, &found)))
-}
-
-/// What is said of a name that a domain which is not Drover's has.
-fn foreign(name: &str, uuid: &str) -> String {
-    format!(
-        "this node has another domain named {name} (UUID {uuid}), and libvirt allows a name once: rename it ('virsh \
-        domrename') or undefine it there"
-    )
-}
-
-/// What keeps libvirt from removing a definition unless it is removed too: metadata of snapshots and checkpoints, and
-/// saved memory.
-const METADATA: sys::virDomainUndefineFlagsValues = sys::VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
-    | sys::VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
-    | sys::VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA;
-
-/// Removes a definition. The NVRAM and the TPM's state are kept: they belong to the guest. (libvirt 9.0.0 deletes the
-/// state of an emulated TPM unless it is asked to keep it, which is possible since 8.9.0.)
-fn undefine(domain: &virt::domain::Domain) -> std::result::Result<(), virt::error::Error> {
-    domain.undefine_flags(METADATA | sys::VIR_DOMAIN_UNDEFINE_KEEP_NVRAM | sys::VIR_DOMAIN_UNDEFINE_KEEP_TPM)
 }
 
 #[cfg(test)]
