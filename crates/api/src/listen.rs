@@ -82,6 +82,10 @@ impl Server {
                 accepted = listener.accept() => match accepted {
                     Ok((stream, peer)) => match self.limits.admit(peer.ip()) {
                         Some(admitted) => {
+                            // An answer is sent in parts. Nagle's algorithm would hold the last one back until the
+                            // client has acknowledged the others, which it does 40 ms later. It fails when the client
+                            // is gone.
+                            stream.set_nodelay(true).ok();
                             let counted = Counted::new(&self.connections);
                             let connection = connection(stream, self.router.clone(), self.mode.subscribe());
                             open.spawn(async move {

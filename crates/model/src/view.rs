@@ -96,7 +96,7 @@ pub struct ClusterView {
     /// The VMs that should move, or may be on their way.
     moving: OrdSet<Uuid>,
     /// The VMs that have something that only one VM may have.
-    having: OrdMap<Sole, OrdSet<Uuid>>,
+    having: OrdSet<(Sole, Uuid)>,
     tallies: Tallies,
 }
 
@@ -141,8 +141,8 @@ impl ClusterView {
 
     /// The VMs whose definitions have this; by UUID.
     pub fn having(&self, what: &Sole) -> impl Iterator<Item = &Arc<VmView>> {
-        let uuids = self.having.get(what).into_iter().flat_map(|uuids| uuids.iter());
-        uuids.filter_map(|uuid| self.vms.get(uuid))
+        let pairs = self.having.range((what.clone(), Uuid::nil())..=(what.clone(), Uuid::max()));
+        pairs.filter_map(|(_, uuid)| self.vms.get(uuid))
     }
 
     /// Allocated resources of all nodes.
@@ -268,7 +268,13 @@ impl ClusterView {
         let devices = |vm: &Option<Arc<VmView>>| vm.as_ref().map(|vm| vm.devices.clone()).unwrap_or_default();
         let (was, is): (Arc<Devices>, Arc<Devices>) = (devices(&old), devices(&new));
         if !Arc::ptr_eq(&was, &is) {
-            index(&mut self.having, uuid, &was.soles.iter().collect(), &is.soles.iter().collect());
+            // Pairs, not a set for each: nearly all of them have one VM, and a set takes 500 bytes.
+            was.soles.iter().filter(|gone| !is.soles.contains(gone)).for_each(|gone| {
+                self.having.remove(&(gone.clone(), uuid));
+            });
+            is.soles.iter().filter(|new| !was.soles.contains(new)).for_each(|new| {
+                self.having.insert((new.clone(), uuid));
+            });
         }
         match new.as_ref().is_some_and(|vm| vm.is_moving()) {
             true => self.moving.insert(uuid),

@@ -38,7 +38,11 @@ pub fn of_definition(
     devices: &Devices,
     before: &Devices,
 ) -> Option<Clash> {
-    devices.soles.difference(&before.soles).find_map(|what| clash(view, (uuid, node), what, |_| true))
+    devices
+        .soles
+        .iter()
+        .filter(|what| !before.soles.contains(what))
+        .find_map(|what| clash(view, (uuid, node), what, |_| true))
 }
 
 /// The first thing of a VM that this order starts which another VM has that runs, or is to run; `None` also if it does

@@ -88,7 +88,7 @@ impl fmt::Display for Kept {
 /// The disk files that could go with a VM: those that its guest writes to.
 pub fn own(vm: &VmRecord) -> Vec<PathBuf> {
     let disks = Devices::read(&vm.xml).disks.into_iter();
-    disks.filter(|d| d.kind == "file" && !d.read_only && !d.name.is_empty()).map(|d| d.name.into()).collect()
+    disks.filter(|d| d.kind == "file" && !d.read_only && !d.name.is_empty()).map(|d| d.name.as_str().into()).collect()
 }
 
 /// The paths that others name, to be looked at.

@@ -445,8 +445,8 @@ fn has_what_it_needs(
 /// The first bridge of a definition that a node does not report.
 fn missing_bridge(status: Option<&NodeStatus>, devices: &Devices) -> Option<Rejection> {
     let bridges = devices.networks.iter().filter(|n| n.kind == "bridge" && !n.source.is_empty()).map(|n| &n.source);
-    let has = |bridge: &String| status.is_some_and(|status| status.bridges.contains(bridge));
-    bridges.into_iter().find(|bridge| !has(bridge)).map(|missing| Rejection::Network(missing.clone()))
+    let has = |bridge: &str| status.is_some_and(|status| status.bridges.iter().any(|other| other == bridge));
+    bridges.into_iter().find(|bridge| !has(bridge)).map(|missing| Rejection::Network(missing.to_string()))
 }
 
 /// The first thing named by a new VM's definition that a node does not report: its bridges, and the shared folders of

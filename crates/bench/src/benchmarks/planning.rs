@@ -11,6 +11,7 @@ use drover_plan::{
     capacity::Ledger,
     drain::{self, Fate},
     place::{self, Wanted},
+    standing,
 };
 use serde_json::{Value, json};
 use std::{
@@ -24,6 +25,8 @@ const NODES: usize = 100;
 const COUNT: usize = 50;
 /// Target for planning the evacuation of a node.
 const TARGET: Figure = Figure::ms(50);
+/// Number of VMs of the cluster whose losses are planned.
+const FULL: usize = 10_000;
 
 pub(super) const BENCHMARK: Benchmark = Benchmark {
     name: "planning",
@@ -34,12 +37,17 @@ pub(super) const BENCHMARK: Benchmark = Benchmark {
 fn run() -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     for on_first in [MANY / NODES, 100, MANY] {
-        let view = view(on_first)?;
+        let view = view(on_first, MANY)?;
         let what = format!("where every VM of a node with {on_first} of them goes");
         rows.push(row(what, || evacuate(&view, on_first), Some(TARGET))?);
     }
-    let view = view(MANY / NODES)?;
-    rows.push(row("which node one VM goes to".to_owned(), || choose(&view), None)?);
+    let few = view(MANY / NODES, MANY)?;
+    rows.push(row("which node one VM goes to".to_owned(), || choose(&few), None)?);
+    let full = view(FULL / NODES, FULL)?;
+    let one = format!("what the loss of a node means, {FULL} VMs in all");
+    rows.push(row(one, || lose(&full, &name(0)), None)?);
+    let all = format!("what the loss of each node means, {FULL} VMs in all (the standing plan)");
+    rows.push(row(all, || (0..NODES).try_for_each(|node| lose(&full, &name(node))), None)?);
     Ok(rows)
 }
 
@@ -79,19 +87,29 @@ fn choose(view: &ClusterView) -> Result<()> {
     }
 }
 
+/// Plans the recovery of a node's VMs. All of them must start elsewhere.
+fn lose(view: &ClusterView, node: &str) -> Result<()> {
+    let node: NodeName = node.parse().map_err(|e| LabError::new(node.to_owned(), e))?;
+    let (held, loss) = (view.vms_of(&node).count(), standing::loss(view, &node, None));
+    if loss.go_on == held && held > 0 {
+        return Ok(());
+    }
+    Err(unexpected(format!("{} of {held} VMs of {node} go on elsewhere", loss.go_on)))
+}
+
 fn unexpected(why: String) -> LabError {
     LabError::new("the simulated cluster is not as expected", why)
 }
 
-/// A cluster whose first node has `on_first` VMs, with the rest spread evenly over the others. All run.
-fn view(on_first: usize) -> Result<ClusterView> {
+/// A cluster of `vms` VMs, of which its first node has `on_first`; the rest are spread evenly over the others. All run.
+fn view(on_first: usize, vms: usize) -> Result<ClusterView> {
     let mut view = ClusterView::default();
     for node in 0..NODES {
         for (part, value) in node_records(&name(node)) {
             put(&mut view, &format!("/nodes/{}{part}", name(node)), &value)?;
         }
     }
-    for n in 0..MANY {
+    for n in 0..vms {
         let node = if n < on_first { 0 } else { 1 + n % (NODES - 1) };
         let uuid = format!("00000000-0000-4000-8000-{n:012}");
         for (part, value) in vm_records(n, &uuid, &name(node)) {
@@ -140,11 +158,15 @@ mod tests {
     #[test]
     fn decisions_are_measured_on_the_expected_cluster() {
         for on_first in [MANY / NODES, 100, MANY] {
-            let view = view(on_first).unwrap();
+            let view = view(on_first, MANY).unwrap();
             assert_eq!((view.nodes.len(), view.vms.len()), (NODES, MANY));
             evacuate(&view, on_first).unwrap();
             choose(&view).unwrap();
         }
-        assert!(evacuate(&view(10).unwrap(), 11).is_err());
+        assert!(evacuate(&view(10, MANY).unwrap(), 11).is_err());
+        let full = view(FULL / NODES, FULL).unwrap();
+        assert_eq!((full.nodes.len(), full.vms.len()), (NODES, FULL));
+        lose(&full, "node-099").unwrap();
+        assert!(lose(&full, "node-100").is_err(), "a node without VMs");
     }
 }

@@ -3,29 +3,30 @@
 use super::{KeptState, Sole, bound::Taken, child_text, children, effective, kept, sole};
 use roxmltree::{Document, Node};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use smol_str::SmolStr;
 
-/// Details of a definition, for users. Field names are those of the HTTP API.
+/// Details of a definition, for users. Field names are those of the HTTP API. A view has these of every VM of the
+/// cluster, so short words (nearly all are) are kept without an allocation.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Devices {
     /// `<os><type>`: `hvm`.
     #[serde(rename = "type")]
-    pub os_type: String,
+    pub os_type: SmolStr,
     /// `x86_64`.
-    pub arch: String,
+    pub arch: SmolStr,
     /// `pc-q35-7.2`.
-    pub machine: String,
+    pub machine: SmolStr,
     /// The QEMU binary, if the definition names one.
-    pub emulator: String,
+    pub emulator: SmolStr,
     /// The type of the first serial port or console: `pty`. Empty: there is none.
-    pub console: String,
+    pub console: SmolStr,
     /// `sockets/cores/threads`, or with `dies` too, as users know it; empty: not set.
-    pub vcpu_topology: String,
+    pub vcpu_topology: SmolStr,
     /// Names of the elements of `<features>`.
-    pub features: Vec<String>,
+    pub features: Vec<SmolStr>,
     /// CPU mode: `host-passthrough`, `host-model`, `custom`; empty: not set.
     #[serde(default)]
-    pub cpu_mode: String,
+    pub cpu_mode: SmolStr,
     /// Files, folders and block devices that must have the same content wherever it is started: disks, a kernel.
     #[serde(skip)]
     pub files: Vec<String>,
@@ -42,9 +43,9 @@ pub struct Devices {
     /// migration, which transfers the variables.
     #[serde(skip)]
     pub nvram: Option<String>,
-    /// What only one VM may have.
+    /// What only one VM may have, sorted.
     #[serde(skip)]
-    pub soles: BTreeSet<Sole>,
+    pub soles: Vec<Sole>,
     /// Disks, in the definition's order.
     pub disks: Vec<Disk>,
     /// Interfaces, in the definition's order.
@@ -58,13 +59,13 @@ pub struct Devices {
 pub struct Disk {
     /// `file`, `block`, `rbd`, ...
     #[serde(rename = "type")]
-    pub kind: String,
+    pub kind: SmolStr,
     /// Path, or pool and volume.
-    pub name: String,
+    pub name: SmolStr,
     /// Target device: `vda`.
-    pub dev: String,
+    pub dev: SmolStr,
     /// `virtio`, `scsi`, ...
-    pub bus: String,
+    pub bus: SmolStr,
     /// Whether it is read-only, as a CD.
     #[serde(default)]
     pub read_only: bool,
@@ -73,7 +74,7 @@ pub struct Disk {
     pub shareable: bool,
     /// Cache mode: `none`, `writeback`; empty: the hypervisor's default.
     #[serde(default)]
-    pub cache: String,
+    pub cache: SmolStr,
 }
 
 impl Disk {
@@ -88,13 +89,13 @@ impl Disk {
 pub struct Interface {
     /// `bridge`, `user`, ...
     #[serde(rename = "type")]
-    pub kind: String,
+    pub kind: SmolStr,
     /// MAC address; empty: the hypervisor chooses one.
-    pub mac: String,
+    pub mac: SmolStr,
     /// Bridge or device that it is connected to.
-    pub source: String,
+    pub source: SmolStr,
     /// Model: `virtio`.
-    pub model: String,
+    pub model: SmolStr,
 }
 
 /// A controller.
@@ -102,13 +103,13 @@ pub struct Interface {
 pub struct Controller {
     /// `scsi`, `usb`, ...
     #[serde(rename = "type")]
-    pub kind: String,
+    pub kind: SmolStr,
     /// Model: `virtio-scsi`.
-    pub model: String,
+    pub model: SmolStr,
 }
 
-fn attribute(node: Option<Node<'_, '_>>, name: &str) -> String {
-    node.and_then(|n| n.attribute(name)).unwrap_or("").to_owned()
+fn attribute(node: Option<Node<'_, '_>>, name: &str) -> SmolStr {
+    node.and_then(|n| n.attribute(name)).unwrap_or("").into()
 }
 
 fn first<'a, 'i>(node: Node<'a, 'i>, name: &'static str) -> Option<Node<'a, 'i>> {
@@ -122,13 +123,13 @@ impl Devices {
         let root = document.root_element();
         let os_type = first(root, "os").and_then(|os| first(os, "type"));
         let mut out = Devices {
-            os_type: first(root, "os").and_then(|os| child_text(os, "type")).unwrap_or_default(),
+            os_type: first(root, "os").and_then(|os| child_text(os, "type")).unwrap_or_default().into(),
             arch: attribute(os_type, "arch"),
             machine: attribute(os_type, "machine"),
             console: attribute(effective::console(root), "type"),
             vcpu_topology: first(root, "cpu").and_then(|c| first(c, "topology")).map(topology).unwrap_or_default(),
             features: first(root, "features")
-                .map(|f| f.children().filter(Node::is_element).map(|n| n.tag_name().name().to_owned()).collect())
+                .map(|f| f.children().filter(Node::is_element).map(|n| n.tag_name().name().into()).collect())
                 .unwrap_or_default(),
             cpu_mode: attribute(first(root, "cpu"), "mode"),
             ..Devices::default()
@@ -141,7 +142,7 @@ impl Devices {
             None => {}
         }
         if let Some(devices) = first(root, "devices") {
-            out.emulator = child_text(devices, "emulator").unwrap_or_default();
+            out.emulator = child_text(devices, "emulator").unwrap_or_default().into();
             out.disks = children(devices, "disk").map(disk).collect();
             out.networks = children(devices, "interface").map(interface).collect();
             out.controllers = children(devices, "controller")
@@ -149,13 +150,19 @@ impl Devices {
                 .collect();
             out.soles = sole::of(devices, &out);
         }
+        // A view has these of every VM of the cluster, and most lists are shorter than what a list grows to at first.
+        out.disks.shrink_to_fit();
+        out.networks.shrink_to_fit();
+        out.controllers.shrink_to_fit();
+        out.features.shrink_to_fit();
+        out.soles.shrink_to_fit();
         out
     }
 }
 
-fn topology(node: Node<'_, '_>) -> String {
+fn topology(node: Node<'_, '_>) -> SmolStr {
     let parts = ["sockets", "dies", "cores", "threads"].iter().filter_map(|p| node.attribute(*p));
-    parts.collect::<Vec<_>>().join("/")
+    parts.collect::<Vec<_>>().join("/").into()
 }
 
 fn disk(node: Node<'_, '_>) -> Disk {

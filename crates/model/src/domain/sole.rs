@@ -2,9 +2,10 @@
 
 use super::{children, devices::Devices, named::plain, text};
 use roxmltree::Node;
-use std::{collections::BTreeSet, fmt, path::Path};
+use std::{collections::BTreeSet, fmt, path::Path, sync::Arc};
 
-/// A thing that only one VM may have. Two spellings of the same thing are equal.
+/// A thing that only one VM may have. Two spellings of the same thing are equal. Names are shared: a view has each of
+/// them twice.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Sole {
     /// The MAC address of an interface.
@@ -12,9 +13,9 @@ pub enum Sole {
     /// A port of the VNC server that the definition names. Of one node: another node has its own.
     Vnc(u16),
     /// A file or a block device, by its path. Of one node, unless nodes share it.
-    Path(String),
+    Path(Arc<str>),
     /// A disk on the network: its protocol and name.
-    Remote(String),
+    Remote(Arc<str>),
 }
 
 impl fmt::Display for Sole {
@@ -31,14 +32,14 @@ impl fmt::Display for Sole {
     }
 }
 
-/// What only the VM with these devices may have.
-pub(super) fn of(devices: Node<'_, '_>, read: &Devices) -> BTreeSet<Sole> {
+/// What only the VM with these devices may have, sorted.
+pub(super) fn of(devices: Node<'_, '_>, read: &Devices) -> Vec<Sole> {
     let macs = read.networks.iter().filter_map(|network| mac(&network.mac)).map(Sole::Mac);
     let own = read.disks.iter().filter(|disk| !disk.read_only && !disk.shareable && !disk.name.is_empty());
     let disks = own.filter_map(|disk| match disk.kind.as_str() {
-        "file" | "block" => Some(Sole::Path(plain(Path::new(&disk.name)).display().to_string())),
+        "file" | "block" => Some(Sole::Path(plain(Path::new(disk.name.as_str())).display().to_string().into())),
         // Names of other protocols mean something only together with a server.
-        "rbd" | "iscsi" | "gluster" => Some(Sole::Remote(format!("{}:{}", disk.kind, disk.name))),
+        "rbd" | "iscsi" | "gluster" => Some(Sole::Remote(format!("{}:{}", disk.kind, disk.name).into())),
         _ => None,
     });
     // libvirt ignores the port of a server with autoport, and chooses one if it is missing, 0 or -1.
@@ -46,7 +47,8 @@ pub(super) fn of(devices: Node<'_, '_>, read: &Devices) -> BTreeSet<Sole> {
     let vnc = vnc.filter(|graphics| graphics.attribute("autoport") != Some("yes"));
     let ports = vnc.filter_map(|graphics| text::number(graphics.attribute("port")?));
     let ports = ports.filter_map(|port| u16::try_from(port).ok()).filter(|port| *port > 0).map(Sole::Vnc);
-    macs.chain(disks).chain(ports).collect()
+    let all: BTreeSet<Sole> = macs.chain(disks).chain(ports).collect();
+    all.into_iter().collect()
 }
 
 /// A MAC address: six numbers of one or two hexadecimal digits (libvirt 9.0.0, `virMacAddrParse`).

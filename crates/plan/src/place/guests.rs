@@ -11,19 +11,19 @@ pub(super) fn lacks(status: &NodeStatus, devices: &Devices) -> Option<Rejection>
     let guests = status.guests.as_ref()?;
     let emulator = &devices.emulator;
     if !emulator.is_empty() && guests.has_emulator(emulator) == Some(false) {
-        return Some(Rejection::Emulator(emulator.clone()));
+        return Some(Rejection::Emulator(emulator.to_string()));
     }
     // libvirt (9.0.0) takes the machine's own if the definition names none.
-    let arch = if devices.arch.is_empty() { &status.arch } else { &devices.arch };
+    let arch = if devices.arch.is_empty() { status.arch.as_str() } else { devices.arch.as_str() };
     let offer = match guests.of_arch(arch) {
         Some(offer) => offer,
         // Another emulator may have it; libvirt asks that one at the start.
         None if !emulator.is_empty() => return None,
-        None => return Some(Rejection::Architecture(arch.clone())),
+        None => return Some(Rejection::Architecture(arch.to_owned())),
     };
     let asks_offered = emulator.is_empty() || *emulator == offer.emulator;
-    let has = devices.machine.is_empty() || offer.machines.contains(&devices.machine);
-    (asks_offered && !has).then(|| Rejection::Machine { machine: devices.machine.clone(), arch: arch.clone() })
+    let has = devices.machine.is_empty() || offer.machines.iter().any(|machine| *machine == devices.machine);
+    (asks_offered && !has).then(|| Rejection::Machine { machine: devices.machine.to_string(), arch: arch.to_owned() })
 }
 
 #[cfg(test)]

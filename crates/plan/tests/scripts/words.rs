@@ -177,11 +177,11 @@ fn one(vm: VmView, phrase: &str) -> Result<VmView> {
         ["autostart"] => vm.autostart(),
         ["failed", "to", node, n, "times"] => vm.failed(node, number(n)?),
         ["paused"] => vm.paused(),
-        ["host", "cpu"] => with_device(vm, |devices| devices.cpu_mode = "host-passthrough".to_owned()),
+        ["host", "cpu"] => with_device(vm, |devices| devices.cpu_mode = "host-passthrough".into()),
         ["bridge", bridge] => with_device(vm, |devices| {
             let network = drover_model::domain::devices::Interface {
-                kind: "bridge".to_owned(),
-                source: bridge.to_owned(),
+                kind: "bridge".into(),
+                source: bridge.into(),
                 ..Default::default()
             };
             devices.networks.push(network);

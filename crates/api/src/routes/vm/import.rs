@@ -45,7 +45,7 @@ async fn import(call: Call, request: ImportVm) -> Answer {
         (false, true) => format!("Domain {domain} of node {node} would become VM {name} in state {state}."),
         (false, false) => format!("Domain {domain} of node {node} is VM {name} now, in state {state}."),
     };
-    let disks = Devices::read(&record.xml).disks.into_iter().map(|disk| (disk.dev, disk.name)).collect();
+    let disks = Devices::read(&record.xml).disks.into_iter().map(|disk| (disk.dev.into(), disk.name.into())).collect();
     let others = moves.verdicts.into_iter().filter(|(other, _)| *other != node);
     answer::json(&ImportedVm {
         message,
