@@ -56,6 +56,13 @@ pub(crate) fn migration_of(log: &str, vm: &str, to: &str, epoch: u64) -> Option<
     Some(MigrateCall { begin, end })
 }
 
+/// The time of the first line from then on (in microseconds since 1970) with this message and fields; `None`: there is
+/// none.
+pub(crate) fn first_from(log: &str, from: u64, text: &str) -> Option<u64> {
+    let of = |line: &str| timestamp(line).filter(|at| *at >= from);
+    log.lines().filter(|line| has(line, text)).find_map(of)
+}
+
 /// Whether a line contains a text, and its last word as a whole: `epoch=1`, not `epoch=10`.
 fn has(line: &str, text: &str) -> bool {
     line.split_once(text).is_some_and(|(_, rest)| rest.is_empty() || rest.starts_with(' '))
@@ -136,5 +143,16 @@ mod tests {
         assert_eq!(migration_of(log, "a", "hv2", 2), None, "it went elsewhere");
         let again = format!("{log}1970-01-01T00:00:08.000000Z  INFO x: sending a VM vm=a to=hv3 epoch=2\n");
         assert_eq!(migration_of(&again, "a", "hv3", 2), None, "another VM of the same name is migrating");
+    }
+
+    #[test]
+    fn a_line_is_found_from_a_time_on_and_by_whole_words() {
+        let log = "1970-01-01T00:00:01.000000Z WARN x: a node is dead node=hv1 from=run\n\
+            1970-01-01T00:00:02.000000Z WARN x: a node is dead node=hv12 from=run\n\
+            1970-01-01T00:00:03.000000Z WARN x: a node is dead node=hv1 from=run\n";
+        let text = ": a node is dead node=hv1";
+        assert_eq!(first_from(log, 0, text), Some(1_000_000));
+        assert_eq!(first_from(log, 1_000_001, text), Some(3_000_000));
+        assert_eq!(first_from(log, 3_000_001, text), None);
     }
 }

@@ -110,6 +110,13 @@ impl Output {
         }
     }
 
+    /// Prints what should be known of what was done; format JSON has it in the API's object.
+    pub(crate) fn warn(&self, warnings: &[String]) {
+        if self.format != Format::Json {
+            warnings.iter().for_each(|warning| self.note(&format!("Warning: {}", harmless(warning))));
+        }
+    }
+
     /// Reports what was done: the message, or the API's object if the format is JSON.
     pub(crate) fn done(&self, message: &str, value: &impl Serialize) -> Result<(), Failure> {
         if self.format == Format::Json {

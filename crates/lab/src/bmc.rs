@@ -3,7 +3,8 @@
 
 use crate::{
     fabric::Net,
-    node::Node,
+    lab::Lab,
+    node::{Node, Service},
     process,
     tools::{Attempt, Result, find, run},
 };
@@ -23,6 +24,40 @@ pub const BMC_PASSWORD: &str = "lab-bmc-s3cret";
 /// Description of the simulated controller (`ipmi_sim`'s emulator commands).
 const EMULATOR: &str =
     "mc_setbmc 0x20\nmc_add 0x20 0 no-device-sdrs 0x23 9 8 0x9f 0x1291 0xf02 persist_sdr\nmc_enable 0x20\n";
+
+impl Lab {
+    /// Gives every node a BMC: starts it, configures it in the node, gives all nodes one cluster key, and starts their
+    /// daemons again.
+    ///
+    /// # Errors
+    /// If a step fails; see [`Node::start_bmc`].
+    pub fn give_bmcs(&self) -> Result<()> {
+        let nodes = self.nodes();
+        let Some(first) = nodes.first() else { return Ok(()) };
+        first.exec(&["droverd", "--new-cluster-key"])?;
+        let key = first.exec(&["cat", "/etc/drover/cluster.key"])?;
+        for node in &nodes {
+            node.start_bmc()?;
+            let section = format!(
+                "\n[fence.ipmi]\naddress = \"{}\"\nuser = \"{BMC_USER}\"\npassword_file = \
+                \"/etc/drover/bmc.password\"\n",
+                node.bmc_address()
+            );
+            let file = node.folder().join("etc/drover/drover.toml");
+            let failed = || format!("{}: cannot configure the BMC", node.name());
+            let old = fs::read_to_string(&file).attempt(failed)?;
+            fs::write(&file, old + &section).attempt(failed)?;
+            let secrets = format!(
+                "umask 077; echo {BMC_PASSWORD} > /etc/drover/bmc.password; echo {} > /etc/drover/cluster.key",
+                key.trim()
+            );
+            node.exec(&["sh", "-c", &secrets])?;
+            node.stop(Service::Drover)?;
+            node.start_drover()?;
+        }
+        Ok(())
+    }
+}
 
 impl Node<'_> {
     /// Address of the node's BMC in the cluster network.

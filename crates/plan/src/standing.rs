@@ -11,8 +11,11 @@ use crate::{
     place::{self, Verdict, Wanted},
     recover::{self, Fate, Plan},
 };
-use drover_model::{Bytes, ClusterView, Demand, NodeName, VmMeta, VmName, domain::devices::Devices};
+use drover_model::{
+    Bytes, ClusterView, Demand, NodeName, Stored, VmMeta, VmName, VmRecord, VmState, domain::devices::Devices,
+};
 use std::collections::BTreeMap;
+use uuid::Uuid;
 
 /// What the ids of the faults begin with; a node's name follows.
 const SHORT: &str = "recovery-short-";
@@ -110,6 +113,25 @@ pub fn faults(view: &ClusterView, losses: &[(NodeName, Loss)]) -> BTreeMap<Strin
     concerned.map(fault).collect()
 }
 
+/// The view in which a VM is to run, for the losses that its start would mean.
+#[must_use]
+pub fn if_started(view: &ClusterView, uuid: &Uuid) -> ClusterView {
+    let mut view = view.clone();
+    view.change_vm(uuid, |vm| {
+        if matches!(vm.record.value.state, VmState::Stop | VmState::Disable | VmState::Fail { .. }) {
+            let record = VmRecord { state: VmState::Start, ..vm.record.value.clone() };
+            vm.record = Stored { value: record, ..(*vm.record).clone() }.into();
+        }
+    });
+    view
+}
+
+/// What whoever has given an order should know: losses that cannot be absorbed, and are not reported as faults yet.
+pub fn warnings(view: &ClusterView, losses: &[(NodeName, Loss)]) -> Vec<String> {
+    let new = faults(view, losses).into_iter().filter(|(id, _)| !view.faults().contains_key(id));
+    new.map(|(_, (message, _))| message).collect()
+}
+
 /// The ids of the reported faults of this kind.
 pub fn reported(view: &ClusterView) -> impl Iterator<Item = &String> {
     view.faults().keys().filter(|id| id.starts_with(SHORT))
@@ -118,7 +140,7 @@ pub fn reported(view: &ClusterView) -> impl Iterator<Item = &String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use drover_model::{ClusterConfig, VmState, testing::*};
+    use drover_model::{ClusterConfig, How, MoveKind, VmView, testing::*};
 
     fn size(mib: u64) -> Demand {
         Demand { memory: Bytes::mib(mib), vcpus: 1 }
@@ -171,6 +193,29 @@ mod tests {
         let view = cluster(vec![node("a", 8), node("b", 8)], vec![vm]);
         let plan = if_lost(&view, &name("a"));
         assert_eq!(plan.items[0].fate, Fate::DeletedBy(name("b")));
+    }
+
+    #[test]
+    fn an_order_is_warned_of_once_and_only_if_its_vm_would_run() {
+        let resting = || vm(1, 4096).on("b").wanted(VmState::Stop);
+        let view = cluster(vec![node("a", 2), node("b", 8)], vec![resting(), running(2, "b", 512)]);
+        let warned = |view: &ClusterView| {
+            let view = if_started(view, &Uuid::from_u128(1));
+            warnings(&view, &[(name("b"), loss(&view, &name("b"), None))]).concat()
+        };
+        assert_eq!(faults(&view, &[(name("b"), loss(&view, &name("b"), None))]).len(), 0, "it is off");
+        assert!(warned(&view).contains("no memory for 1 of its VMs (vm1)"), "{}", warned(&view));
+        let roomy = cluster(vec![node("a", 8), node("b", 8)], vec![resting()]);
+        assert_eq!(warned(&roomy), "");
+        let mut lenient = view.clone();
+        lenient.config = ClusterConfig { tolerate: 0, ..view.config.clone() };
+        assert_eq!(warned(&lenient), "");
+        let vm = view.vms.get(&Uuid::from_u128(1)).unwrap();
+        let migrating = VmState::Migrate { to: name("a"), how: How::Cold, kind: MoveKind::Move };
+        let mut moving = view.clone();
+        moving.put_vm(&VmView::clone(vm).wanted(migrating.clone()));
+        let moving = if_started(&moving, &Uuid::from_u128(1));
+        assert_eq!(moving.vms[&Uuid::from_u128(1)].record.value.state, migrating, "what it does is not changed");
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod node;
 mod token;
 mod update;
 mod vm;
+mod warn;
 
 pub use config::{ConfigChange, Maintenance};
 pub use import::{Import, Imported};

@@ -1,6 +1,6 @@
 //! Fences: what is shown, refused and done.
 
-use crate::support::{Fencing, TestNode, xml};
+use crate::support::{Fencing, TestNode, Told, xml};
 use async_trait::async_trait;
 use drover_agent::{ConfigChange, Maintenance, NodeHandle, records};
 use drover_drivers::{
@@ -86,8 +86,12 @@ async fn a_loss_that_could_not_be_absorbed_is_planned_and_a_fault_unless_it_need
     let second = first.beside("hv2", 600).await;
     let told = first.form("POST", "/vm", &[("xml", &xml("web", "")), ("node", "hv1")]).await;
     assert_eq!(told.status, 200, "{told:?}");
+    let warns = |told: &Told| told.json()["warnings"].as_array().map(|warnings| warnings[0].to_string());
+    let says = "If node hv1 were lost, the other nodes would have no memory for 1 of its VMs (web)";
+    assert!(warns(&told).is_some_and(|warning| warning.contains(says)), "what its start would mean: {told:?}");
     let told = first.form("POST", "/vm/web/state", &[("state", "start"), ("wait", "true")]).await;
     assert_eq!(told.status, 200, "{told:?}");
+    assert!(warns(&told).is_some_and(|warning| warning.contains(says)), "{told:?}");
 
     let plan = first.get("/plan?memory=128").await.json();
     let missing = 128 + OVERHEAD.as_mib();
@@ -101,6 +105,8 @@ async fn a_loss_that_could_not_be_absorbed_is_planned_and_a_fault_unless_it_need
     let short = |view: &ClusterView| view.faults().keys().any(|id| id == "recovery-short-hv1");
     let mut views = second.handle.views();
     views.wait_for(|view| short(view)).await.unwrap();
+    let told = first.form("POST", "/vm/web/state", &[("state", "start")]).await;
+    assert!(told.status == 200 && warns(&told).is_none(), "it is a fault by now: {told:?}");
     let told = second.form("PUT", "/config", &[("tolerate", "0")]).await;
     assert_eq!(told.status, 200, "{told:?}");
     views.wait_for(|view| !short(view)).await.unwrap();

@@ -10,6 +10,7 @@ mod migration;
 mod pause;
 mod planning;
 mod ready;
+mod recovery;
 mod scale;
 mod start;
 
@@ -104,6 +105,7 @@ pub(crate) const BENCHMARKS: &[Benchmark] = &[
     pause::BENCHMARK,
     flush::BENCHMARK,
     handoff::BENCHMARK,
+    recovery::BENCHMARK,
     planning::BENCHMARK,
     idle::BENCHMARK,
     ready::BENCHMARK,

@@ -249,7 +249,8 @@ pub(crate) mod tests {
     /// Waits for a move to hv2, ordered in version 5 after one failed move. Returns the final version.
     async fn move_to_hv2(streams: Vec<Vec<String>>) -> Result<i64, Failure> {
         let (message, name, uuid) = (String::new(), "web".to_owned(), UUID.to_owned());
-        let order = Changed { message, name, uuid, version: 5, to: Some("hv2".to_owned()), diff: None };
+        let order =
+            Changed { message, name, uuid, version: 5, to: Some("hv2".to_owned()), diff: None, warnings: vec![] };
         let before: Vm<'static> = serde_json::from_str(&started(4, "hv1", 1)).unwrap();
         moved(&server(streams).await, &before, &order, "hv2", QUIET).await.map(|done| done.version)
     }

@@ -1,31 +1,13 @@
 //! Nodes that are fenced by themselves: their BMCs prove that they are off, or cut their power; and nodes that are not.
 
 use crate::support::{Cluster, Guest, grants};
-use drover_lab::{BMC_PASSWORD, BMC_USER, Cut, Domain, Net, Service};
-use std::{fs, time::Instant};
+use drover_lab::{Cut, Domain, Net, Service};
+use std::time::Instant;
 
 /// A cluster of three nodes with BMCs.
 fn with_bmcs() -> Cluster {
     let cluster = Cluster::up(3);
-    cluster.node("hv1").exec(&["droverd", "--new-cluster-key"]).unwrap();
-    let key = cluster.node("hv1").exec(&["cat", "/etc/drover/cluster.key"]).unwrap();
-    for node in cluster.lab.nodes() {
-        node.start_bmc().unwrap();
-        let fence = format!(
-            "\n[fence.ipmi]\naddress = \"{}\"\nuser = \"{BMC_USER}\"\npassword_file = \"/etc/drover/bmc.password\"\n",
-            node.bmc_address()
-        );
-        let file = node.folder().join("etc/drover/drover.toml");
-        let old = fs::read_to_string(&file).unwrap();
-        fs::write(&file, old + &fence).unwrap();
-        let secrets = format!(
-            "umask 077; echo {BMC_PASSWORD} > /etc/drover/bmc.password; echo {} > /etc/drover/cluster.key",
-            key.trim()
-        );
-        node.exec(&["sh", "-c", &secrets]).unwrap();
-        node.stop(Service::Drover).unwrap();
-        node.start_drover().unwrap();
-    }
+    cluster.lab.give_bmcs().unwrap();
     cluster.wait_healthy();
     for node in ["hv1", "hv2", "hv3"] {
         let good = |info: &serde_json::Value| info["bmc"]["checked"].as_u64() > Some(0) && info["bmc"]["problem"] == "";

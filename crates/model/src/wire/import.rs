@@ -36,6 +36,6 @@ impl ImportedVm {
     /// The change, for whoever waits until the guest is Drover's.
     pub fn changed(&self) -> Changed {
         let ImportedVm { message, name, uuid, version, .. } = self.clone();
-        Changed { message, name, uuid, version, to: None, diff: None }
+        Changed { message, name, uuid, version, to: None, diff: None, warnings: Vec::new() }
     }
 }

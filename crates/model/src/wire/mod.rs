@@ -87,6 +87,9 @@ pub struct Changed {
     /// For a new definition: what changed, as a unified diff.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub diff: Option<String>,
+    /// What an administrator should know of it, in sentences: nodes whose loss the others could not absorb then.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 /// The answer to a change of the maintenance mode.

@@ -100,9 +100,14 @@ async fn state(call: Call, _: Nothing) -> Answer {
 }
 
 fn changed(message: String, change: &Change) -> Answer {
+    warned(message, change, Vec::new())
+}
+
+/// The same, with what an administrator should know.
+fn warned(message: String, change: &Change, warnings: Vec<String>) -> Answer {
     let (name, uuid) = (change.record.name.to_string(), change.record.uuid.to_string());
     let to = change.record.state.destination().map(ToString::to_string);
-    answer::json(&Changed { message, name, uuid, version: change.version.0, to, diff: None })
+    answer::json(&Changed { message, name, uuid, version: change.version.0, to, diff: None, warnings })
 }
 
 /// What is said of a definition that no hypervisor has checked.
@@ -115,7 +120,8 @@ async fn define(call: Call, request: DefineVm) -> Answer {
     let request = Define { xml, node, adopt, meta: meta.into(), no_check, force };
     let Defined { now: change, unchecked } = call.state.node.commands().define(request).await?;
     let on = change.record.node.as_ref().map(|n| format!(" on node {n}")).unwrap_or_default();
-    changed(format!("Defined VM {}{on}.{}", change.record.name, not_checked(unchecked)), &change)
+    let warnings = call.state.node.commands().warnings(change.record.uuid).await;
+    warned(format!("Defined VM {}{on}.{}", change.record.name, not_checked(unchecked)), &change, warnings)
 }
 
 /// With a definition, defines the VM, which must have the name or UUID in the path; without one, changes the metadata
@@ -160,7 +166,15 @@ async fn modify(call: Call, request: ModifyVm) -> Answer {
         (false, false, _) => format!("VM {name} has a new definition."),
     } + &not_checked(done.unchecked);
     let (name, uuid) = (name.to_string(), done.now.record.uuid.to_string());
-    answer::json(&Changed { message, name, uuid, version: done.now.version.0, to: None, diff: Some(diff) })
+    answer::json(&Changed {
+        message,
+        name,
+        uuid,
+        version: done.now.version.0,
+        to: None,
+        diff: Some(diff),
+        warnings: Vec::new(),
+    })
 }
 
 async fn rename(call: Call, request: RenameVm) -> Answer {
@@ -183,8 +197,12 @@ async fn set_state(call: Call, request: SetVmState) -> Answer {
     let uuid = uuid(&call).await?;
     let change = call.state.node.commands().set_state(uuid, command).await?;
     let (name, state) = (change.record.name.clone(), change.record.state.word());
+    let warnings = match order {
+        PowerOrder::Start => call.state.node.commands().warnings(uuid).await,
+        _ => Vec::new(),
+    };
     if !wait {
-        return changed(said(order, &name, state), &change);
+        return warned(said(order, &name, state), &change, warnings);
     }
     let guest_has = Duration::from_secs(timeout_s.unwrap_or(drover_model::vm::SHUTDOWN_TIMEOUT_S).into());
     let settled = settle(&call, uuid, change.version, guest_has + WAIT_TIMEOUT).await?;
@@ -207,7 +225,8 @@ async fn set_state(call: Call, request: SetVmState) -> Answer {
                 _ => format!("VM {name} is off."),
             };
             let (name, version) = (name.to_string(), vm.record.version);
-            answer::json(&Changed { message, name, uuid: shown.uuid, version: version.0, to: None, diff: None })
+            let uuid = shown.uuid;
+            answer::json(&Changed { message, name, uuid, version: version.0, to: None, diff: None, warnings })
         }
     }
 }

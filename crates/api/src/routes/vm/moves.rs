@@ -1,6 +1,6 @@
 //! Endpoints of moves between nodes.
 
-use super::{WAIT_TIMEOUT, changed, subject, until};
+use super::{WAIT_TIMEOUT, changed, subject, until, warned};
 use crate::{
     answer::{self, Answer, ApiError},
     endpoint::{Call, Endpoint, field, get, post},
@@ -50,16 +50,18 @@ async fn relocate(call: Call, request: MoveVm) -> Answer {
     let before = Vm::of(&before, &vm);
     let change = call.state.node.commands().relocate(vm.record.value.uuid, &request).await?;
     let (name, state) = (&change.record.name, &change.record.state);
+    let warnings = call.state.node.commands().warnings(change.record.uuid).await;
     match (state.destination(), &change.record.node, state) {
-        (Some(to), ..) if wait => arrival(&call, &change, &before, to.as_str()).await,
-        (Some(to), ..) => changed(format!("VM {name} is being moved to {to}."), &change),
+        (Some(to), ..) if wait => arrival(&call, (&change, warnings), &before, to.as_str()).await,
+        (Some(to), ..) => warned(format!("VM {name} is being moved to {to}."), &change, warnings),
         // It is waiting to be started, and is started on the new node.
-        (None, Some(to), VmState::Start) if wait => arrival(&call, &change, &before, to.as_str()).await,
+        (None, Some(to), VmState::Start) if wait => arrival(&call, (&change, warnings), &before, to.as_str()).await,
         (None, node, _) => {
             let node = node.as_ref().map(ToString::to_string).unwrap_or_default();
-            changed(
+            warned(
                 format!("VM {name} is now assigned to {node}; it was not running, so no migration was needed."),
                 &change,
+                warnings,
             )
         }
     }
@@ -73,7 +75,7 @@ fn without_node(node: Option<NodeName>, accepted: &str) -> Result<(), ApiError> 
 }
 
 /// Waits until a VM has arrived; otherwise reports why not, and where it is.
-async fn arrival(call: &Call, change: &Change, before: &Vm<'_>, to: &str) -> Answer {
+async fn arrival(call: &Call, (change, warnings): (&Change, Vec<String>), before: &Vm<'_>, to: &str) -> Answer {
     let (uuid, name) = (change.record.uuid, &change.record.name);
     let deadline = call.state.node.view().config.migration_deadline_s;
     let timeout = Duration::from_secs(u64::from(deadline) + u64::from(SHUTDOWN_TIMEOUT_S)) + WAIT_TIMEOUT;
@@ -100,6 +102,7 @@ async fn arrival(call: &Call, change: &Change, before: &Vm<'_>, to: &str) -> Ans
                 version: version.0,
                 to,
                 diff: None,
+                warnings,
             })
         }
         Some(MoveOutcome::Failed(why)) => {

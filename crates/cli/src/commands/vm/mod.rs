@@ -65,6 +65,7 @@ fn read(file: &Path) -> Result<String, Failure> {
 
 /// Reports a change, after waiting for it if `wait`.
 async fn done(client: &Client, changed: &Changed, wait: bool, output: Output) -> Result<(), Failure> {
+    output.warn(&changed.warnings);
     if wait {
         let settled = wait::settled(client, changed, output).await?;
         return output.done(&settled.message, &settled);

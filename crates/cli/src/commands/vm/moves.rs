@@ -112,6 +112,7 @@ async fn relocate(vm: &str, order: &MoveVm, wait: bool, context: &Context) -> Re
     let ordered = client.move_vm(&before.uuid, order).await?;
     match &ordered.to {
         Some(to) if wait => {
+            output.warn(&ordered.warnings);
             let arrived = wait::moved(&client, &before, &ordered, to, output).await?;
             output.done(&arrived.message, &arrived)
         }
