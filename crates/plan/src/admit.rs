@@ -217,6 +217,12 @@ fn pause(record: &VmRecord, guest: &Guest) -> Result<VmState, Refusal> {
     match (&guest.paused, guest.run) {
         _ if guest.sent => refuse("may be on its way to another node"),
         (Some(Paused { by: PausedBy::Administrator, .. }), _) => Ok(record.state.clone()),
+        (Some(Paused { by: PausedBy::IoError, .. }), _) if record.meta.resume_after_io_error => Err(Refusal::Guest {
+            name: record.name.clone(),
+            done: "paused",
+            is: "is paused by an I/O error, and resumed by itself now and then".to_owned(),
+            hint: format!(". To keep it paused: 'drover vm meta {} --no-resume-after-io-error'", record.name),
+        }),
         (Some(paused), _) => Err(because(record, paused, "paused")),
         (None, Some(RunState::Running)) => Ok(VmState::Pause),
         (None, Some(RunState::ShuttingDown)) => refuse("is powering off"),

@@ -158,7 +158,7 @@ fn decide(s: &Situation<'_>) -> Decision {
     }
     // A guest that a failed migration has left paused goes on first: a mark can wait.
     let landed = seen.and_then(|seen| moving::landed(s, &claim.value, &vm.state, seen)).filter(|_| mine);
-    let stray = || strays::remarked(&claim.value, &vm.state, seen?).filter(|_| mine);
+    let stray = || strays::remarked(s, &claim.value, &vm.state, seen?).filter(|_| mine);
     let gone = || strays::gone(s, vm, &claim.value, seen).filter(|_| mine);
     if let Some(decision) = landed.or_else(stray).or_else(gone) {
         return decision;

@@ -248,10 +248,7 @@ impl Task {
     /// Lets a guest execute that has arrived, or whose migration has failed.
     pub(super) async fn let_run(&mut self, record: &Stored<VmRecord>, mark: Mark) {
         let result = self.ctx.hypervisor.resume(self.uuid, mark).await;
-        let failed = result.as_ref().err().map(|error| match error {
-            HypervisorError::Refused { why, .. } => why.clone(),
-            unknown => unknown.to_string(),
-        });
+        let failed = result.as_ref().err().map(HypervisorError::words);
         self.log_failure(result);
         match failed {
             None => tracing::info!(vm = %record.value.name, "a VM executes again after its migration"),

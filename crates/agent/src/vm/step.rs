@@ -125,7 +125,10 @@ impl Task {
                 let mark = Mark { epoch: claim.value.epoch, generation };
                 tracing::info!(vm = %record.value.name, epoch = %mark.epoch, "marking its guest: {}", decision.doing);
                 let result = self.ctx.hypervisor.mark(self.uuid, domain.mark, mark).await;
-                self.back_off(result).await;
+                if let Some(why) = result.as_ref().err().map(HypervisorError::words) {
+                    self.memory.mark_failed(domain.mark.epoch, why, self.ctx.clock.now());
+                }
+                self.log_failure(result);
                 Ok(())
             }
             Step::LetRun => {

@@ -126,6 +126,16 @@ pub enum HypervisorError {
     },
 }
 
+impl HypervisorError {
+    /// What is said to users who know what was tried: the hypervisor's own words, if it refused.
+    pub fn words(&self) -> String {
+        match self {
+            HypervisorError::Refused { why, .. } => why.clone(),
+            unknown => unknown.to_string(),
+        }
+    }
+}
+
 /// A notification of a change. Carries no data (a missed one costs time, never correctness).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {

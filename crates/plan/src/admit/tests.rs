@@ -96,6 +96,10 @@ fn commands_by_what_the_guest_can_hear() {
             _ => panic!("{state:?} {guest:?} {given:?}: {got:?}"),
         }
     }
+    let by_itself = VmMeta { resume_after_io_error: true, ..VmMeta::default() };
+    let resumed = VmRecord { meta: by_itself, ..vm(VmState::Start) };
+    let refusal = command(&resumed, &guest(PausedBy::IoError), C::Pause).unwrap_err().to_string();
+    assert!(refusal.contains("'drover vm meta vm --no-resume-after-io-error'"), "{refusal}");
     let xml = XML.replace("64", "128");
     assert!(modify(&vm(VmState::Start), &paused, &definition(&xml), true).is_err());
     assert!(modify(&vm(VmState::Start), &paused, &definition(&xml), false).is_ok());

@@ -43,6 +43,8 @@ pub struct Memory {
     pub cut_failures: Option<Failures>,
     /// Failed attempts to let the guest execute after its migration.
     pub run_failures: Option<Failures>,
+    /// Failed attempts to mark the guest anew.
+    pub mark_failures: Option<Failures>,
     /// Attempts to let the guest run on after an I/O error.
     pub io_error: Option<Attempts>,
     /// The last attempt to pause, resume or wake the guest.
@@ -113,6 +115,11 @@ impl Memory {
         self.run_failures = Some(Failures::after(self.run_failures.as_ref(), epoch, why, at));
     }
 
+    /// Records that the guest with that mark could not be marked anew.
+    pub fn mark_failed(&mut self, epoch: Epoch, why: String, at: Mono) {
+        self.mark_failures = Some(Failures::after(self.mark_failures.as_ref(), epoch, why, at));
+    }
+
     /// Records an attempt to pause, resume or wake the guest, ordered by that version of the record.
     pub fn acted(&mut self, of: Version, at: Mono, refused: Option<String>) {
         self.acted = Some(Acted { of, at, refused });
@@ -165,8 +172,11 @@ impl Memory {
                 let same = |failures: &Failures| failures.of == seen.mark.epoch;
                 self.cut_failures = self.cut_failures.take().filter(same);
                 self.run_failures = self.run_failures.take().filter(|of| same(of) && seen.run == RunState::Paused);
+                self.mark_failures = self.mark_failures.take().filter(same);
             }
-            Obs::Known(_) | Obs::Absent => (self.cut_failures, self.run_failures) = (None, None),
+            Obs::Known(_) | Obs::Absent => {
+                (self.cut_failures, self.run_failures, self.mark_failures) = (None, None, None);
+            }
             Obs::Unknown(_) => {}
         }
         // What becomes of an earlier VM's domain is no event of this VM's guest.

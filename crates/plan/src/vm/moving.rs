@@ -203,17 +203,22 @@ pub(super) fn landed(s: &Situation<'_>, claim: &Claim, state: &VmState, seen: &S
             }
             // libvirt lost track of a migration that Drover has called back.
             Some(Transit::Switching) => Some(Decision::to(Step::LetRun, "its migration has failed")),
-            _ => None,
+            _ => settled(claim, seen),
         },
         (RunState::Running | RunState::ShuttingDown, _) if comes => Some(Decision::to(Step::Settle, "")),
         (RunState::Running | RunState::ShuttingDown, Some(Transit::Split)) if state.destination().is_some() => {
             Some(Decision::wait("the rest of its memory is still on its way here", Some(s.now.after(LOOK_AGAIN))))
         }
-        _ if (claim.adopts.is_some() || claim.from.is_some()) && !wants_no_guest(state) => {
-            (in_memory(seen.run) && seen.mark.epoch == claim.epoch).then(|| Decision::to(Step::Settle, ""))
-        }
+        _ if !wants_no_guest(state) => settled(claim, seen),
         _ => None,
     }
+}
+
+/// Whether the claim says something of where its guest was, which is in memory under the claim's own mark by now,
+/// executing or not.
+fn settled(claim: &Claim, seen: &Seen) -> Option<Decision> {
+    let past = claim.adopts.is_some() || claim.from.is_some();
+    (past && in_memory(seen.run) && seen.mark.epoch == claim.epoch).then(|| Decision::to(Step::Settle, ""))
 }
 
 /// Whether the migration of a guest that is seen here, and not being sent, is certainly over: this daemon called

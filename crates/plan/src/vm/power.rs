@@ -53,6 +53,7 @@ pub(super) fn patiently(s: &Situation<'_>, decision: Decision) -> Decision {
     let (failures, longest, what) = match decision.step {
         Step::Destroy => (&s.memory.cut_failures, Duration::MAX, "its power could not be cut"),
         Step::LetRun => (&s.memory.run_failures, RUN_RETRY, "it cannot execute here"),
+        Step::Remark => (&s.memory.mark_failures, Duration::MAX, "its domain could not be marked"),
         _ => return decision,
     };
     let Some(Failures { tries, since, at, why, .. }) = failures else { return decision };

@@ -29,6 +29,7 @@
 //!   lost): it has the guest's mark, and the guest has written to its disks since. Nothing tells it from the guest, so
 //!   it is never taken over: its node raises a fault, and does not report it. It is removed with the next grant; one
 //!   that somebody lets run on is a stray as any. (Drover's own migrations leave none: each has an epoch of its own.)
+//!   That holds also while the grant adopts the guest under its earlier mark, which the copy has too.
 //! * The holder does not start a second guest while another node reports one, alive or not. The report comes after the
 //!   guest, so a holder whose guest has *vanished* (a guest that ends leaves its definition behind, off; one that was
 //!   migrated does not, or leaves it with that reason) waits for reports. Without any, the VM fails: it may run on a
@@ -54,6 +55,9 @@ use std::time::Duration;
 /// How long the holder of a guest that vanished waits for another node to report it: longer than a node needs to notice
 /// a domain whose event it missed, and to report it.
 pub const LOOK_ELSEWHERE: Duration = Duration::from_secs(45);
+
+/// Number of failed attempts to mark a guest anew after which its move is given up.
+const MARK_TRIES: u32 = 3;
 
 /// Whether a VM's guest was in memory on this node under this claim: the last report says so, or there is none yet of a
 /// guest that the claim adopts.
@@ -97,7 +101,7 @@ fn may_be_present(claim: &Claim, mark: Epoch) -> bool {
 /// Whether it may be a copy of the guest that a migration outside Drover has left, and that has never executed.
 fn may_be_copy(claim: &Claim, seen: &Seen) -> bool {
     let known = !claim.never_granted() && !claim.is_of_another_store(seen.mark.epoch);
-    known && claim.adopts != Some(seen.mark.epoch) && is_by_order(seen)
+    known && is_by_order(seen)
 }
 
 /// At a node without the claim: a domain that does not arrive by a migration of Drover's.
@@ -170,15 +174,26 @@ pub fn is_stray(claim: Option<&Claim>, me: &NodeName, seen: &Seen) -> bool {
 }
 
 /// At the holder: what is to be done about a domain that does not have the grant's mark.
-pub(super) fn remarked(claim: &Claim, wanted: &VmState, seen: &Seen) -> Option<Decision> {
+pub(super) fn remarked(s: &Situation<'_>, claim: &Claim, wanted: &VmState, seen: &Seen) -> Option<Decision> {
     let (mark, epoch) = (seen.mark.epoch, claim.epoch);
-    // A guest that is to end needs no mark, and one that hangs may not get it.
+    let ends = matches!(wanted, VmState::Shutdown { .. } | VmState::Restart { .. });
     if !in_memory(seen.run) || mark == epoch || seen.sending || wants_no_guest(wanted) {
         None
     } else if mark > epoch {
         Some(Decision::to(Step::Regrant, "it runs here under a later grant than the record's"))
     } else if claim.adopts == Some(mark) || mark.next() == epoch {
-        Some(Decision::to(Step::Remark, "it runs on under this grant"))
+        // A guest that is to end needs no mark, and one that hangs may not get it.
+        if ends {
+            return None;
+        }
+        let failures = s.memory.mark_failures.as_ref().filter(|failures| failures.of == mark);
+        match (failures, wanted) {
+            (Some(failures), VmState::Migrate { .. }) if failures.tries >= MARK_TRIES => {
+                let why = format!("its domain cannot be marked as it must be before it is sent: {}", failures.why);
+                Some(Decision::to(Step::GiveUpMove(why.clone()), format!("not moved: {why}")))
+            }
+            _ => Some(Decision::to(Step::Remark, "it runs on under this grant")),
+        }
     } else {
         Some(Decision::to(Step::Destroy, "a guest of an earlier grant: others have had the VM since"))
     }

@@ -57,6 +57,13 @@ pub(super) fn mark(connection: &Connect, uuid: Uuid) -> Outcome<()> {
     if Mark::read(&xml).is_some() {
         return Ok(());
     }
+    // With its definition, which goes when it is Drover's, libvirt would delete that too.
+    if domain.has_managed_save(0)? {
+        return Err(CallError::Refused(
+            "its memory was saved meanwhile: start it ('virsh start'), or give that up ('virsh managedsave-remove')"
+                .to_owned(),
+        ));
+    }
     // libvirt must not start it when this machine is back, and another node may have it by then.
     if domain.get_autostart()? {
         domain.set_autostart(false)?;

@@ -6,6 +6,8 @@
 //! when its storage answers. If its guest were started elsewhere meanwhile, there would be two.
 //!
 //! libvirt passes a domain's UUID to QEMU (`-uuid`), by which its process is found, by this daemon or by a later one.
+//! Whose process it is does not matter: which user QEMU runs as is libvirt's configuration, and a VM that waits, with
+//! the process named, is better than two guests.
 
 use std::{collections::BTreeMap, fs};
 use uuid::Uuid;

@@ -108,6 +108,14 @@ fn a_guest_that_was_called_back_is_marked_anew_and_what_the_send_left_is_older()
     assert_eq!(with(&back, mark, "running"), Remark);
     assert_eq!(with(&back, back.epoch, "running"), Settle);
     assert_eq!(with(&back.settled(), back.epoch, "running"), Wait);
+    assert_eq!(with(&back, back.epoch, "paused"), Settle, "also while somebody has it paused");
+    assert_eq!(with(&back.settled(), back.epoch, "paused"), Wait);
+    // A copy that somebody's own migration left elsewhere before has the guest's mark, too.
+    let Obs::Known(seen) = Case::new(VmState::Start, "a", "a", "paused").domain else { panic!("it is paused") };
+    let copied = Seen { mark: Mark { epoch: mark, ..seen.mark }, ..seen };
+    let elsewhere = Claim { node: Some(name("b")), ..back.clone() };
+    assert!(!is_reported(Some(&elsewhere), &copied), "nobody follows it");
+    assert!(is_reported(Some(&elsewhere), &Seen { run: RunState::Running, paused: None, ..copied }));
     assert!(!back.adopts_of_earlier(mark), "it is known from which definition it was started");
     assert!(claim("a").adopting(Epoch(1), &name("a")).adopts_of_earlier(Epoch(1)));
     assert!(claim("a").adopting(Epoch(9), &name("a")).adopts_of_earlier(Epoch(9)));
@@ -138,6 +146,49 @@ fn a_guest_that_was_called_back_is_marked_anew_and_what_the_send_left_is_older()
     }
     assert_eq!(now.handed_to(&name("b")).epoch, now.sent());
     assert!(given.is_sorted_by(|one, next| one < next), "{given:?}");
+}
+
+#[test]
+fn a_guest_that_cannot_be_marked_can_be_ended_and_blocks_no_flush() {
+    use Step::*;
+    let case = |state: VmState, tries: u32| {
+        let mut case = Case::new(state, "a", "a", "running");
+        let Obs::Known(seen) = &mut case.domain else { panic!("it runs") };
+        seen.mark.epoch = Epoch(4);
+        case.claim = Some(Stored::new(claim("a>b").called_back(Some(Epoch(4))), Version(2)));
+        (0..tries).for_each(|_| case.memory.mark_failed(Epoch(4), "no room for it".to_owned(), Mono(0)));
+        case.now = Mono(3_600_000);
+        case.decide()
+    };
+    for tries in [0, 9] {
+        assert_eq!(case(VmState::Start, tries).step, Remark);
+        assert_eq!(case(shutdown(), tries).step, PressButton);
+        assert_eq!(case(restart(), tries).step, PressButton);
+        assert_eq!(case(VmState::Stop, tries).step, Destroy);
+    }
+    assert_eq!(case(migrate("b"), 2).step, Remark);
+    let GiveUpMove(why) = case(migrate("b"), 3).step else { panic!("it is given up") };
+    assert!(why.ends_with("no room for it"), "{why}");
+    // It is not tried at full speed.
+    let mut soon = Case::new(VmState::Start, "a", "a", "running");
+    let Obs::Known(seen) = &mut soon.domain else { panic!("it runs") };
+    seen.mark.epoch = Epoch(4);
+    soon.claim = Some(Stored::new(claim("a>b").called_back(Some(Epoch(4))), Version(2)));
+    soon.memory.mark_failed(Epoch(4), "no room for it".to_owned(), soon.now);
+    let waits = soon.decide();
+    assert!(waits.step == Wait && waits.doing.contains("could not be marked (1×)"), "{waits:?}");
+    // Another guest, another matter.
+    let running = Obs::Known(Seen { mark: Mark { epoch: Epoch(6), ..seen_mark(&soon) }, ..seen_of(&soon) });
+    soon.memory.absorb(None, None, &running, soon.now);
+    assert_eq!(soon.memory.mark_failures, None);
+}
+
+fn seen_of(case: &Case) -> Seen {
+    *case.domain.known().unwrap()
+}
+
+fn seen_mark(case: &Case) -> Mark {
+    seen_of(case).mark
 }
 
 #[test]
