@@ -156,8 +156,10 @@ fn fate(
         let why = format!("the domain that it was imported from has not been taken over by {node} yet");
         return Some(Fate::Waits(format!("{why}; it can be given away when that machine is gone for good")));
     }
-    // Taken there by somebody, outside Drover: it executes, and its node takes it over.
-    if let Some(other) = Elsewhere::find(view, node, &record.uuid).filter(|other| other.epoch >= claim.value.epoch) {
+    // Taken there by somebody, outside Drover: it executes, and its node takes it over. It may have gone before the
+    // node that is off had marked it as the one that its grant adopts.
+    let present = |other: &Elsewhere| other.epoch >= claim.value.epoch || claim.value.adopts == Some(other.epoch);
+    if let Some(other) = Elsewhere::find(view, node, &record.uuid).filter(present) {
         return Some(if held { Fate::HandedOver(other.node) } else { Fate::UnderWay(other.node) });
     }
     if let Some(to) = claim.value.to.as_ref().filter(|_| held) {

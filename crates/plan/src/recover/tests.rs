@@ -217,6 +217,14 @@ fn a_guest_that_another_node_reports_is_not_started_a_second_time() {
     assert_eq!(story(stray(1), vec![waiting(1, "x", 64)]), ["vm1 is being taken by a"]);
     let old = story(stray(0), vec![running(1, "x", 64)]);
     assert_eq!(old, ["vm1: migrate to b on x; claim free 2"], "a guest of an earlier grant");
+    let adopting = |vm: &mut VmView| {
+        let claim = vm.claim.as_mut().unwrap();
+        (claim.epoch, claim.adopts) = (Epoch(3), Some(Epoch(1)));
+    };
+    let adopted = story(stray(1), vec![running(1, "x", 64).but(adopting)]);
+    assert_eq!(adopted, ["vm1: start on a, home x; claim a 4"], "its grant is for that guest");
+    let other = story(stray(2), vec![running(1, "x", 64).but(adopting)]);
+    assert_eq!(other, ["vm1: migrate to b on x; claim free 4"]);
 }
 
 #[test]
