@@ -1,6 +1,10 @@
 //! Validation of requests about a node, and whether a daemon may act under a node's name.
 
-use drover_model::{ClusterView, DaemonState, NodeName, NodeRecord, NodeSession, TokenName};
+use crate::{
+    capacity::Ledger,
+    place::{self, Wanted},
+};
+use drover_model::{ClusterView, DaemonState, How, NodeName, NodeRecord, NodeSession, TokenName, VmView};
 
 /// Why a request about a node is refused. Nothing has been changed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -63,6 +67,14 @@ pub fn remove(view: &ClusterView, name: &NodeName) -> Result<(), Refusal> {
         return refuse(vms, false);
     }
     Ok(())
+}
+
+/// The node that a VM at rest is assigned to when its own is not there any more: the one that it would be moved to, or
+/// else any that runs, as a VM may be defined where it cannot be started now.
+pub fn heir(view: &ClusterView, vm: &VmView) -> Option<NodeName> {
+    let placement = place::choose(view, &Ledger::of(view), &Wanted::moved(vm).by(How::Cold));
+    let runs = || view.nodes.iter().find(|(_, node)| node.daemon_state() == DaemonState::Run);
+    placement.node().or_else(|| runs().map(|(name, _)| name)).cloned()
 }
 
 /// The node whose daemon uses a token, if it does: it would lose its access to the others.

@@ -103,7 +103,32 @@ impl Commands {
             let shows = Box::new(move |view: &ClusterView| !view.nodes.contains_key(&gone));
             Ok(Outcome::Write(Write { ops, answer: (), log: "removed".to_owned(), shows, taken }))
         })
-        .await
+        .await?;
+        self.take_in(name).await
+    }
+
+    /// Assigns the VMs that were defined on a node in the moment of its removal, after it was decided, to other nodes.
+    /// (A definition that comes later finds that the node is not there.)
+    async fn take_in(&self, gone: &NodeName) -> Result<()> {
+        let view = self.view_of_now().await?;
+        for vm in view.vms_of(gone).filter(|vm| vm.record.value.node.as_ref() == Some(gone)) {
+            let (uuid, name) = (vm.record.value.uuid, &vm.record.value.name);
+            let Some(to) = node::heir(&view, vm) else {
+                tracing::warn!(vm = %name, %gone, "no node can take a VM of a node that was removed: move it yourself");
+                continue;
+            };
+            let to = &to;
+            self.update(&self.vm_name(&uuid), || async move {
+                let old = self.read(&uuid).await?.record;
+                let new = match &old.value.node {
+                    Some(node) if node == gone => VmRecord { node: Some(to.clone()), ..old.value.clone() },
+                    _ => old.value.clone(),
+                };
+                super::vm::replaced(&old, new, format!("assigned to {to}, because {gone} was removed"))
+            })
+            .await?;
+        }
+        Ok(())
     }
 }
 

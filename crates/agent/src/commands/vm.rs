@@ -6,8 +6,8 @@ use super::{
 };
 use crate::{belongings, departed, records};
 use drover_model::{
-    Claim, ClusterView, Definition, NameEntry, NodeName, Placed, PlacedBy, Stored, Version, VmMeta, VmName, VmRecord,
-    VmState, VmStatus, domain::devices::Devices, placed::Reasons,
+    Claim, ClusterView, Definition, NameEntry, NodeName, NodeRecord, Placed, PlacedBy, Stored, Version, VmMeta, VmName,
+    VmRecord, VmState, VmStatus, domain::devices::Devices, placed::Reasons,
 };
 use drover_plan::{
     admit::{self, Command, Deletion},
@@ -150,8 +150,13 @@ impl Commands {
                     "a VM with UUID {uuid} exists already; give this one a UUID of its own, or leave <uuid> out"
                 ));
                 let taken = vec![(0..1, name_taken(&record.name)), (1..ops.len(), exists)];
-                // It is refused if VMs were deleted meanwhile.
+                // It is refused if VMs were deleted meanwhile, or its node was removed.
                 ops.push(departed.admit(record)?);
+                if let Some(node) = &record.node {
+                    let known = records::read::<NodeRecord>(&*self.ctx.store, node).await?;
+                    let gone = || CommandError::NotFound(format!("node {node} was removed meanwhile; choose another"));
+                    ops.push(records::check_op::<NodeRecord>(node, known.ok_or_else(gone)?.version));
+                }
                 let log = format!("{how} on {} with UUID {uuid}", or_none(&record.node));
                 Ok(Outcome::Write(Write { ops, answer: record.clone(), log, shows: shows(uuid, Version::NEW), taken }))
             })

@@ -2,6 +2,7 @@
 
 use crate::support::{TestNode, xml};
 use drover_drivers::hypervisor::fake::Weather;
+use drover_model::{ClusterView, NodeName};
 use drover_store::{CreateMode, Store, memory};
 use serde_json::json;
 use std::{
@@ -111,6 +112,45 @@ async fn a_removed_node_does_not_come_again_unasked_and_its_token_ends() {
     let mut again = again(true);
     again.handle.wait_ready().await.unwrap();
     assert_eq!(node.cluster.dump().into_keys().filter(|path| path.starts_with("/removed/")).count(), 0);
+}
+
+/// Whichever comes first: the definition finds that the node is gone, the removal that it has a VM; or the removal was
+/// decided before the definition and done after it, and gives the VM another node.
+#[tokio::test(start_paused = true)]
+async fn no_vm_is_left_on_a_node_that_is_removed_while_it_is_defined_there() {
+    let node = TestNode::start().await;
+    let store = node.cluster.session(Duration::from_secs(4));
+    let path = "/nodes/hv2".parse().unwrap();
+    let dead = json!({"schema": 1, "name": "hv2", "role": "hypervisor", "api": "", "domain_state": "ready"});
+    node.cluster.set_weather(memory::Weather { latency_ms: 1..30, ..memory::Weather::default() });
+    let (mut defined, mut removed, mut given) = (0, 0, 0);
+    for n in 0..150 {
+        let mut views = node.handle.views();
+        if !views.borrow_and_update().nodes.contains_key(&NodeName::new("hv2").unwrap()) {
+            store.create(&path, dead.to_string().into_bytes(), CreateMode::Persistent).await.unwrap();
+            let there = |view: &Arc<ClusterView>| view.nodes.contains_key(&NodeName::new("hv2").unwrap());
+            views.wait_for(there).await.unwrap();
+        }
+        let name = format!("vm{n}");
+        let (xml, later) = (xml(&name, ""), Duration::from_millis(n % 50));
+        let fields = [("xml", xml.as_str()), ("node", "hv2"), ("no_check", "true")];
+        let define = node.form("POST", "/vm", &fields);
+        let remove = async {
+            tokio::time::sleep(later).await;
+            node.raw("DELETE", "/node/hv2", "", "").await
+        };
+        let (define, remove) = tokio::join!(define, remove);
+        let there = node.cluster.dump().contains_key("/nodes/hv2");
+        (defined, removed) = (defined + usize::from(define.status == 200), removed + usize::from(remove.status == 200));
+        if define.status == 200 {
+            let on = node.get(&format!("/vm/{name}/node")).await.json()["node"].clone();
+            assert!(there || on == "hv1", "{n}: it is on {on}; {define:?} {remove:?}");
+            given += usize::from(!there);
+            assert_eq!(node.raw("DELETE", &format!("/vm/{name}"), "", "").await.status, 200);
+            node.handle.views().wait_for(|view| view.vms.is_empty()).await.unwrap();
+        }
+    }
+    assert!(defined > 20 && removed > 20 && given > 0, "{defined} {removed} {given}");
 }
 
 #[tokio::test(start_paused = true)]
