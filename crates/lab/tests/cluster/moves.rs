@@ -222,6 +222,24 @@ fn a_move_fails_if_the_targets_libvirtd_refuses_connections() {
     web.wait_alive_on("hv2");
 }
 
+/// libvirtd itself would wait for two minutes, and the VM could not be shut down meanwhile.
+#[test]
+fn a_move_fails_soon_if_nothing_answers_at_the_target() {
+    let cluster = Cluster::up(2);
+    let mut web = Guest::up(&cluster, "hv1", &Domain::new("web"), &["--method", "live"]);
+    let target = cluster.node("hv2");
+    let filter = "add table inet deaf; add chain inet deaf in { type filter hook input priority 0; }; \
+        add rule inet deaf in tcp dport 16509 drop";
+    target.exec(&["nft", filter]).unwrap();
+    let result = cluster.try_drover("hv1", &["vm", "move", "web", "--to", "hv2", "--wait"]);
+    assert_refused(&result, &format!("{}:16509 has not answered", Net::Cluster.address(2)));
+    web.wait_alive_on("hv1");
+    stayed_until(&cluster, "hv1", "web", "hv1", 1);
+    target.exec(&["nft", "delete table inet deaf"]).unwrap();
+    cluster.drover("hv1", &["vm", "move", "web", "--to", "hv2", "--wait"]);
+    web.wait_alive_on("hv2");
+}
+
 /// A fault during a live migration.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Fault {

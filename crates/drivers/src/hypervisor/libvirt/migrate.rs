@@ -52,6 +52,7 @@ pub(super) fn send(connection: &Connect, uuid: Uuid, how: &Sending) -> Result<()
     if how.shared_files {
         flags |= sys::VIR_MIGRATE_UNSAFE;
     }
+    super::reach::check(&how.uri).map_err(CallError::Refused)?;
     domain.migrate_set_max_downtime(u64::try_from(how.max_downtime.as_millis()).unwrap_or(u64::MAX), 0)?;
     let deadline = Instant::now() + ARRIVED_BY_THEN;
     loop {

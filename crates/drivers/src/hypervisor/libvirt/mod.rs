@@ -5,6 +5,7 @@
 //!   by libvirt's keepalive (6 s); one that hangs in libvirtd holds its thread.
 //! * `observe`: what libvirt says of a domain, in our words.
 //! * `migrate`: guests that are sent to another node.
+//! * `reach`: whether the other node's libvirtd answers at all, before that.
 //! * `import`: domains that are not Drover's yet.
 //! * `checks`, `error`: what is looked at before a change, and why a call failed.
 //! * `ffi`: events, and all the unsafe code.
@@ -42,6 +43,7 @@ mod migrate;
 mod observe;
 mod pool;
 mod processes;
+mod reach;
 
 use super::{Connection, Domain, Event, Host, Hypervisor, HypervisorError, Listing, Mark, Result, Sending};
 use async_trait::async_trait;
@@ -182,10 +184,11 @@ impl LibvirtHypervisor {
         let shared = self.shared.clone();
         // What is still queued when the caller gives up is withdrawn, and its lane is free at once: else a call that
         // never ran would hide its domain for as long as others hold all threads.
-        let queue_entry = QueueEntry(Arc::new(Mutex::new(Some((act, finished, answer)))));
+        let queue_entry = QueueEntry(Arc::new(Mutex::new(Some((answer, finished, act)))));
         let entry = queue_entry.0.clone();
         let queued = run(Box::new(move |connection| {
-            let Some((act, finished, answer)) = lock(&entry).take() else { return };
+            // After a panic these are dropped from last to first: the lane is free when the caller hears of it.
+            let Some((answer, finished, act)) = lock(&entry).take() else { return };
             let outcome = match connection {
                 Ok(connection) => act(connection, &shared).map_err(|error| error.seen_on(connection)),
                 Err(why) => Err(CallError::NoConnection(why)),

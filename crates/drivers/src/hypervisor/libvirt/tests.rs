@@ -37,6 +37,21 @@ async fn a_change_that_never_ran_does_not_hide_its_domain() {
 }
 
 #[tokio::test]
+async fn a_call_that_panics_fails_alone_and_its_domain_can_be_changed_again() {
+    let hypervisor = LibvirtHypervisor::start(Options::new("test:///default")).unwrap();
+    hypervisor.connection().wait_for(|connection| *connection == Connection::Up).await.unwrap();
+    let uuid = Uuid::from_u128(7);
+    // More often than there are threads: none of them ends.
+    for _ in 0..=CHANGES {
+        let outcome = hypervisor.change(uuid, lanes::START, |_, _| panic!("an impossible answer")).await;
+        assert!(matches!(outcome, Err(HypervisorError::Unknown { .. })), "{outcome:?}");
+        assert_eq!(lock(&hypervisor.shared.lanes).change(uuid), None);
+    }
+    assert_eq!(hypervisor.domain(uuid).await, Obs::Absent);
+    assert_eq!(hypervisor.change(uuid, lanes::START, |_, _| Ok(())).await, Ok(()));
+}
+
+#[tokio::test]
 async fn a_driver_that_cannot_check_says_nothing_of_the_definition() {
     let hypervisor = LibvirtHypervisor::start(Options::new("test:///default")).unwrap();
     hypervisor.connection().wait_for(|connection| *connection == Connection::Up).await.unwrap();
