@@ -2,14 +2,14 @@
 //! those who need it are given a receiver.
 
 use crate::{clock::Clock, duty::Failures};
-use drover_model::{BmcReport, DrainReport, Epoch};
+use drover_model::{BmcReport, DrainReport, Stray};
 use drover_plan::liveness::Lives;
 use std::collections::BTreeMap;
 use tokio::sync::watch::{Receiver, Sender, channel};
 use uuid::Uuid;
 
-/// Guests that run here without a claim of this node, with the grants in their marks.
-pub(crate) type Strays = BTreeMap<Uuid, Epoch>;
+/// Guests that run here without a claim of this node.
+pub(crate) type Strays = BTreeMap<Uuid, Stray>;
 
 /// All channels. Only [`crate::Agent`] has them all, and hands them out.
 pub(crate) struct Published {

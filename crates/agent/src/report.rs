@@ -1,12 +1,12 @@
 //! A node's report: what the cluster knows about its daemon, its machine, its hypervisor and its domains.
 
 use crate::{bmc::ClusterKey, context::Context, published::Reported, records};
-use drover_drivers::hypervisor::{Connection, Listing};
+use drover_drivers::hypervisor::{Connection, Domain, Listing};
 use drover_model::{
     DaemonState, Mono, NodeStatus, Obs, RunState, Stray,
     node::{FOREIGN_MAX, NODE_SCHEMA},
 };
-use drover_plan::capacity::HOST_RESERVE;
+use drover_plan::{capacity::HOST_RESERVE, vm::may_be_ordered};
 use std::{sync::Arc, time::Duration};
 use tokio::sync::watch;
 use uuid::Uuid;
@@ -127,8 +127,10 @@ impl Reporter {
         // moment.
         let view = ctx.views.latest();
         let running = ours.iter().filter_map(|(_, domain)| domain.known()).filter(|domain| domain.run != RunState::Off);
-        strays.extend(running.filter(|d| !view.vms.contains_key(&d.uuid)).map(|d| (d.uuid, d.mark.epoch)));
-        let strays = strays.into_iter().map(|(uuid, epoch)| Stray { uuid, epoch }).collect();
+        let paused = |domain: &Domain| domain.paused.as_ref().is_some_and(|paused| may_be_ordered(paused.by));
+        let stray = |d: &Domain| (d.uuid, Stray { uuid: d.uuid, epoch: d.mark.epoch, paused: paused(d) });
+        strays.extend(running.filter(|d| !view.vms.contains_key(&d.uuid)).map(stray));
+        let strays = strays.into_values().collect();
         let mut domains: Vec<Uuid> = ours.into_iter().filter(|(_, d)| in_memory(d)).map(|(uuid, _)| uuid).collect();
         // Sorted, so that another order of the hypervisor's list is not a change.
         domains.sort_unstable();

@@ -213,6 +213,9 @@ pub struct Stray {
     pub uuid: Uuid,
     /// The grant in its mark.
     pub epoch: Epoch,
+    /// Somebody had it paused. So it may be a copy of the guest that somebody's own migration has left.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub paused: bool,
 }
 
 /// A domain that is not Drover's.

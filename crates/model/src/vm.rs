@@ -241,11 +241,13 @@ impl Claim {
         let granted = Claim { epoch: self.sent().next(), ..self.released() }.granted_to(node);
         Claim { from: self.node.clone(), ..granted }
     }
-    /// The next grant, to the `node` that the guest was taken to outside Drover. It may be the one that was to be
-    /// adopted.
+    /// A grant to the `node` that the guest with that mark was taken to outside Drover. The grant says which guest it
+    /// is for, so that it is not taken for an older one when it is taken on before it has the grant's mark. An epoch is
+    /// left out: the mark just before a grant's would be that of a guest of an earlier record
+    /// ([`Claim::adopts_of_earlier`]).
     #[must_use]
-    pub fn followed_to(&self, node: &NodeName) -> Claim {
-        Claim { adopts: self.adopts, ..self.granted_to(node) }
+    pub fn followed_to(&self, node: &NodeName, mark: Epoch) -> Claim {
+        Claim { adopts: Some(mark), ..Claim { epoch: self.epoch.next(), ..self.clone() }.granted_to(node) }
     }
     /// The next grant, to `node`, above the mark of a guest that runs there.
     #[must_use]

@@ -119,7 +119,7 @@ mod tests {
 
     #[test]
     fn a_vm_that_runs_already_is_defined_only_to_adopt_it_where_it_runs() {
-        let stray = Stray { uuid: Uuid::from_u128(7), epoch: Epoch(3) };
+        let stray = Stray { uuid: Uuid::from_u128(7), epoch: Epoch(3), paused: false };
         let runs = node("b", 4).reporting(|report| report.strays = vec![stray]);
         let view = cluster(vec![node("a", 4), runs], vec![]);
         let (a, b) = (name("a"), name("b"));

@@ -313,7 +313,7 @@ mod tests {
         let view = cluster(vec![node("a", 4)], vec![]);
         let plain = || off(xml("web", ""));
         let foreign = Foreign { uuid: UUID, name: "web".to_owned(), running: false };
-        let stray = Stray { uuid: UUID, epoch: Epoch(3) };
+        let stray = Stray { uuid: UUID, epoch: Epoch(3), paused: false };
         let beside = |report: &dyn Fn(&mut drover_model::NodeStatus)| {
             cluster(vec![node("a", 4).reporting(report), node("b", 4).reporting(report)], vec![])
         };

@@ -158,7 +158,9 @@ fn fate(
     }
     // Taken there by somebody, outside Drover: it executes, and its node takes it over. It may have gone before the
     // node that is off had marked it as the one that its grant adopts.
-    let present = |other: &Elsewhere| other.epoch >= claim.value.epoch || claim.value.adopts == Some(other.epoch);
+    let present = |other: &Elsewhere| {
+        !other.paused && (other.epoch >= claim.value.epoch || claim.value.adopts == Some(other.epoch))
+    };
     if let Some(other) = Elsewhere::find(view, node, &record.uuid).filter(present) {
         return Some(if held { Fate::HandedOver(other.node) } else { Fate::UnderWay(other.node) });
     }
@@ -279,7 +281,11 @@ fn order(view: &ClusterView, item: &Item, now: WallTime) -> Option<Order> {
             // What waits there, paused, may be older than what the guest has done since (libvirt resumes it at its
             // sender when an answer is lost).
             let sent = claim.value.to.as_ref() == Some(to);
-            let granted_to = if sent { claim.value.granted_above_sent(to) } else { claim.value.followed_to(to) };
+            let stray = Elsewhere::find(view, &item.node, &item.uuid).filter(|other| other.node == *to);
+            let granted_to = match stray.filter(|_| !sent) {
+                Some(other) => claim.value.followed_to(to, other.epoch),
+                None => claim.value.granted_above_sent(to),
+            };
             let identified = view.nodes.get(to).map(|node| &node.record.value);
             granted = Some(identified.map_or(granted_to.clone(), |of| granted_to.on(&of.machine, &of.boot)));
             old.settled_at(to)

@@ -57,7 +57,7 @@ pub use attempts_after_error::Attempts;
 pub use elsewhere::Elsewhere;
 pub use ended::WORD_BY_THEN;
 pub use memory::{BUTTON_FORGOTTEN, CRASH_QUIET, Memory};
-pub use moving::shown;
+pub use moving::{may_be_ordered, shown};
 pub use older::{Disks, noted};
 pub use pausing::WAKES_BY_THEN;
 pub use power::BUTTON_REPEAT;

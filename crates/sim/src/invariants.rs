@@ -1,6 +1,6 @@
 //! Invariants that hold at every moment, and conditions that hold at the end.
 
-use crate::{Shape, Tally, clone, layout::understood, weather::ORDER_TIMEOUT, world::MEMORY};
+use crate::{Shape, Tally, clone, layout::understood, strangers::Strangers, weather::ORDER_TIMEOUT, world::MEMORY};
 use drover_model::{
     Bytes, Claim, ClusterConfig, ClusterView, EvidenceKind, Fence, FencePhase, NodeName, NodeRecord, NodeState,
     NodeStatus, Only, Phase, Primary, RecordKind, RecordPath, Version, VmRecord, VmState, VmStatus,
@@ -51,8 +51,8 @@ struct Book {
 }
 
 #[derive(Default)]
-struct State {
-    running: BTreeMap<Uuid, BTreeMap<NodeName, Mark>>,
+pub(crate) struct State {
+    pub(crate) running: BTreeMap<Uuid, BTreeMap<NodeName, Mark>>,
     /// The nodes that have the floating address.
     owners: BTreeSet<NodeName>,
     /// VMs that an order may have deleted.
@@ -75,6 +75,8 @@ struct State {
     announced: BTreeMap<NodeName, Instant>,
     /// The nodes whose power may be cut at any moment, by their fences.
     doomed: BTreeSet<NodeName>,
+    /// What people have done behind Drover's back.
+    pub(crate) strangers: Strangers,
     /// Since when each machine answers on the network; not in it if it does not.
     answers: BTreeMap<NodeName, Instant>,
     verdict: Option<Violation>,
@@ -103,6 +105,7 @@ impl Book {
         match record {
             None => {
                 Fence::key(path).inspect(|node| _ = self.lock().doomed.remove(node));
+                VmRecord::key(path).inspect(|uuid| self.lock().strangers.deleted(uuid));
                 let lost = VmRecord::key(path).filter(|uuid| !self.lock().condemned.contains(uuid));
                 lost.inspect(|uuid| self.violated(format!("VM {uuid} is gone, and nobody wanted it deleted")));
             }
@@ -207,7 +210,7 @@ impl Judge {
         Judge { book, cluster, shape }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         self.book.lock()
     }
 
@@ -227,7 +230,12 @@ impl Judge {
         self.book.violated(what);
     }
 
-    fn read<T: DeserializeOwned>(&self, path: &RecordPath) -> Option<T> {
+    /// A record as it is in the store.
+    pub(crate) fn peek(&self, path: &RecordPath) -> Option<Record> {
+        self.cluster.peek(path)
+    }
+
+    pub(crate) fn read<T: DeserializeOwned>(&self, path: &RecordPath) -> Option<T> {
         from_slice(&understood(path, &self.cluster.peek(path)?.data)).ok()
     }
 
@@ -244,7 +252,10 @@ impl Judge {
     /// The host has ended a guest, not the guest itself, and the node's daemon is told.
     pub(crate) fn host_ends(&self, node: &NodeName, uuid: Uuid) {
         self.note(&format!("{node}: the host ends {uuid}"), |_| ());
-        self.lock().ended.insert(uuid, node.clone());
+        // Without a record, nothing is wanted of it.
+        if self.peek(&VmRecord::path(&uuid)).is_some() {
+            self.lock().ended.insert(uuid, node.clone());
+        }
     }
 
     /// Somebody orders a VM to be off.
@@ -322,6 +333,9 @@ impl Judge {
             let mut state = self.lock();
             if started {
                 state.ended.remove(&uuid);
+                state.strangers.started(uuid, node, mark);
+            } else {
+                state.strangers.ended(uuid, node);
             }
             let nodes = state.running.entry(uuid).or_default();
             if started {
@@ -452,7 +466,8 @@ impl Judge {
                 let granted = |c: &Claim| c.is_held_by(&node) && (!clone || clone::is_boot(&c.boot));
                 // A guest that has just arrived has the next epoch; the source's claim says where it was sent.
                 let arrived = |c: &Claim| c.to.as_ref() == Some(&node) && c.sent() == mark.epoch;
-                if !claim.as_ref().is_some_and(|c| granted(c) || arrived(c)) {
+                let known = || self.lock().strangers.knows(uuid, machine, *mark);
+                if !claim.as_ref().is_some_and(|c| granted(c) || arrived(c)) && !known() {
                     let holder = claim.and_then(|c| c.node).map_or("nobody".to_owned(), |n| n.to_string());
                     self.violated(format!("VM {uuid} runs on {machine}, but the claim is {holder}'s"));
                 }

@@ -20,6 +20,7 @@ mod lies;
 mod orders;
 mod power;
 mod stall;
+mod strangers;
 mod table;
 mod versions;
 mod weather;
@@ -63,19 +64,21 @@ pub enum Shape {
     /// Like small, and now and then a clone of a machine is switched on for a while: it has the same name and the same
     /// machine id.
     Clones,
+    /// Like small, and people migrate guests by hand, replace their disks, and lose the store.
+    Strangers,
 }
 
 impl Shape {
     pub(crate) fn nodes(self) -> u64 {
         match self {
-            Shape::Small | Shape::Handoffs | Shape::Versions | Shape::Clones => 3,
+            Shape::Small | Shape::Handoffs | Shape::Versions | Shape::Clones | Shape::Strangers => 3,
             Shape::Fences => 4,
             Shape::Drills => 5,
         }
     }
     pub(crate) fn vms(self) -> u64 {
         match self {
-            Shape::Small | Shape::Versions | Shape::Clones => 4,
+            Shape::Small | Shape::Versions | Shape::Clones | Shape::Strangers => 4,
             Shape::Fences => 8,
             Shape::Handoffs => 0,
             Shape::Drills => 60,
@@ -129,6 +132,12 @@ pub struct Tally {
     pub recovered: u64,
     /// Clones of machines that were switched on.
     pub clones: u64,
+    /// Guests that somebody migrated by hand.
+    pub hands: u64,
+    /// Guests whose disks were replaced.
+    pub replaced: u64,
+    /// How often the store was lost.
+    pub losses: u64,
     /// Records that were written so that a daemon of today's version could not read them.
     pub foreign: u64,
     /// A hash over all observations, in order: equal for equal runs.

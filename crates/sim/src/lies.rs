@@ -11,8 +11,8 @@ use drover_drivers::{
     },
 };
 use drover_model::{
-    Claim, ClusterConfig, Fence, FencePhase, FloatingAddress, NodeName, NodeSession, Obs, OffReason, Progress,
-    RecordKind, RecordPath, RunState,
+    Claim, ClusterConfig, Departed, Fence, FencePhase, FloatingAddress, NodeName, NodeSession, Obs, OffReason,
+    Progress, RecordKind, RecordPath, RunState, WallTime,
     domain::{Candidate, Mark},
     layout,
 };
@@ -93,6 +93,12 @@ pub enum Lie {
     Undaunted,
     /// One machine is not heard, although it answers on the network.
     Deaf,
+    /// A paused domain counts as one that executes.
+    PausedIsRunning,
+    /// A guest's disks count as those that it was started with.
+    UnseenDisks,
+    /// A store that begins anew begins with the first epoch.
+    FirstEpochAgain,
 }
 
 impl Lie {
@@ -119,6 +125,8 @@ impl Lie {
             | Lie::RunsOnArrival
             | Lie::UnseenPostCopy
             | Lie::UnansweredIsStarted
+            | Lie::PausedIsRunning
+            | Lie::UnseenDisks
             | Lie::EndlessAddresses => truth,
             _ => Arc::new(LyingStore { truth, lie: self, session: NodeSession::path(node) }),
         }
@@ -153,6 +161,8 @@ impl Lie {
             | Lie::EndedIsShutdown
             | Lie::KeepsNothing
             | Lie::UnseenPostCopy
+            | Lie::PausedIsRunning
+            | Lie::UnseenDisks
             | Lie::UnansweredIsStarted => Arc::new(LyingHypervisor { truth, lie: self }),
             _ => truth,
         }
@@ -240,6 +250,9 @@ impl Store for LyingStore {
         Ok(names)
     }
     async fn create(&self, path: &RecordPath, data: Vec<u8>, mode: CreateMode) -> drover_store::Result<RecordPath> {
+        let first = || serde_json::to_vec(&Departed::new(WallTime(0))).ok();
+        let again = self.lie == Lie::FirstEpochAgain && Departed::key(path).is_some();
+        let data = if again { first().unwrap_or(data) } else { data };
         match self.truth.create(path, data, mode).await {
             Err(StoreError::Exists(_)) if self.lie == Lie::UnownedSession && *path == self.session => Ok(path.clone()),
             answer => answer,
@@ -372,6 +385,12 @@ impl Hypervisor for LyingHypervisor {
             }
             Obs::Known(seen) if self.lie == Lie::EndedIsShutdown && seen.off == Some(OffReason::Ended) => {
                 Obs::Known(Domain { off: Some(OffReason::Shutdown), ..seen })
+            }
+            Obs::Known(seen) if self.lie == Lie::PausedIsRunning && seen.run == RunState::Paused => {
+                Obs::Known(Domain { run: RunState::Running, paused: None, ..seen })
+            }
+            Obs::Known(seen) if self.lie == Lie::UnseenDisks => {
+                Obs::Known(Domain { disks: seen.started_with.clone(), ..seen })
             }
             Obs::Known(seen) if self.lie == Lie::UnseenPostCopy => Obs::Known(Domain { transit: None, ..seen }),
             truth => truth,

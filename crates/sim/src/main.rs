@@ -83,7 +83,7 @@ fn describe(tally: &Tally) -> String {
     format!(
         "{} orders done, {} not; {} starts, {} takeovers, {} daemon crashes, {} power cuts, {} partitions, {} stalls, \
          {} servers behind, {} clones, {} nodes off, {} of them by their BMCs, {} orders to cut the power, \
-         {} foreign records",
+         {} foreign records, {} guests migrated by hand, {} with other disks, {} stores lost",
         tally.orders,
         tally.refused,
         tally.starts,
@@ -97,7 +97,10 @@ fn describe(tally: &Tally) -> String {
         tally.recovered,
         tally.proved,
         tally.cuts,
-        tally.foreign
+        tally.foreign,
+        tally.hands,
+        tally.replaced,
+        tally.losses
     )
 }
 
@@ -157,6 +160,9 @@ fn add(total: &mut Tally, one: &Tally) {
     total.clones += one.clones;
     total.takeovers += one.takeovers;
     total.foreign += one.foreign;
+    total.hands += one.hands;
+    total.replaced += one.replaced;
+    total.losses += one.losses;
     total.cuts += one.cuts;
     total.proved += one.proved;
     total.recovered += one.recovered;

@@ -3,6 +3,7 @@
 use crate::{
     Shape,
     invariants::Judge,
+    strangers,
     table::{Table, draw},
     weather::ORDER_TIMEOUT,
     world::{SESSION_TIMEOUT, World},
@@ -16,9 +17,12 @@ use drover_store::memory::MemoryStore;
 use std::{collections::BTreeSet, time::Duration};
 use tokio::{
     task::JoinSet,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 use uuid::Uuid;
+
+/// Time in which all guests of a lost store are adopted, when nothing is wrong any more.
+const ADOPTED_BY_THEN: Duration = Duration::from_secs(300);
 
 /// Gives orders.
 pub(crate) struct Administrator {
@@ -139,7 +143,10 @@ const FENCES: &Table<Kind> = &[
 /// One order.
 #[derive(Debug, Clone)]
 enum Order {
-    Define,
+    Define {
+        /// The guest that runs already.
+        adopts: bool,
+    },
     State(Command),
     Modify {
         restart: bool,
@@ -170,13 +177,18 @@ enum Order {
     },
 }
 
-fn xml(uuid: Uuid, memory: u64) -> String {
+fn xml(uuid: Uuid, memory: u64, shape: Shape) -> String {
     // Some have a TPM, and cannot be moved while they are off.
-    let tpm = "<devices><tpm model='tpm-crb'><backend type='emulator'/></tpm></devices>";
-    let tpm = if uuid.as_u128() % 4 == 3 { tpm } else { "" };
+    let tpm = if uuid.as_u128() % 4 == 3 { "<tpm model='tpm-crb'><backend type='emulator'/></tpm>" } else { "" };
+    let disk = match shape {
+        Shape::Strangers => {
+            format!("<disk type='file'><source file='/shared/{}'/><target dev='vda'/></disk>", uuid.as_u128())
+        }
+        _ => String::new(),
+    };
     format!(
-        "<domain type='kvm'><name>vm{0}</name><uuid>{uuid}</uuid><memory \
-         unit='MiB'>{memory}</memory><vcpu>1</vcpu><os><type>hvm</type></os>{tpm}</domain>",
+        "<domain type='kvm'><name>vm{0}</name><uuid>{uuid}</uuid><memory unit='MiB'>{memory}</memory><vcpu>1</vcpu>\
+        <os><type>hvm</type></os><devices>{tpm}{disk}</devices></domain>",
         uuid.as_u128()
     )
 }
@@ -199,17 +211,31 @@ impl Administrator {
         let Some(handle) = self.dice.pick(&handles).cloned() else { return };
         let uuid = Uuid::from_u128(u128::from(1 + self.dice.roll(world.shape.vms().max(1))));
         let table = match world.shape {
-            Shape::Small | Shape::Clones => ANY,
+            Shape::Small | Shape::Clones | Shape::Strangers => ANY,
             Shape::Drills => DRILLS,
             Shape::Handoffs => HANDOFFS,
             Shape::Versions => VERSIONS,
             Shape::Fences => FENCES,
         };
         let Some((_, kind)) = draw(&mut self.dice, table) else { return };
-        let any = matches!(world.shape, Shape::Small | Shape::Versions | Shape::Fences | Shape::Clones);
-        let kind = if any && !self.vms.contains(&uuid) { Kind::Define } else { kind };
+        let any = !matches!(world.shape, Shape::Drills | Shape::Handoffs);
+        let known = self.vms.contains(&uuid) && world.cluster.peek(&VmRecord::path(&uuid)).is_some();
+        let again = world.shape == Shape::Strangers && !known;
+        let kind = if any && !self.vms.contains(&uuid) || again { Kind::Define } else { kind };
+        let orphans = world.judge.orphans();
+        let adopts = orphans.iter().any(|(orphan, _)| *orphan == uuid);
+        // Whoever has done something by hand waits until Drover has followed, or looks what runs.
+        let waits = if matches!(kind, Kind::Define) && !known {
+            !orphans.is_empty() && !strangers::sees_all(&handle.view(), &world.machines, &orphans)
+        } else {
+            !world.judge.is_followed(uuid)
+        };
+        if waits {
+            return;
+        }
         let order = match kind {
             Kind::ConfirmOff => self.confirmation(world),
+            Kind::Define => Some(Order::Define { adopts }),
             kind => self.order(kind, &names),
         };
         let Some(order) = order else { return };
@@ -224,8 +250,11 @@ impl Administrator {
             world.judge.ordered_off(uuid);
         }
         let (judge, memory) = (world.judge.clone(), 64 + self.dice.roll(1000));
+        let xml = xml(uuid, memory, world.shape);
+        judge.ordering(uuid, true);
         self.under_way.spawn(async move {
-            let outcome = timeout(ORDER_TIMEOUT, give(handle.commands(), &store, uuid, order.clone(), memory)).await;
+            let outcome = timeout(ORDER_TIMEOUT, give(handle.commands(), &store, uuid, order.clone(), xml)).await;
+            judge.ordering(uuid, false);
             let result = match &outcome {
                 Ok(Ok(())) => "done".to_owned(),
                 Ok(Err(error)) => format!("refused: {error}"),
@@ -255,7 +284,7 @@ impl Administrator {
             Kind::Move => Order::Relocate(self.relocation(names)),
             Kind::Cancel => Order::Cancel,
             Kind::Delete => Order::Delete { disks: self.dice.per_mille(500) },
-            Kind::Define => Order::Define,
+            Kind::Define => Order::Define { adopts: false },
             Kind::Flush => Order::Flush { node: self.dice.pick(names)?.clone(), force: false },
             Kind::FlushByForce => {
                 Order::Flush { node: self.dice.pick(names)?.clone(), force: self.dice.per_mille(300) }
@@ -316,7 +345,7 @@ impl Administrator {
         for n in 1..=world.shape.vms() {
             let (uuid, memory) = (Uuid::from_u128(n.into()), 256 + self.dice.roll(1200));
             let meta = self.meta();
-            let define = Define { xml: xml(uuid, memory), meta, ..Define::default() };
+            let define = Define { xml: xml(uuid, memory, world.shape), meta, ..Define::default() };
             let commands = handle.commands();
             if commands.define(define).await.is_ok()
                 && commands.set_state(uuid, Command::Start { force: false }).await.is_ok()
@@ -325,6 +354,24 @@ impl Administrator {
             }
         }
         sleep(Duration::from_secs(30)).await;
+    }
+
+    /// Defines the VMs again whose guests run although their records are lost, as long as there are some.
+    pub(crate) async fn adopt(&mut self, world: &World) {
+        let began = Instant::now();
+        while began.elapsed() < ADOPTED_BY_THEN {
+            let (orphans, handles) = (world.judge.orphans(), world.machines.iter().filter_map(|m| m.daemon.as_ref()));
+            let Some((uuid, _)) = orphans.first() else { return };
+            for daemon in handles {
+                if strangers::sees_all(&daemon.handle.view(), &world.machines, &orphans) {
+                    let define = Define { xml: xml(*uuid, 64, world.shape), adopt: true, ..Define::default() };
+                    let done = daemon.handle.commands().define(define).await;
+                    world.judge.note(&format!("{uuid} is defined again: {done:?}"), |_| ());
+                    break;
+                }
+            }
+            sleep(Duration::from_secs(2)).await;
+        }
     }
 
     /// Waits until no order is in progress.
@@ -345,10 +392,12 @@ async fn give(
     store: &MemoryStore,
     uuid: Uuid,
     order: Order,
-    memory: u64,
+    xml: String,
 ) -> Result<(), CommandError> {
     match order {
-        Order::Define => commands.define(Define { xml: xml(uuid, memory), ..Define::default() }).await.map(|_| ()),
+        Order::Define { adopts } => {
+            commands.define(Define { xml, adopt: adopts, ..Define::default() }).await.map(|_| ())
+        }
         Order::Config(change) => commands.set_config(&change).await.map(|_| ()),
         Order::Meta(change) => commands.set_meta(uuid, &change).await.map(|_| ()),
         Order::Relocate(request) => commands.relocate(uuid, &request).await.map(|_| ()),
@@ -362,7 +411,7 @@ async fn give(
         Order::Modify { restart } => {
             let record = records::read::<VmRecord>(store, &uuid).await?;
             let Some(record) = record else { return Ok(()) };
-            let xml = xml(uuid, memory).replace(&format!("vm{}<", uuid.as_u128()), &format!("{}<", record.value.name));
+            let xml = xml.replace(&format!("vm{}<", uuid.as_u128()), &format!("{}<", record.value.name));
             commands.modify(uuid, Modify { xml, restart, ..Modify::default() }).await.map(|_| ())
         }
         Order::Rename(name) => commands.rename(uuid, name, None).await.map(|_| ()),

@@ -65,6 +65,14 @@ enum Event {
     ForeignPrimary,
     /// A newer daemon creates records of an unknown kind below a VM and a node.
     Child,
+    /// Somebody migrates a guest by hand.
+    ByHand,
+    /// The same, and it fails in the last step.
+    CopyLeft,
+    /// Somebody makes a snapshot that replaces a guest's disks, or merges it.
+    Snapshot,
+    /// The store loses everything.
+    Loss,
     /// Nothing.
     Calm,
 }
@@ -129,6 +137,24 @@ const CLONES: &Table<Event> = &[
     ("a hypervisor has another mood", 4, Event::Mood),
     ("the store has another mood", 4, Event::StoreMood),
     ("nothing", 54, Event::Calm),
+];
+
+/// People do things behind Drover's back.
+const STRANGERS: &Table<Event> = &[
+    ("a guest is migrated by hand", 16, Event::ByHand),
+    ("a migration by hand fails in its last step", 12, Event::CopyLeft),
+    ("a guest's disks are replaced", 6, Event::Snapshot),
+    ("the store is lost", 1, Event::Loss),
+    ("a daemon crashes", 4, Event::Crash),
+    ("a daemon is stopped", 1, Event::Stop),
+    ("a machine loses its power", 1, Event::PowerCut),
+    ("a daemon is cut off from the store", 4, Event::CutOff),
+    ("a daemon is cut off from its hypervisor", 2, Event::NoHypervisor),
+    ("a guest ends", 8, Event::GuestDown),
+    ("a hypervisor has another mood", 2, Event::Mood),
+    ("the store has another mood", 2, Event::StoreMood),
+    ("a server of the store falls behind", 4, Event::Behind),
+    ("nothing", 37, Event::Calm),
 ];
 
 /// Nodes are upgraded and downgraded, with fewer other events.
@@ -221,6 +247,7 @@ impl Weather {
             Shape::Versions => VERSIONS,
             Shape::Fences => FENCES,
             Shape::Clones => CLONES,
+            Shape::Strangers => STRANGERS,
         };
         let Some((name, event)) = draw(&mut world.dice, table) else { return };
         tracing::trace!(machine = index, "{name}");
@@ -249,6 +276,7 @@ impl Weather {
                 }
                 self.repairs.push((at, index, Repair::Daemon));
             }
+            Event::PowerCut if world.judge.any_is_outside() => {}
             Event::PowerCut | Event::Outage => {
                 let long = matches!(event, Event::Outage);
                 let at = later(world, if long { 20_000..120_000 } else { 1000..20_000 });
@@ -329,6 +357,36 @@ impl Weather {
                         }
                     }
                 }
+            }
+            Event::ByHand | Event::CopyLeft => {
+                let to = usize::try_from(world.dice.roll(world.machines.len() as u64)).unwrap_or(0);
+                let fails = matches!(event, Event::CopyLeft);
+                let (from, to) = (world.machines.get(index), world.machines.get(to).filter(|_| to != index));
+                let Some((from, to)) = from.zip(to) else { return };
+                let running = from.hardware.running();
+                if let Some(guest) = world.dice.pick(&running) {
+                    world.judge.take_by_hand((from, to), *guest, fails);
+                }
+            }
+            Event::Snapshot => {
+                let suffix = world.dice.per_mille(600).then_some(".snapshot");
+                if let Some(machine) = world.machines.get(index) {
+                    let running = machine.hardware.running();
+                    if let Some((uuid, _)) = world.dice.pick(&running) {
+                        world.judge.replace_disks(machine, *uuid, suffix);
+                    }
+                }
+            }
+            Event::Loss => {
+                for index in 0..world.machines.len() {
+                    let at = later(world, 1000..12_000);
+                    crash(world, index);
+                    self.repairs.push((at, index, Repair::Daemon));
+                }
+                // Whoever does that looks first: a paused copy would be adopted as the guest.
+                world.machines.iter().for_each(|machine| machine.hardware.copies_are_ended());
+                world.judge.store_is_lost();
+                world.cluster.lose_all();
             }
             Event::Stall => {
                 let at = later(world, 0..12_000);
@@ -414,6 +472,7 @@ impl Weather {
         for machine in &world.machines {
             machine.kernel.set_weather(host_network::Weather { latency_ms: 0..20, ..Default::default() });
             machine.mains.calm(&machine.name);
+            machine.hardware.copies_are_ended();
         }
         for (_, index, repair) in std::mem::take(&mut self.repairs) {
             repair_fault(world, index, repair);

@@ -158,7 +158,7 @@ impl Machine {
             join_again: false,
             instance,
             migration: format!("fake://{}", self.name),
-            shared: vec![],
+            shared: if shape == Shape::Strangers { vec!["/shared".into()] } else { vec![] },
             capacity: None,
             host: Arc::new(move || Ok(facts.clone())),
             going_down: lie.going_down(self.going_down.clone()),
@@ -464,15 +464,18 @@ pub(crate) async fn play(options: Options) -> Result<Tally, Violation> {
         world.judge.claims_hold();
         world.judge.pace_holds(administrator.vms());
         world.judge.addresses_hold();
+        world.judge.disks_hold(&world.machines);
         world.maintenance_holds();
         world.judge.verdict()?;
     }
     weather.calm(&mut world);
     administrator.finish().await;
+    administrator.adopt(&world).await;
     let deadline = Instant::now() + CALM;
     loop {
         world.restart_ended();
         world.judge.claims_hold();
+        world.judge.disks_hold(&world.machines);
         world.maintenance_holds();
         world.judge.verdict()?;
         let mut unfinished = world.judge.unfinished(administrator.vms());

@@ -91,6 +91,24 @@ fn no_clone_violates_anything() {
 }
 
 #[test]
+fn nothing_that_is_done_behind_drovers_back_violates_anything() {
+    let (mut hands, mut replaced, mut losses) = (0, 0, 0);
+    for seed in 0..60 {
+        match run(Options { shape: Shape::Strangers, ..Options::of(seed) }) {
+            Ok(tally) => {
+                hands += tally.hands;
+                replaced += tally.replaced;
+                losses += tally.losses;
+            }
+            Err(violation) => {
+                panic!("{violation}\nTo see it: cargo run -p drover-sim -- --shape strangers --seed {seed}")
+            }
+        }
+    }
+    assert!(hands > 100 && replaced > 30 && losses > 50, "{hands} migrations, {replaced} snapshots, {losses} losses");
+}
+
+#[test]
 fn the_same_seed_is_the_same_run() {
     for seed in 0..10 {
         assert_eq!(run(Options::of(seed)), run(Options::of(seed)), "seed {seed}");
@@ -100,6 +118,8 @@ fn the_same_seed_is_the_same_run() {
         assert_eq!(versions(), versions(), "seed {seed}, versions");
         let clones = || run(Options { shape: Shape::Clones, ..Options::of(seed) });
         assert_eq!(clones(), clones(), "seed {seed}, clones");
+        let strangers = || run(Options { shape: Shape::Strangers, ..Options::of(seed) });
+        assert_eq!(strangers(), strangers(), "seed {seed}, strangers");
     }
     assert_ne!(run(Options::of(1)), run(Options::of(2)));
 }
@@ -153,6 +173,10 @@ fn planted_defects_are_found() {
     for lie in of_fences {
         let options = |seed| Options { lie, shape: Shape::Fences, ..Options::of(seed) };
         assert!((0..150).any(|seed| run(options(seed)).is_err()), "{lie:?} was not found");
+    }
+    for lie in [Lie::PausedIsRunning, Lie::UnseenDisks, Lie::FirstEpochAgain] {
+        let options = |seed| Options { lie, shape: Shape::Strangers, ..Options::of(seed) };
+        assert!((0..100).any(|seed| run(options(seed)).is_err()), "{lie:?} was not found");
     }
     let clone = |seed| Options { lie: Lie::UnownedSession, shape: Shape::Clones, ..Options::of(seed) };
     assert!((0..50).any(|seed| run(clone(seed)).is_err()), "{:?} was not found", Lie::UnownedSession);

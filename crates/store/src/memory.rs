@@ -226,6 +226,11 @@ impl MemoryCluster {
         changed.map(|_| ()).or_else(|refused| local::several(Err(refused)).map(|_| ()))
     }
 
+    /// Every record is lost, as when the disks of all servers are. Nobody is told: all sessions are to be abandoned.
+    pub fn lose_all(&self) {
+        lock(&self.shared.inner).local.tree = Tree::new();
+    }
+
     /// All records with their data, by path. For checks in tests.
     pub fn dump(&self) -> BTreeMap<String, Vec<u8>> {
         let inner = lock(&self.shared.inner);

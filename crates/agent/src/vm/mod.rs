@@ -18,7 +18,8 @@ use crate::{
 };
 use drover_drivers::hypervisor::Domain;
 use drover_model::{
-    Claim, Mono, MoveFailure, Obs, Replaced, RunState, Stored, Transit, Version, VmRecord, VmState, VmStatus, VmView,
+    Claim, Mono, MoveFailure, Obs, Replaced, RunState, Stored, Stray, Transit, Version, VmRecord, VmState, VmStatus,
+    VmView,
     domain::{KeptState, devices::Devices},
     vm::VM_SCHEMA,
 };
@@ -334,9 +335,12 @@ impl Task {
             seen => seen.known().filter(|seen| plan::is_stray(claim, self.ctx.me(), seen)),
         };
         self.stray = stray.map(|_| self.stray.unwrap_or(now));
-        let reported = stray.filter(|seen| plan::is_reported(claim, seen)).map(|seen| seen.mark.epoch);
+        let reported = stray.filter(|seen| plan::is_reported(claim, seen)).map(|seen| {
+            let paused = seen.paused.is_some_and(plan::may_be_ordered);
+            Stray { uuid: self.uuid, epoch: seen.mark.epoch, paused }
+        });
         self.strays.send_if_modified(|strays| match reported {
-            Some(epoch) => strays.insert(self.uuid, epoch) != Some(epoch),
+            Some(stray) => strays.insert(self.uuid, stray.clone()) != Some(stray),
             None => strays.remove(&self.uuid).is_some(),
         });
     }

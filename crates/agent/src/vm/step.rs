@@ -97,7 +97,7 @@ impl Task {
             Step::GoBack(back, why) => self.go_back(record, back, why).await,
             Step::HandOver(to) => self.hand_over(record, (claim, &claim.value.handed_to(to)), to).await,
             Step::StartThere(to) => self.hand_over(record, (claim, &claim.value.granted_above_sent(to)), to).await,
-            Step::Follow(to) => self.hand_over(record, (claim, &claim.value.followed_to(to)), to).await,
+            Step::Follow(to, mark) => self.hand_over(record, (claim, &claim.value.followed_to(to, *mark)), to).await,
             Step::TakeOver => self.take_over(record, claim).await,
             Step::Adopt(state) => self.adopt(snapshot, record, claim, state).await,
             Step::Regrant => {

@@ -210,10 +210,10 @@ fn several_nodes_are_one_plan_and_others_are_not_touched() {
 #[test]
 fn a_guest_that_another_node_reports_is_not_started_a_second_time() {
     let stray = |epoch| {
-        let stray = drover_model::Stray { uuid: Uuid::from_u128(1), epoch: Epoch(epoch) };
+        let stray = drover_model::Stray { uuid: Uuid::from_u128(1), epoch: Epoch(epoch), paused: false };
         vec![node("a", 8).reporting(|report| report.strays = vec![stray]), node("b", 9)]
     };
-    assert_eq!(story(stray(1), vec![running(1, "x", 64)]), ["vm1: start on a, home x; claim a 2"]);
+    assert_eq!(story(stray(1), vec![running(1, "x", 64)]), ["vm1: start on a, home x; claim a 3"]);
     assert_eq!(story(stray(1), vec![waiting(1, "x", 64)]), ["vm1 is being taken by a"]);
     let old = story(stray(0), vec![running(1, "x", 64)]);
     assert_eq!(old, ["vm1: migrate to b on x; claim free 2"], "a guest of an earlier grant");
@@ -222,7 +222,7 @@ fn a_guest_that_another_node_reports_is_not_started_a_second_time() {
         (claim.epoch, claim.adopts) = (Epoch(3), Some(Epoch(1)));
     };
     let adopted = story(stray(1), vec![running(1, "x", 64).but(adopting)]);
-    assert_eq!(adopted, ["vm1: start on a, home x; claim a 4"], "its grant is for that guest");
+    assert_eq!(adopted, ["vm1: start on a, home x; claim a 5"], "its grant is for that guest");
     let other = story(stray(2), vec![running(1, "x", 64).but(adopting)]);
     assert_eq!(other, ["vm1: migrate to b on x; claim free 4"]);
 }

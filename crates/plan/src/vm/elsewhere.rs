@@ -1,6 +1,7 @@
 //! Guests that other nodes report.
 
-use drover_model::{ClusterView, DaemonState, Epoch, NodeName, NodeStatus};
+use super::strays::may_be_present;
+use drover_model::{Claim, ClusterView, DaemonState, Epoch, NodeName, NodeStatus, Stray};
 use uuid::Uuid;
 
 /// A guest of the VM that another node reports, without having the claim.
@@ -12,17 +13,28 @@ pub struct Elsewhere {
     pub epoch: Epoch,
     /// Whether the node's daemon is alive, so that the report is current.
     pub alive: bool,
+    /// Whether somebody had it paused there.
+    pub paused: bool,
 }
 
 impl Elsewhere {
-    /// The guest of that UUID that another node than `me` reports; of several, that of the latest grant.
+    /// The guest of that UUID that another node than `me` reports; of several, that of the latest grant, and of these
+    /// one that is not paused.
     pub fn find(view: &ClusterView, me: &NodeName, uuid: &Uuid) -> Option<Elsewhere> {
-        let of = |status: &NodeStatus| status.strays.iter().find(|stray| stray.uuid == *uuid).map(|stray| stray.epoch);
+        let of = |status: &NodeStatus| status.strays.iter().find(|stray| stray.uuid == *uuid).cloned();
         let others = view.nodes.iter().filter(|(name, _)| *name != me);
         let found = others.filter_map(|(name, node)| {
             let alive = !matches!(node.daemon_state(), DaemonState::Dead | DaemonState::Stop);
-            Some(Elsewhere { node: name.clone(), epoch: of(node.status.as_ref()?)?, alive })
+            let Stray { epoch, paused, .. } = of(node.status.as_ref()?)?;
+            Some(Elsewhere { node: name.clone(), epoch, alive, paused })
         });
-        found.max_by_key(|other| other.epoch)
+        found.max_by_key(|other| (other.epoch, !other.paused))
+    }
+
+    /// Whether it may be the VM's guest, or is one of a store that was lost. A paused one is not taken for it, as its
+    /// own node does not (`strays`); but that may not have known the claim yet when it reported.
+    pub(crate) fn counts(&self, claim: &Claim) -> bool {
+        let lost = claim.never_granted() || claim.is_of_another_store(self.epoch);
+        lost || !self.paused && may_be_present(claim, self.epoch)
     }
 }

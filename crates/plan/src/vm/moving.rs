@@ -174,7 +174,12 @@ fn waits_for_us(claim: &Claim, mark: Mark) -> bool {
 
 /// Whether somebody had it paused, which is also what libvirt says of a guest that it left paused at its arrival.
 pub(super) fn is_by_order(seen: &Seen) -> bool {
-    matches!(seen.why_paused(), Some(PausedBy::Administrator | PausedBy::Unknown))
+    seen.why_paused().is_some_and(may_be_ordered)
+}
+
+/// Whether a guest that is paused by this may be so because somebody ordered it, or because it was left so.
+pub fn may_be_ordered(by: PausedBy) -> bool {
+    matches!(by, PausedBy::Administrator | PausedBy::Unknown)
 }
 
 /// Why a guest is paused, for users: libvirt says of one that has arrived that somebody paused it.

@@ -47,6 +47,9 @@ pub(super) fn vanished(claim: &Claim, seen: Option<&Seen>, was_in_memory: bool) 
         && !claim.resume
         && match seen {
             None => was_in_memory,
-            Some(seen) => seen.off == Some(OffReason::Migrated) && seen.mark.epoch == claim.epoch,
+            Some(seen) => {
+                let mark = seen.mark.epoch;
+                seen.off == Some(OffReason::Migrated) && (mark == claim.epoch || claim.adopts == Some(mark))
+            }
         }
 }

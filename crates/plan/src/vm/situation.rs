@@ -2,7 +2,7 @@
 
 use super::{elsewhere::Elsewhere, memory::Memory, seen::Seen};
 use crate::moves::{Back, Return, Turn};
-use drover_model::{Claim, Mono, NodeName, Obs, Replaced, Stored, VmRecord, VmState, domain::KeptState};
+use drover_model::{Claim, Epoch, Mono, NodeName, Obs, Replaced, Stored, VmRecord, VmState, domain::KeptState};
 use std::time::Duration;
 
 /// Poll interval for an unknown domain, or for a hypervisor that cannot be used, if no event comes before.
@@ -97,8 +97,8 @@ pub enum Step {
     GiveUpMove(String),
     /// Nothing of it is here any more: transfer the claim to the target, and assign the VM there.
     HandOver(NodeName),
-    /// The same, because its guest was taken to that node, outside Drover.
-    Follow(NodeName),
+    /// The same, because its guest, with that mark, was taken to that node, outside Drover.
+    Follow(NodeName, Epoch),
     /// Its guest has ended here, while it was being sent to that node: the same, above the mark of what may have come
     /// there, so that the VM is started anew.
     StartThere(NodeName),

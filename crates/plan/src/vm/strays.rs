@@ -34,9 +34,14 @@
 //!   guest, so a holder whose guest has *vanished* (a guest that ends leaves its definition behind, off; one that was
 //!   migrated does not, or leaves it with that reason) waits for reports. Without any, the VM fails: it may run on a
 //!   machine that is no node, and only a person can know.
+//! * A grant that follows a guest, or takes it over, says under which mark it runs. Until it has the grant's own it may
+//!   be taken on, and is followed again.
 //! * Re-marking under one's own grant cannot hide a second guest: one machine has one domain of a UUID. The mark before
 //!   the grant's (e-1) has no other grant in between, so nobody else has run the VM since. With more in between,
-//!   another guest has written to its disks, and this one is removed.
+//!   another guest has written to its disks, and this one is removed; and so is one with e-1 that is paused, and not
+//!   the one that the grant is for: it may be a copy.
+//! * Nobody knows of a guest that was taken to a node whose daemon is away. If its own node loses its power before that
+//!   is back, the VM is started there a second time.
 //! * A domain that is imported (`drover vm import`) has no mark at first. Its VM's claim says so
 //!   (`Claim::is_for_unmarked`): held, if the domain was in memory, else free. It is given a mark, and is then the
 //!   guest that the grant adopts; or a domain that is off, which is removed with all that is kept of it left in place;
@@ -65,7 +70,12 @@ pub fn was_in_memory(claim: &Claim, status: &VmStatus, me: &NodeName, boot: &str
     // It has ended with the machine's last boot.
     let rebooted = !claim.boot.is_empty() && claim.boot != boot;
     let reported = status.node == *me && status.epoch == claim.epoch;
-    let was = if reported { status.run.is_some_and(in_memory) } else { claim.adopts.is_some() };
+    let was = match status.run {
+        Some(run) if reported => in_memory(run),
+        // A report made while its domain could not be seen says nothing of it.
+        None if reported && !status.unknown => false,
+        _ => claim.adopts.is_some(),
+    };
     claim.is_held_by(me) && !rebooted && was
 }
 
@@ -94,7 +104,7 @@ fn is_of_deleted(claim: &Claim, mark: Epoch) -> bool {
 
 /// Whether a guest with that mark may be the VM's present one: of the last grant, of a later one, or the one that this
 /// grant adopts. (That of the next grant arrives by a migration of Drover's, or is what such a migration left.)
-fn may_be_present(claim: &Claim, mark: Epoch) -> bool {
+pub(super) fn may_be_present(claim: &Claim, mark: Epoch) -> bool {
     mark >= claim.epoch && mark != claim.epoch.next() || claim.adopts == Some(mark)
 }
 
@@ -181,7 +191,7 @@ pub(super) fn remarked(s: &Situation<'_>, claim: &Claim, wanted: &VmState, seen:
         None
     } else if mark > epoch {
         Some(Decision::to(Step::Regrant, "it runs here under a later grant than the record's"))
-    } else if claim.adopts == Some(mark) || mark.next() == epoch {
+    } else if claim.adopts == Some(mark) || mark.next() == epoch && !is_by_order(seen) {
         // A guest that is to end needs no mark, and one that hangs may not get it.
         if ends {
             return None;
@@ -225,8 +235,7 @@ pub(super) fn free(s: &Situation<'_>, claim: &Claim) -> Option<Decision> {
 
 /// The guest elsewhere, if it is not older than the claim, or is of a store that was lost.
 fn elsewhere<'a>(s: &Situation<'a>, claim: &Claim) -> Option<&'a Elsewhere> {
-    let counts = |mark| claim.never_granted() || claim.is_of_another_store(mark) || may_be_present(claim, mark);
-    s.elsewhere.filter(|other| counts(other.epoch))
+    s.elsewhere.filter(|other| other.counts(claim))
 }
 
 /// At the holder, whose claim has no `to`, and which has no guest in memory: the step because of a guest elsewhere.
@@ -235,7 +244,7 @@ pub(super) fn gone(s: &Situation<'_>, record: &VmRecord, claim: &Claim, seen: Op
         return None;
     }
     let again = Some(s.now.after(LOOK_AGAIN));
-    if let Some(Elsewhere { node, alive, epoch }) = elsewhere(s, claim) {
+    if let Some(Elsewhere { node, alive, epoch, .. }) = elsewhere(s, claim) {
         let lost = claim.is_of_another_store(*epoch);
         let no_start = is_off(&record.state) || matches!(record.state, VmState::Shutdown { .. });
         if lost && (no_start || record.state == VmState::Delete { disks: false }) {
@@ -251,7 +260,7 @@ pub(super) fn gone(s: &Situation<'_>, record: &VmRecord, claim: &Claim, seen: Op
                 Decision::wait(format!("{node} reported that it runs there, and {node}'s daemon is not alive"), again)
             }
             Some(_) => Decision::to(Step::Undefine, format!("it runs on {node}")),
-            None => Decision::to(Step::Follow(node.clone()), format!("it was taken to {node}, outside Drover")),
+            None => Decision::to(Step::Follow(node.clone(), *epoch), format!("it was taken to {node}, outside Drover")),
         });
     }
     let since = s.memory.vanished?;

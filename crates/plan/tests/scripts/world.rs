@@ -346,7 +346,7 @@ impl World {
                 self.settle_at(vm, claim.handed_to(&to), &to);
             }
             Step::StartThere(to) => self.settle_at(vm, claim.granted_above_sent(&to), &to),
-            Step::Follow(to) => self.settle_at(vm, claim.followed_to(&to), &to),
+            Step::Follow(to, mark) => self.settle_at(vm, claim.followed_to(&to, mark), &to),
             Step::TakeOver => self.settle_at(vm, claim.granted_to(&me), &me),
             Step::Settle => self.set_claim(&uuid, claim.settled()),
             Step::Adopt(state) => {

@@ -12,7 +12,7 @@ use drover_model::{
     Obs, OffReason, PausedBy, Progress, RunState, Transit,
     domain::{Candidate, Mark, started_with, written},
 };
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 use tokio::{
     sync::{broadcast, watch},
     time::sleep,
@@ -44,9 +44,14 @@ impl Hypervisor for FakeHypervisor {
     async fn mark(&self, uuid: Uuid, from: Mark, to: Mark) -> Result<()> {
         let mark: Phase = Box::new(move |inner| match inner.domains.get_mut(&uuid) {
             Some(d) if d.mark == from || d.mark == to => {
-                let (was, runs) = (d.mark, d.run != RunState::Off);
+                let (was, seen, runs) = (d.mark, d.observed, d.run != RunState::Off);
                 (d.mark, d.transient) = (to, false);
-                if runs && was != to {
+                // It is taken for the guest.
+                let outdated = runs && d.outdated.load(Ordering::Relaxed);
+                if let Some(observer) = inner.on_stale.as_ref().filter(|_| outdated) {
+                    observer(uuid, to);
+                }
+                if seen && was != to {
                     inner.notify(uuid, to, true);
                 }
                 Ok(())

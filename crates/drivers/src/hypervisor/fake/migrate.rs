@@ -10,7 +10,10 @@ use drover_model::{
     domain::{Mark, Written},
 };
 use std::{
-    sync::{Arc, PoisonError, atomic::AtomicBool},
+    sync::{
+        Arc, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 use tokio::{
@@ -158,9 +161,9 @@ impl FakeMachine {
     pub fn guest_is_taken(&self, to: &FakeMachine, uuid: Uuid) {
         let (name, mark, disks) = {
             let mut inner = self.lock();
+            let Some(left) = inner.domains.get(&uuid).cloned() else { return };
             inner.switch_off(uuid, OffReason::Migrated);
-            let Some(left) = inner.domains.get(&uuid) else { return };
-            (left.name.clone(), left.mark, (left.started_with.clone(), left.disks.clone()))
+            (left.name, left.mark, (left.started_with, left.disks))
         };
         let mut there = to.lock();
         if prepare(&mut there, uuid, name, mark).is_ok()
@@ -174,6 +177,35 @@ impl FakeMachine {
         drop(there);
         self.send_event(uuid);
         to.send_event(uuid);
+    }
+
+    /// Somebody's own migration of a guest fails in its last step: the guest goes on here, and a paused copy of it,
+    /// with the same mark, stays there. Returns whether there is one.
+    pub fn copy_is_left(&self, at: &FakeMachine, uuid: Uuid) -> bool {
+        let source = self.lock().domains.get(&uuid).filter(|d| d.run == RunState::Running).cloned();
+        let Some(FakeDomain { name, mark, started_with, disks, .. }) = source else { return false };
+        let made = {
+            let mut there = at.lock();
+            let made = prepare(&mut there, uuid, name, mark).is_ok();
+            if let Some(copy) = there.domains.get_mut(&uuid).filter(|_| made) {
+                (copy.started_with, copy.disks, copy.transit) = (started_with, disks, None);
+                copy.outdated.store(true, Ordering::Relaxed);
+            }
+            made
+        };
+        at.send_event(uuid);
+        made
+    }
+
+    /// Somebody ends the copies that [`FakeMachine::copy_is_left`] has left here.
+    pub fn copies_are_ended(&self) {
+        let copies: Vec<Uuid> = {
+            let inner = self.lock();
+            let is_copy = |domain: &FakeDomain| domain.run == RunState::Paused && !domain.observed;
+            let copies = inner.domains.iter().filter(|(_, domain)| is_copy(domain));
+            copies.filter(|(_, copy)| copy.outdated.load(Ordering::Relaxed)).map(|(uuid, _)| *uuid).collect()
+        };
+        copies.into_iter().for_each(|uuid| self.guest_goes_down(uuid, OffReason::Destroyed));
     }
 }
 

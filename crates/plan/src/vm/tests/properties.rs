@@ -138,7 +138,7 @@ proptest! {
         (unused, elsewhere) in (any::<bool>(), any::<bool>())
     ) {
         if elsewhere {
-            case.elsewhere = Some(Elsewhere { node: name("c"), epoch: Epoch(4), alive: true });
+            case.elsewhere = Some(Elsewhere { node: name("c"), epoch: Epoch(4), alive: true, paused: false });
         }
         if unused && let Some(claim) = &mut case.claim {
             claim.value = Claim::new(Epoch(0));
@@ -152,7 +152,7 @@ proptest! {
     /// Nothing is started while another node reports the guest of the grant.
     #[test]
     fn no_second_guest_is_started(mut case in any_case(&["a", "-"]), alive in any::<bool>()) {
-        case.elsewhere = Some(Elsewhere { node: name("b"), epoch: Epoch(4), alive });
+        case.elsewhere = Some(Elsewhere { node: name("b"), epoch: Epoch(4), alive, paused: false });
         let step = case.decide().step;
         let ends = matches!(step, Step::Start | Step::Release | Step::DeleteRecords | Step::RemoveDisks);
         prop_assert!(!ends, "{:?}", step);

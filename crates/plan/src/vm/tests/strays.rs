@@ -9,7 +9,7 @@ fn migrate(to: &str) -> VmState {
 }
 
 fn elsewhere(epoch: u64, alive: bool) -> Option<Elsewhere> {
-    Some(Elsewhere { node: name("b"), epoch: Epoch(epoch), alive })
+    Some(Elsewhere { node: name("b"), epoch: Epoch(epoch), alive, paused: false })
 }
 
 #[test]
@@ -126,7 +126,7 @@ fn a_guest_that_was_called_back_is_marked_anew_and_what_the_send_left_is_older()
         with(&Claim { node: swap(&claim.node), to: swap(&claim.to), ..claim.clone() }, sending.sent(), "paused")
     };
     let mut claims = vec![back.clone(), back.settled(), back.sending_to(&name("b")), back.released(), back.freed()];
-    claims.extend([back.granted_to(&name("a")), back.sending_to(&name("c")), back.followed_to(&name("c"))]);
+    claims.extend([back.granted_to(&name("a")), back.sending_to(&name("c")), back.followed_to(&name("c"), back.epoch)]);
     for claim in claims {
         assert_eq!(copy(&claim), Destroy, "{claim:?}");
     }
@@ -209,9 +209,9 @@ fn the_holder_hands_the_claim_to_the_node_that_its_guest_was_taken_to() {
     for state in states {
         let mut case = Case::new(state.clone(), "a", "a", "absent");
         case.elsewhere = elsewhere(4, true);
-        assert_eq!(case.decide().step, Follow(name("b")), "{state:?}");
+        assert_eq!(case.decide().step, Follow(name("b"), Epoch(4)), "{state:?}");
         case.elsewhere = elsewhere(9, true);
-        assert_eq!(case.decide().step, Follow(name("b")), "{state:?}: the records are older than the guest");
+        assert_eq!(case.decide().step, Follow(name("b"), Epoch(9)), "{state:?}: the records are older than the guest");
         case.elsewhere = elsewhere(4, false);
         assert_eq!(case.decide().step, Wait, "{state:?}: its daemon is dead");
         case.elsewhere = elsewhere(4, true);
@@ -219,12 +219,42 @@ fn the_holder_hands_the_claim_to_the_node_that_its_guest_was_taken_to() {
         assert_eq!(case.decide().step, Undefine, "{state:?}");
         // The guest of the grant is here: another with that mark is not it.
         case.domain = seen("running");
-        assert_ne!(case.decide().step, Follow(name("b")), "{state:?}");
+        assert_ne!(case.decide().step, Follow(name("b"), Epoch(4)), "{state:?}");
         // An older guest elsewhere is no reason to wait.
         case.domain = seen("absent");
         case.elsewhere = elsewhere(3, true);
-        assert_ne!(case.decide().step, Follow(name("b")), "{state:?}");
+        assert_ne!(case.decide().step, Follow(name("b"), Epoch(3)), "{state:?}");
     }
+}
+
+/// It has the mark of the grant before, or an older one.
+#[test]
+fn a_guest_that_is_taken_on_before_it_has_the_grants_mark_is_followed_again() {
+    let followed = claim("a").followed_to(&name("b"), Epoch(4));
+    assert_eq!((followed.epoch, followed.adopts), (Epoch(6), Some(Epoch(4))));
+    assert!(!followed.adopts_of_earlier(Epoch(4)), "it is known from which definition it was started");
+    let at = |claim: Claim, domain: &str, epoch| {
+        let mut case = Case::new(VmState::Start, "a", "a", domain);
+        if let Obs::Known(seen) = &mut case.domain {
+            seen.mark.epoch = Epoch(epoch);
+        }
+        case.claim = Some(Stored::new(claim, Version(2)));
+        case
+    };
+    // Where it is by now, it is not taken for one of an earlier grant.
+    assert_eq!(at(followed.clone(), "running", 4).decide().step, Step::Wait);
+    // At the holder that it has left, its definition says where to; or nothing is left of it.
+    let held = Claim { node: Some(name("a")), ..followed };
+    let gone = |domain| Case { was_in_memory: true, ..at(held.clone(), domain, 4) };
+    for domain in ["migrated", "absent"] {
+        assert_eq!(gone(domain).decide().step, Step::Wait, "{domain}: none is started before others have reported");
+    }
+    let mut reported = Case { elsewhere: elsewhere(4, true), ..gone("absent") };
+    assert_eq!(reported.decide().step, Step::Follow(name("b"), Epoch(4)));
+    // A copy of the guest before, which is paused, is not what a grant for another one starts with.
+    assert_eq!(at(claim("a"), "paused", 3).decide().step, Step::Destroy);
+    assert_eq!(at(claim("a"), "running", 3).decide().step, Step::Remark);
+    assert_eq!(at(Claim { adopts: Some(Epoch(3)), ..claim("a") }, "paused", 3).decide().step, Step::Remark);
 }
 
 #[test]
@@ -280,8 +310,8 @@ fn a_guest_that_is_to_be_adopted_and_was_taken_elsewhere_meanwhile_is_adopted_th
     let mut at_holder = Case { was_in_memory: true, ..case(adopting("a"), "absent") };
     assert_eq!(at_holder.decide().step, Step::Wait);
     at_holder.elsewhere = elsewhere(4, true);
-    assert_eq!(at_holder.decide().step, Step::Follow(name("b")));
-    assert_eq!(case(adopting("b").followed_to(&name("a")), "running").decide().step, Step::Remark);
+    assert_eq!(at_holder.decide().step, Step::Follow(name("b"), Epoch(4)));
+    assert_eq!(case(adopting("b").followed_to(&name("a"), Epoch(4)), "running").decide().step, Step::Remark);
     // One that was shut down, to be started on another node, is not looked for there.
     assert_eq!(adopting("b").handed_to(&name("a")).adopts, None);
 }
@@ -319,6 +349,9 @@ fn a_guest_was_here_if_the_last_report_of_this_grant_and_this_boot_says_so() {
     let adopting = Claim { adopts: Some(Epoch(2)), ..claim };
     assert!(was(&adopting, &VmStatus { epoch: Epoch(3), run: None, ..status.clone() }));
     assert!(!was(&adopting.on("m", "boot 0"), &VmStatus { epoch: Epoch(3), run: None, ..status.clone() }));
+    // Or only while it could not be seen.
+    assert!(was(&adopting, &VmStatus { run: None, unknown: true, ..status.clone() }));
+    assert!(!was(&adopting, &VmStatus { run: None, unknown: false, ..status.clone() }));
     assert!(!was(&adopting, &VmStatus { run: Some(RunState::Off), ..status }));
     assert_eq!(reported(Some(RunState::Paused), true, None), Some(RunState::Paused));
     assert_eq!(reported(Some(RunState::Running), false, None), None);
@@ -344,16 +377,24 @@ fn another_machine_of_this_nodes_name_is_another_holder() {
 
 #[test]
 fn the_latest_guest_that_another_node_reports_is_found() {
-    let stray = |n, epoch| Stray { uuid: Uuid::from_u128(n), epoch: Epoch(epoch) };
+    let stray = |n, epoch| Stray { uuid: Uuid::from_u128(n), epoch: Epoch(epoch), paused: false };
     let reporting = |n, strays| node(n, 4).reporting(|report| report.strays = strays);
     let (a, b) = (reporting("a", vec![stray(1, 9)]), reporting("b", vec![stray(1, 4)]));
     let c = reporting("c", vec![stray(2, 7), stray(1, 5)]);
     let find = |view: &ClusterView, n| Elsewhere::find(view, &name("a"), &Uuid::from_u128(n));
     let view = cluster(vec![a.clone(), b.clone(), c.clone()], vec![]);
-    assert_eq!(find(&view, 1), Some(Elsewhere { node: name("c"), epoch: Epoch(5), alive: true }));
+    assert_eq!(find(&view, 1), Some(Elsewhere { node: name("c"), epoch: Epoch(5), alive: true, paused: false }));
     assert_eq!(find(&view, 3), None);
     let found = find(&cluster(vec![a, b, c.dead()], vec![]), 1);
     assert!(found.is_some_and(|found| !found.alive), "what a dead one said may be true still");
+    // A paused one may be a copy of the one that executes, and is not followed; unless nothing is known of the VM.
+    let copy = reporting("b", vec![Stray { paused: true, ..stray(1, 4) }]);
+    let original = reporting("c", vec![stray(1, 4)]);
+    let both = find(&cluster(vec![copy.clone(), original], vec![]), 1).unwrap();
+    assert_eq!((both.node, both.paused), (name("c"), false));
+    let paused = find(&cluster(vec![copy], vec![]), 1).unwrap();
+    assert!(!paused.counts(&claim("a")) && Elsewhere { paused: false, ..paused.clone() }.counts(&claim("a")));
+    assert!(paused.counts(&Claim::new(Epoch(0))) && paused.counts(&Claim { began: Epoch(6), ..Claim::new(Epoch(9)) }));
 }
 
 #[test]
