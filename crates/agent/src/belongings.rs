@@ -4,7 +4,7 @@
 
 use crate::{departed, records};
 use drover_model::{
-    Claim, Fault, Fence, NameEntry, NodeName, NodeRecord, RecordKind, RecordPath, RemovedNode, Stored, Token,
+    Claim, Fault, Fence, NameEntry, NodeName, NodeRecord, Promise, RecordKind, RecordPath, RemovedNode, Stored, Token,
     TokenName, Version, VmRecord, WallTime, node::NODE_SCHEMA,
 };
 use drover_plan::faults;
@@ -61,8 +61,9 @@ pub(crate) async fn of_node(
     let mut ops = below(store, &path, |_| None).await?;
     ops.retain(|op| *op.path() != session);
     ops.push(Op::Delete(path, Some(record.version)));
-    let fence = Fence::path(name);
-    ops.extend(store.get(&fence).await?.map(|found| Op::Delete(fence, Some(found.version))));
+    for path in [Fence::path(name), Promise::path(name)] {
+        ops.extend(store.get(&path).await?.map(|found| Op::Delete(path, Some(found.version))));
+    }
     if let Ok(token) = TokenName::of_node(name) {
         let path = Token::path(&token);
         ops.extend(store.get(&path).await?.map(|found| Op::Delete(path, Some(found.version))));

@@ -4,7 +4,7 @@
 use crate::{bmc::BmcOptions, clock::Clock, primary::PrimaryOptions, view::Views};
 use drover_drivers::{
     console::ConsoleLogs, host_network::HostNetwork, hypervisor::Hypervisor, power::Power, presence::Presence,
-    storage::Disks,
+    storage::Disks, watchdog::Watchdog,
 };
 use drover_model::{
     Bytes, Claim, DomainType, NodeName, Role, WallTime,
@@ -105,6 +105,8 @@ pub struct Drivers {
     pub power: Arc<dyn Power>,
     /// Whether other nodes' machines answer on the network.
     pub presence: Arc<dyn Presence>,
+    /// This machine's watchdog; `None`: none is configured.
+    pub watchdog: Option<Arc<dyn Watchdog>>,
 }
 
 /// Shared by the duties.
@@ -117,6 +119,7 @@ pub(crate) struct Context {
     pub(crate) network: Arc<dyn HostNetwork>,
     pub(crate) power: Arc<dyn Power>,
     pub(crate) presence: Arc<dyn Presence>,
+    pub(crate) watchdog: Option<Arc<dyn Watchdog>>,
     pub(crate) views: Views,
     pub(crate) clock: Clock,
     /// The generation of the store session in which this daemon created its node's session record; 0: none. Nothing is
@@ -126,7 +129,7 @@ pub(crate) struct Context {
 
 impl Context {
     pub(crate) fn new(options: Options, store: Arc<dyn Store>, drivers: Drivers, views: Views) -> Context {
-        let Drivers { hypervisor, disks, consoles, network, power, presence } = drivers;
+        let Drivers { hypervisor, disks, consoles, network, power, presence, watchdog } = drivers;
         Context {
             options,
             store,
@@ -136,6 +139,7 @@ impl Context {
             network,
             power,
             presence,
+            watchdog,
             views,
             clock: Clock::new(),
             member: watch::channel(0).0,

@@ -11,11 +11,12 @@
 //! * what is written has changed.
 
 mod proof;
+mod watchdog;
 
 use crate::{context::Context, faults, records, view::differs};
 use drover_model::{
     Claim, ClusterView, Evidence, EvidenceKind, Fence, FencePhase, Mono, NodeName, NodeRecord, NodeSession, NodeState,
-    Only, Primary, RecordKind, Stored, Version, VmRecord,
+    Only, Primary, Promise, RecordKind, Stored, Version, VmRecord,
 };
 use drover_plan::{
     fence::{self, Step},
@@ -27,6 +28,7 @@ use futures_util::future::join_all;
 use proof::Seeker;
 use std::{sync::Arc, time::Duration};
 use tokio::sync::watch;
+use watchdog::Listener;
 
 /// Poll interval while there is work; what it waits for is usually seen in the view before.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -44,14 +46,16 @@ pub(crate) async fn run(ctx: Arc<Context>, mut lives: watch::Receiver<Lives>) {
     let mut views = ctx.views.subscribe();
     let mut asked = ctx.clock.now();
     let mut seeker = Seeker::new(lives.clone());
+    let mut listener = Listener::default();
     loop {
         ctx.membership().await;
         let view = views.borrow_and_update().clone();
         let alive = lives.borrow_and_update().clone();
         let again = match view.primary_node() == Some(ctx.me()) {
-            true => pass(&ctx, &view, &alive, &mut asked, &mut seeker).await,
+            true => pass(&ctx, &view, &alive, &mut asked, &mut seeker, &mut listener).await,
             false => {
                 seeker.forget();
+                listener.forget();
                 None
             }
         };
@@ -86,17 +90,21 @@ async fn pass(
     lives: &Lives,
     asked: &mut Mono,
     seeker: &mut Seeker,
+    listener: &mut Listener,
 ) -> Option<Mono> {
-    let now = ctx.clock.now();
     if !ctx.views.freshness().borrow().is_current() {
-        return Some(now.after(LOOK_AGAIN));
+        return Some(ctx.clock.now().after(LOOK_AGAIN));
     }
+    let (silences, listen_again) = listener.listen(ctx, view).await;
+    let now = ctx.clock.now();
     let again = now.since(*asked) >= ASK_AGAIN;
     if again {
         *asked = now;
     }
     let plan = recover::plan(view, &fence::recovering(view), again);
     let outlook = fence::next(view, lives, &plan, seeker.tries(view), now, ctx.wall());
+    let quiet = fence::is_quiet(view, lives, now, ctx.wall());
+    let outlook = fence::watchdog::prove(outlook, view, silences, quiet, now);
     for node in &outlook.ask {
         seeker.look(ctx, view, node);
     }
@@ -122,7 +130,7 @@ async fn pass(
         }
     }
     let poll = (!done || !plan.is_done()).then(|| now.after(LOOK_AGAIN));
-    poll.into_iter().chain(outlook.look_again).min()
+    poll.into_iter().chain(outlook.look_again).chain(listen_again).min()
 }
 
 /// The conditions of every write about a silent node.
@@ -172,10 +180,15 @@ async fn write(ctx: &Context, view: &ClusterView, name: &NodeName, step: &Step) 
             new.problems.clone_from(problems);
             ops.extend([unchanged, records::set_op(name, old, &new)?]);
         }
-        (Step::Proved(what), Some(old)) => {
+        (Step::Proved(what) | Step::RanOut(what, _), Some(old)) => {
             let (by, what) = (ctx.me().clone(), what.clone());
-            let evidence = Evidence { kind: EvidenceKind::Power, at: now, by, what };
+            let kind = if matches!(step, Step::Proved(_)) { EvidenceKind::Power } else { EvidenceKind::Watchdog };
+            let evidence = Evidence { kind, at: now, by, what };
             ops.extend([unchanged, records::set_op(name, old, &changed(old.value.proved(evidence)))?]);
+            if let Step::RanOut(_, version) = step {
+                // A renewal that came meanwhile makes it fail; one that comes later finds nothing.
+                ops.push(records::delete_op::<Promise>(name, Some(*version)));
+            }
         }
         (Step::Recover, Some(old)) => {
             ops.push(records::set_op(name, old, &changed(old.value.to(FencePhase::Recovering, now)))?);
@@ -200,7 +213,9 @@ async fn write(ctx: &Context, view: &ClusterView, name: &NodeName, step: &Step) 
             let why = problems.join("; ");
             tracing::warn!(node = %name, why, "nothing proves that a silent node is off; its VMs wait");
         }
-        Step::Proved(what) => tracing::warn!(node = %name, what, "it is proved that a silent node is off"),
+        Step::Proved(what) | Step::RanOut(what, _) => {
+            tracing::warn!(node = %name, what, "it is proved that a silent node is off")
+        }
         Step::Recover => tracing::warn!(node = %name, "a node is off: its VMs are given to other nodes"),
         Step::Recovered => tracing::info!(node = %name, "nothing is left of a node that is off"),
         Step::End => tracing::info!(node = %name, "a node that was off is back"),

@@ -22,6 +22,9 @@
 //!                 │
 //!                 ├────── standing: while this node is the primary: losses too great to bear ──► plan::standing
 //!                 │
+//!                 ├────── selffence: ends this node's guests, and lets its machine be reset, when it is cut off ──►
+//!                 │       plan::selffence
+//!                 │
 //!                 └────── handle: what the API sees (view, commands)
 //! ```
 //!
@@ -48,6 +51,7 @@ mod primary;
 mod published;
 pub mod records;
 mod report;
+mod selffence;
 mod standing;
 mod supervisor;
 pub mod tokens;
@@ -61,6 +65,7 @@ pub use context::{Drivers, GoingDown, HostFacts, HostSource, Options};
 pub use handle::NodeHandle;
 pub use membership::{JoinError, Twin};
 pub use primary::{Grant, Handover, PrimaryLoop, PrimaryOptions, PrimaryService, WatchedLink};
+pub use selffence::SelfFence;
 
 use context::Context;
 use drover_drivers::console;
@@ -73,6 +78,8 @@ use tokio::sync::watch;
 
 /// How long a stopping daemon waits for another node to take over the primary role.
 const HAND_OVER: Duration = Duration::from_secs(6);
+/// How long a stopping daemon waits for the end of its promise of a watchdog.
+const DISARM: Duration = Duration::from_secs(3);
 
 /// The agent of one node.
 pub struct Agent {
@@ -113,6 +120,13 @@ impl Agent {
         PrimaryLoop::new(self.context.clone(), outlets, services)
     }
 
+    /// The node's self-fence, if it has a watchdog. Run it next to [`Agent::run`], on a thread of its own, so that
+    /// nothing else delays it.
+    pub fn self_fence(&self) -> SelfFence {
+        let Published { watchdog, armed, stopping, .. } = &self.published;
+        SelfFence::new(self.context.clone(), watchdog.clone(), armed.clone(), stopping.subscribe())
+    }
+
     /// Runs the node until [`NodeHandle::stop`] is called (guests keep running, and the node's report says that it
     /// stopped on purpose), or until it turns out that the node may not join the cluster.
     pub async fn run(self) -> Result<(), JoinError> {
@@ -134,6 +148,7 @@ impl Agent {
         if result.is_ok() {
             reporter.leave().await;
         }
+        disarm(&published).await;
         context.store.close().await;
         result
     }
@@ -195,5 +210,15 @@ async fn hand_over(published: &Published) {
         tracing::warn!(
             "the primary role was not handed over in time; another coordinator takes it over when the lease expires"
         );
+    }
+}
+
+/// Waits until the watchdog is stopped, if there is one. If it is not in time, the machine is reset: the node's promise
+/// may still be in the store.
+async fn disarm(published: &Published) {
+    published.stopping.send_replace(true);
+    let mut armed = published.armed.subscribe();
+    if tokio::time::timeout(DISARM, armed.wait_for(|armed| !*armed)).await.is_err() {
+        tracing::error!("the watchdog could not be disarmed in time, and resets this machine when it runs out");
     }
 }

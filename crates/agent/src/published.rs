@@ -2,7 +2,7 @@
 //! those who need it are given a receiver.
 
 use crate::{clock::Clock, duty::Failures};
-use drover_model::{BmcReport, DrainReport, Stray};
+use drover_model::{BmcReport, DrainReport, Stray, WatchdogReport};
 use drover_plan::liveness::Lives;
 use std::collections::BTreeMap;
 use tokio::sync::watch::{Receiver, Sender, channel};
@@ -27,6 +27,10 @@ pub(crate) struct Published {
     pub(crate) service_problems: Sender<Vec<(String, String)>>,
     /// Whether this node has a part in the primary role that another node could take over. Published by `primary`.
     pub(crate) must_hand_over: Sender<bool>,
+    /// What is known about this node's watchdog. Published by `selffence`.
+    pub(crate) watchdog: Sender<Option<WatchdogReport>>,
+    /// Whether the watchdog may run, so that it must be disarmed before this daemon ends. Published by `selffence`.
+    pub(crate) armed: Sender<bool>,
     /// Whether the daemon is stopping. Published by the agent.
     pub(crate) stopping: Sender<bool>,
     /// Recent failures of the duties. Published by their supervisors.
@@ -39,6 +43,7 @@ pub(crate) struct Reported {
     pub(crate) strays: Receiver<Strays>,
     pub(crate) drain: Receiver<Option<DrainReport>>,
     pub(crate) bmc: Receiver<Option<BmcReport>>,
+    pub(crate) watchdog: Receiver<Option<WatchdogReport>>,
     pub(crate) network_problems: Receiver<Vec<String>>,
     pub(crate) failures: Failures,
 }
@@ -50,6 +55,8 @@ impl Published {
             strays: channel(Strays::new()).0,
             drain: channel(None).0,
             bmc: channel(None).0,
+            watchdog: channel(None).0,
+            armed: channel(false).0,
             network_problems: channel(Vec::new()).0,
             service_problems: channel(Vec::new()).0,
             must_hand_over: channel(false).0,
@@ -64,6 +71,7 @@ impl Published {
             strays: self.strays.subscribe(),
             drain: self.drain.subscribe(),
             bmc: self.bmc.subscribe(),
+            watchdog: self.watchdog.subscribe(),
             network_problems: self.network_problems.subscribe(),
             failures: self.failures.clone(),
         }

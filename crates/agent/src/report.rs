@@ -36,7 +36,7 @@ impl Reporter {
         let mut events = ctx.hypervisor.events();
         let mut connection = ctx.hypervisor.connection();
         let mut domain_type = ctx.options.domain_type.clone();
-        let Reported { mut strays, mut drain, mut bmc, network_problems: mut networks, failures } =
+        let Reported { mut strays, mut drain, mut bmc, mut watchdog, network_problems: mut networks, failures } =
             self.reported.clone();
         let mut failures = failures.changes();
         let mut reported: Option<(Mono, NodeStatus)> = None;
@@ -47,6 +47,7 @@ impl Reporter {
             failures.mark_unchanged();
             strays.mark_unchanged();
             bmc.mark_unchanged();
+            watchdog.mark_unchanged();
             let observed = self.observe(DaemonState::Run).await;
             let now = ctx.clock.now();
             // The node, and its report with it, may have been removed and have come back.
@@ -75,6 +76,7 @@ impl Reporter {
                 Ok(()) = failures.changed() => {}
                 Ok(()) = strays.changed() => {}
                 Ok(()) = bmc.changed() => {}
+                Ok(()) = watchdog.changed() => {}
                 () = ctx.clock.until(Some(latest)) => {}
             }
             ctx.clock.until(Some(earliest)).await;
@@ -160,6 +162,7 @@ impl Reporter {
             drain: reported.drain.borrow().clone(),
             duties: reported.failures.recent(),
             bmc: reported.bmc.borrow().clone(),
+            watchdog: reported.watchdog.borrow().clone(),
             cluster_key: ctx.options.bmc.key.as_ref().map(ClusterKey::id).unwrap_or_default(),
             memory_total: total,
             memory_free: facts.memory_available.min(total.saturating_sub(HOST_RESERVE)),

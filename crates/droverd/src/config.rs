@@ -3,6 +3,7 @@
 
 mod fence;
 mod network;
+mod watchdog;
 
 use drover_agent::PrimaryOptions;
 use drover_drivers::hypervisor::probe::Setting;
@@ -15,6 +16,7 @@ use std::{
     path::{Path, PathBuf},
     time::Duration,
 };
+use watchdog::Watchdog;
 
 /// Default path of the file.
 pub(crate) const DEFAULT_PATH: &str = "/etc/drover/drover.toml";
@@ -39,6 +41,7 @@ pub(crate) struct Config {
     pub(crate) primary: Primary,
     pub(crate) network: Networks,
     pub(crate) fence: Fence,
+    pub(crate) watchdog: Watchdog,
     pub(crate) hypervisor: Hypervisor,
     pub(crate) paths: Paths,
 }
@@ -226,6 +229,7 @@ impl Config {
         }
         config.network.check(address)?;
         config.fence.check()?;
+        config.watchdog.check()?;
         Ok(config)
     }
 
@@ -336,6 +340,10 @@ mod tests {
         port = 6230
         user = 'drover'
         password_file = '/p'
+        [watchdog]
+        device = '/dev/watchdog1'
+        timeout = '20s'
+        software = true
         [hypervisor]
         uri = 'test:///default'
         domain_type = 'kvm'
@@ -366,6 +374,9 @@ mod tests {
             ]
         );
         assert_eq!((options.networks.len(), options.term), (2, Some(Duration::from_secs(5))));
+        let watchdog = config.watchdog.driver(true).unwrap();
+        assert_eq!((watchdog.name().as_str(), watchdog.asked()), ("/dev/watchdog1", Duration::from_secs(20)));
+        assert!(config.watchdog.driver(false).is_none(), "nobody would count on it");
     }
 
     #[test]
@@ -432,6 +443,9 @@ mod tests {
                 "network.upstream.gateway is 192.0.2.1, which is a floating address",
             ),
             ("[node]\nname='a/b'", "node name \"a/b\" is not accepted"),
+            ("[watchdog]\ndevice='watchdog'", "watchdog.device is watchdog; accepted are absolute paths"),
+            ("[watchdog]\ntimeout='4s'", "watchdog.timeout is 4 s; accepted are whole seconds, \"5s\" to \"60s\""),
+            ("[watchdog]\ntimeout='10500ms'", "watchdog.timeout is 10.5 s; accepted are whole seconds"),
             ("[node]\nmemory='lots'", "not a valid size"),
             ("[node]\nrole='boss'", "boss"),
             ("node = 1", "expected a section: [node]"),

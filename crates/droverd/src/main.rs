@@ -6,6 +6,7 @@ mod config;
 mod files;
 mod log;
 mod primary;
+mod selffence;
 
 use clap::Parser;
 use config::Config;
@@ -197,6 +198,7 @@ async fn run(
             network: Arc::new(network),
             power: Arc::new(PowerControl::default()),
             presence: Arc::new(TcpPresence),
+            watchdog: config.watchdog.driver(config.is_clustered()),
         },
     );
     let handle = agent.handle();
@@ -211,6 +213,10 @@ async fn run(
         services.push(Arc::new(FloatingApi::new(floating, api_state)));
     }
     let (_role, role_ended) = role.run(agent.primary(services))?;
+    if config.watchdog.device.is_some() && !config.is_clustered() {
+        tracing::warn!("the watchdog stays off: this node is alone, so that nobody would count on it");
+    }
+    let (_fence, fence_ended) = selffence::run(agent.self_fence())?;
     let mut running = tokio::spawn(agent.run());
 
     let outcome = tokio::select! {
@@ -220,6 +226,7 @@ async fn run(
             Ok(()) => (&mut running).await?.map_err(Failure::from),
             Err(_) => Err("the primary's control loop failed".into()),
         },
+        _ = fence_ended => Err("the loop that pets the watchdog failed".into()),
         // Returns at once: there is no API server left to wait for below.
         served = &mut api => return Err(format!("the API server ended unexpectedly: {served:?}").into()),
         _ = terminate.recv() => stop(&handle, &mut running).await,

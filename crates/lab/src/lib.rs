@@ -13,6 +13,7 @@
 //! | `node` | one node, from outside: power, services, commands in it |
 //! | `boot` | one node, from inside: what runs before its PID 1 |
 //! | `bmc` | a node's management controller, which cuts its power |
+//! | `watchdog` | what resets a node that does not pet it |
 //! | `fabric` | the networks, and cuts of links |
 //! | [`guest`], `domain` | the guest image, and a domain XML for it |
 //! | `zookeeper` | ZooKeeper members, in nodes or alone for the store's tests |
@@ -31,6 +32,7 @@ mod lab;
 mod node;
 mod process;
 mod tools;
+mod watchdog;
 mod zookeeper;
 
 pub use bmc::{BMC_PASSWORD, BMC_USER};
@@ -42,4 +44,5 @@ pub use lab::{Lab, Progress, Shape, Spec};
 pub use node::{Node, Service};
 pub use rustix::process::Signal;
 pub use tools::{LabError, Result};
+pub use watchdog::{WATCHDOG, watchdog};
 pub use zookeeper::Ensemble;

@@ -93,6 +93,9 @@ enum Action {
         #[command(subcommand)]
         demo: Demo,
     },
+    /// Be the watchdog of a node (internal)
+    #[command(hide = true)]
+    Watchdog { node: String },
     /// Turn this process into a node (internal)
     #[command(hide = true)]
     BootNode { spec: PathBuf },
@@ -135,6 +138,7 @@ fn run(arguments: Arguments) -> Result<ExitCode, LabError> {
     let progress = |step: &str| eprintln!("[{:5.1} s] {step}", start.elapsed().as_secs_f32());
     match arguments.action {
         Action::BootNode { spec } => match drover_lab::boot_node_entry(&spec)? {},
+        Action::Watchdog { node } => drover_lab::watchdog(&lab()?, &node)?,
         Action::Up { nodes, no_droverd } => {
             let spec = Spec { daemon: !no_droverd, ..Spec::cluster(nodes.into()) };
             let lab = Lab::up(&folder, spec, &program, &progress)?.keep();

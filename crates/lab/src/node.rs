@@ -87,7 +87,7 @@ impl<'a> Node<'a> {
     }
 
     /// The node's PID 1.
-    fn init(&self) -> Option<Process> {
+    pub(crate) fn init(&self) -> Option<Process> {
         Process::load(&self.power_file())
     }
 

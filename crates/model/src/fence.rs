@@ -71,8 +71,10 @@ pub enum EvidenceKind {
     Administrator,
     /// A device that controls the machine's power was read.
     Power,
+    /// Its watchdog has reset it: the node has not renewed its promise ([`crate::Promise`]) for as long as that says.
+    Watchdog,
 }
-words!(EvidenceKind, "kind of evidence", Administrator = "administrator", Power = "power");
+words!(EvidenceKind, "kind of evidence", Administrator = "administrator", Power = "power", Watchdog = "watchdog");
 
 /// What proves that the machine is off.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,7 +5,7 @@
 //!   XML inside a VM's record.
 //! * [`console`], [`guests`], [`image`]: what is found on a node.
 //! * [`replaced`]: disks that a guest writes to instead of those in its definition.
-//! * [`bmc`]: what controls a node's power.
+//! * [`bmc`]: what controls a node's power. [`watchdog`]: what resets a machine that is cut off.
 //! * [`record`]: kinds of records and their encoding. [`shelf`]: the list of the kinds, and the decoded records of
 //!   each.
 //! * [`view`]: all records of a cluster, joined. [`usage`]: allocated resources of each node.
@@ -39,6 +39,7 @@ pub mod units;
 pub mod usage;
 pub mod view;
 pub mod vm;
+pub mod watchdog;
 pub mod wire;
 pub mod words;
 
@@ -71,4 +72,5 @@ pub use vm::{
     Arrival, AtRest, Claim, Demand, Epoch, Generation, How, MoveFailure, MoveKind, NameEntry, OffReason, Progress,
     RunState, StartRefused, Transit, VmRecord, VmState, VmStatus,
 };
+pub use watchdog::{Promise, WatchdogReport};
 pub use words::UnknownWord;

@@ -8,6 +8,7 @@ use crate::{
     record::{RecordKind, Writer},
     units::{Bytes, WallTime},
     vm::Epoch,
+    watchdog::WatchdogReport,
     words::words,
 };
 use serde::{Deserialize, Serialize};
@@ -180,6 +181,9 @@ pub struct NodeStatus {
     /// Its BMC; `None`: it has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bmc: Option<BmcReport>,
+    /// Its watchdog; `None`: none is configured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub watchdog: Option<WatchdogReport>,
     /// Which cluster key it has; empty: none.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub cluster_key: String,
@@ -354,6 +358,7 @@ impl RecordKind for NodeStatus {
             drain: part(document, "drain"),
             duties: part(document, "duties").unwrap_or_default(),
             bmc: part(document, "bmc"),
+            watchdog: part(document, "watchdog"),
             cluster_key: text("cluster_key"),
             updated: part(document, "updated").unwrap_or_default(),
         })

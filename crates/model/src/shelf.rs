@@ -12,6 +12,7 @@ use crate::{
     primary::{Lease, Primary},
     record::{Kept, Only, RecordKind, Stored, Unreadable, Version},
     vm::{Arrival, Claim, NameEntry, VmRecord, VmStatus},
+    watchdog::Promise,
 };
 use imbl::OrdMap;
 use std::{collections::BTreeSet, ops::Deref, sync::Arc};
@@ -167,7 +168,7 @@ kinds! {
         fences: Fence => Alone,
     }
     // Read only where they are needed.
-    others { Layout, NameEntry, Lease, Departed, RemovedNode }
+    others { Layout, NameEntry, Lease, Departed, RemovedNode, Promise }
 }
 
 impl Shelves {
@@ -203,7 +204,7 @@ pub fn is_leaf(path: &RecordPath) -> bool {
 
 /// Kinds without a shelf: the view does not need them.
 pub fn unshelved() -> Vec<RecordPath> {
-    [NameEntry::AT, Lease::AT, RemovedNode::AT, LOCKS]
+    [NameEntry::AT, Lease::AT, RemovedNode::AT, Promise::AT, LOCKS]
         .iter()
         .filter_map(|pattern| RecordPath::new(pattern.strip_suffix("/*")?).ok())
         .collect()
@@ -216,8 +217,8 @@ mod tests {
     #[test]
     fn every_folder_is_in_the_skeleton_after_its_own() {
         let skeleton: Vec<String> = skeleton().iter().map(ToString::to_string).collect();
-        let wanted =
-            "/faults /fences /locks /locks/primary /names /names/vms /nodes /primary/leases /removed /tokens /vms";
+        let wanted = "/faults /fences /locks /locks/primary /names /names/vms /nodes /primary/leases /removed /tokens \
+                      /vms /watchdogs";
         assert_eq!(skeleton.join(" "), wanted);
     }
 
@@ -232,7 +233,7 @@ mod tests {
             assert!(!leaf(path.clone()), "{path}");
         }
         let unshelved: Vec<String> = unshelved().iter().map(ToString::to_string).collect();
-        assert_eq!(unshelved, ["/names/vms", "/primary/leases", "/removed", "/locks/primary"]);
+        assert_eq!(unshelved, ["/names/vms", "/primary/leases", "/removed", "/watchdogs", "/locks/primary"]);
     }
 
     #[test]

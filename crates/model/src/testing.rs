@@ -90,6 +90,7 @@ pub fn node(n: &str, gib: u64) -> NodeView {
             drain: None,
             duties: vec![],
             bmc: None,
+            watchdog: None,
             cluster_key: String::new(),
             updated: WallTime(0),
         })),

@@ -6,7 +6,7 @@
 use drover_model::{
     Arrival, BmcRecord, Claim, ClusterConfig, ClusterView, Departed, Dice, Fault, Fence, NameEntry, NodeName,
     NodeRecord, NodeSession, NodeState, NodeStatus, Only, Primary, RecordKind, RemovedNode, Stored, Token, Version,
-    VmRecord, VmState, VmStatus, cluster::Layout, primary::Lease, shelf::KINDS,
+    VmRecord, VmState, VmStatus, cluster::Layout, primary::Lease, shelf::KINDS, watchdog::Promise,
 };
 use serde_json::Value;
 use std::{collections::BTreeSet, fs, path::PathBuf};
@@ -127,6 +127,7 @@ fn every_kind_in_every_layout_is_read_and_written_back_also_when_it_is_mutated()
         check::<RemovedNode>("removed"),
         check::<BmcRecord>("bmc"),
         check::<Fence>("fence"),
+        check::<Promise>("watchdog"),
     ]);
     let kinds: BTreeSet<&str> = KINDS.iter().map(|(at, _)| *at).collect();
     assert_eq!(checked, kinds, "every kind needs fixtures and a row here");

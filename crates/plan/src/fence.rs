@@ -6,6 +6,7 @@
 //!   that is restarted, upgraded or killed costs its guests nothing; when it is back, the suspicion is over.
 //! * Proof is looked for with the node's BMC ([`proof`]). Before its power is cut, the fence says so: a daemon that
 //!   comes back in that boot does nothing until that is over ([`returned`]).
+//! * A node with an armed watchdog promises to be reset when it is cut off, which proves as much ([`watchdog`]).
 //! * A daemon that was stopped on purpose is not suspected at all.
 //! * The **governor**: if more than half of the nodes are silent, or many have fallen silent within a short time, this
 //!   node, the network or the store is more probably to blame than they are. Then no new suspicion is raised.
@@ -13,6 +14,7 @@
 //!   administrator confirms is done in any case.
 
 pub mod proof;
+pub mod watchdog;
 
 use crate::{
     faults,
@@ -21,7 +23,7 @@ use crate::{
 };
 use drover_model::{
     ClusterView, DaemonState, Evidence, EvidenceKind, Fence, FencePhase, Mono, NodeName, NodeRecord, NodeView, Stored,
-    WallTime,
+    Version, WallTime,
 };
 use proof::{
     Next::{Ask, Await, Cut, Proved, Unproved},
@@ -69,6 +71,8 @@ pub enum Step {
     Unproved(Vec<String>),
     /// It is off, as this proves.
     Proved(String),
+    /// Its watchdog has reset it, as this says; the proof uses up its promise of this version.
+    RanOut(String, Version),
     /// Its VMs are to be recovered; it takes no VMs until it is made ready.
     Recover,
     /// Nothing of it is left.
@@ -224,8 +228,8 @@ pub fn is_quiet(view: &ClusterView, lives: &Lives, now: Mono, wall: WallTime) ->
 }
 
 /// Why no new suspicion is raised, if there is a reason: see the module's documentation. Nodes that were stopped on
-/// purpose are not counted, nor those that are proved to be off, but for those whose own BMCs said so within the
-/// window: else one fault of the network would have one node after the other cut.
+/// purpose are not counted, nor those that are proved to be off, but for those whose own BMCs or watchdogs proved it
+/// within the window: else one fault of the network would have one node after the other cut.
 fn held(view: &ClusterView, lives: &Lives, now: Mono) -> Option<String> {
     let (mut all, mut silent, mut lately) = (0, Vec::new(), 0);
     for (name, node) in view.nodes.iter().filter(|(_, node)| node.daemon_state() != DaemonState::Stop) {
@@ -234,7 +238,8 @@ fn held(view: &ClusterView, lives: &Lives, now: Mono) -> Option<String> {
         let fence = fence_of(view, name, node).filter(|fence| fence.phase.is_proved() && node.session.is_none());
         match fence {
             Some(fence) => {
-                let cut = fence.evidence.iter().any(|evidence| evidence.kind == EvidenceKind::Power);
+                let by_itself = |kind| matches!(kind, EvidenceKind::Power | EvidenceKind::Watchdog);
+                let cut = fence.evidence.iter().any(|evidence| by_itself(evidence.kind));
                 if cut && recent {
                     (all, lately) = (all + 1, lately + 1);
                 }

@@ -52,6 +52,11 @@ pub fn node(node: &NodeView) -> Health {
                 let text = format!("the power of node {name} could not be cut if it fell silent: {}", bmc.problem);
                 messages.push(message(format!("bmc-{name}"), NO_POWER_CONTROL, text));
             }
+            let watchdog = node.status.as_ref().and_then(|s| s.watchdog.as_ref());
+            if let Some(watchdog) = watchdog.filter(|watchdog| watchdog.failed) {
+                let text = format!("the watchdog of node {name} is not armed: {}", watchdog.why_not);
+                messages.push(message(format!("watchdog-{name}"), NO_POWER_CONTROL, text));
+            }
         }
         DaemonState::Init | DaemonState::Shutdown | DaemonState::Stop => {}
     }
@@ -86,7 +91,7 @@ pub fn cluster(view: &ClusterView) -> Health {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use drover_model::{BmcReport, NodeStatus, testing};
+    use drover_model::{BmcReport, NodeStatus, WatchdogReport, testing};
     use drover_model::{ClusterConfig, Fault, Only, RecordKind, Version, WallTime, cluster::CLUSTER_SCHEMA};
 
     fn put(view: &mut ClusterView, fault: &Fault) {
@@ -127,5 +132,21 @@ mod tests {
         let health = node(&with("IPMI 10.0.0.9 refuses the user or the password"));
         assert_eq!((health.health, health.messages[0].id.as_str()), (90, "bmc-a"));
         assert!(health.messages[0].text.contains("refuses the user or the password"));
+    }
+
+    #[test]
+    fn a_watchdog_that_does_not_work_counts_and_one_that_is_off_does_not() {
+        let with = |failed: bool| {
+            let why_not = "it is busy".to_owned();
+            let watchdog = WatchdogReport { why_not, failed, ..WatchdogReport::default() };
+            let mut of = testing::node("a", 1);
+            let status = of.status.as_ref().unwrap().value.clone();
+            of.status = Some(testing::kept(NodeStatus { watchdog: Some(watchdog), ..status }));
+            of
+        };
+        assert_eq!(node(&with(false)).health, 100);
+        let health = node(&with(true));
+        assert_eq!((health.health, health.messages[0].id.as_str()), (90, "watchdog-a"));
+        assert!(health.messages[0].text.contains("it is busy"));
     }
 }

@@ -40,6 +40,7 @@ pub mod node;
 pub mod place;
 pub mod primary;
 pub mod recover;
+pub mod selffence;
 pub mod standing;
 #[cfg(test)]
 mod testing;

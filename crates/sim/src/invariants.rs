@@ -77,6 +77,8 @@ pub(crate) struct State {
     doomed: BTreeSet<NodeName>,
     /// What people have done behind Drover's back.
     pub(crate) strangers: Strangers,
+    /// The boot of each machine that is on.
+    boots: BTreeMap<NodeName, String>,
     /// Since when each machine answers on the network; not in it if it does not.
     answers: BTreeMap<NodeName, Instant>,
     verdict: Option<Violation>,
@@ -133,7 +135,13 @@ impl Book {
 
 impl Book {
     fn fenced(&self, node: &NodeName, fence: &Fence) {
+        let ran_out = fence.phase == FencePhase::Proved
+            && fence.evidence.iter().any(|evidence| evidence.kind == EvidenceKind::Watchdog);
+        if ran_out && self.lock().boots.get(node) == Some(&fence.boot) {
+            self.violated(format!("it is proved that boot {} of {node} was reset, and it goes on", fence.boot));
+        }
         let state = &mut *self.lock();
+        state.tally.ran_out += u64::from(ran_out);
         let by_power = fence.evidence.iter().any(|evidence| evidence.kind == EvidenceKind::Power);
         state.tally.proved += u64::from(fence.phase == FencePhase::Proved && by_power);
         state.tally.recovered += u64::from(fence.phase == FencePhase::Recovered);
@@ -293,6 +301,16 @@ impl Judge {
         let fence = |name: &'a NodeName| Some((name, self.read::<Fence>(&Fence::path(name))?.phase));
         let open = nodes.filter_map(fence).filter(|(_, phase)| *phase != FencePhase::Over);
         open.map(|(name, phase)| format!("the fence of {name} is {phase}")).collect()
+    }
+
+    /// A machine is on from now on, in this boot.
+    pub(crate) fn boot_begins(&self, node: &NodeName, boot: String) {
+        self.lock().boots.insert(node.clone(), boot);
+    }
+
+    /// A machine has lost its power.
+    pub(crate) fn boot_ends(&self, node: &NodeName) {
+        self.lock().boots.remove(node);
     }
 
     /// Observes the end of a daemon: the next one does not know what this one was told.

@@ -7,7 +7,7 @@
 
 use drover_model::{
     Arrival, BmcRecord, Claim, ClusterConfig, Departed, Dice, Fault, Fence, Lease, NodeRecord, NodeSession, NodeStatus,
-    Primary, RecordKind, RecordPath, RemovedNode, Stored, Token, Version, VmRecord, VmStatus,
+    Primary, Promise, RecordKind, RecordPath, RemovedNode, Stored, Token, Version, VmRecord, VmStatus,
 };
 use serde_json::{Map, Value, json};
 use std::borrow::Cow;
@@ -84,7 +84,7 @@ const fn kind<T: RecordKind>(
 }
 
 /// All kinds with a layout number.
-static KINDS: [Kind; 16] = [
+static KINDS: [Kind; 17] = [
     kind::<VmRecord>(
         120,
         Care::Keeps,
@@ -121,6 +121,7 @@ static KINDS: [Kind; 16] = [
     kind::<Departed>(0, Care::Keeps, &[], &[]),
     kind::<RemovedNode>(100, Care::Keeps, &[], &[("/at", r#"{"boot":3}"#)]),
     kind::<Fence>(100, Care::Keeps, &[], &[("/phase", r#""quarantined""#), ("/evidence", r#"[{"kind":"storage"}]"#)]),
+    kind::<Promise>(5, Care::FromNothing, &[], &[("/gone_after_ms", r#"{"s":56}"#)]),
     kind::<Token>(100, Care::Keeps, &[], &[("/role", r#""auditor""#)]),
     kind::<Fault>(100, Care::Keeps, &[], &[("/message", r#"{"id":12,"of":"vm"}"#)]),
 ];

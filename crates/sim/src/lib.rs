@@ -61,6 +61,9 @@ pub enum Shape {
     /// Machines lose their power, for long, or are cut off: their BMCs prove that they are off, or cut their power, or
     /// administrators confirm it, and their VMs go to other nodes.
     Fences,
+    /// Machines have watchdogs and no BMCs, and are cut off or frozen for long: they are reset, which proves that they
+    /// were, and their VMs go to other nodes.
+    Watchdogs,
     /// Like small, and now and then a clone of a machine is switched on for a while: it has the same name and the same
     /// machine id.
     Clones,
@@ -72,14 +75,14 @@ impl Shape {
     pub(crate) fn nodes(self) -> u64 {
         match self {
             Shape::Small | Shape::Handoffs | Shape::Versions | Shape::Clones | Shape::Strangers => 3,
-            Shape::Fences => 4,
+            Shape::Fences | Shape::Watchdogs => 4,
             Shape::Drills => 5,
         }
     }
     pub(crate) fn vms(self) -> u64 {
         match self {
             Shape::Small | Shape::Versions | Shape::Clones | Shape::Strangers => 4,
-            Shape::Fences => 8,
+            Shape::Fences | Shape::Watchdogs => 8,
             Shape::Handoffs => 0,
             Shape::Drills => 60,
         }
@@ -88,9 +91,13 @@ impl Shape {
     pub(crate) fn has_bmcs(self) -> bool {
         self == Shape::Fences
     }
+    /// Whether machines have watchdogs.
+    pub(crate) fn has_watchdogs(self) -> bool {
+        self == Shape::Watchdogs
+    }
     /// Whether the daemons take part in the primary role.
     pub(crate) fn has_primary(self) -> bool {
-        matches!(self, Shape::Handoffs | Shape::Versions | Shape::Fences)
+        matches!(self, Shape::Handoffs | Shape::Versions | Shape::Fences | Shape::Watchdogs)
     }
 }
 
@@ -128,6 +135,10 @@ pub struct Tally {
     pub cuts: u64,
     /// Nodes whose BMC proved that they were off.
     pub proved: u64,
+    /// Machines that their watchdogs have reset.
+    pub resets: u64,
+    /// Nodes of which that was the proof that they were off.
+    pub ran_out: u64,
     /// Nodes that were off and of which nothing was left.
     pub recovered: u64,
     /// Clones of machines that were switched on.

@@ -9,10 +9,11 @@ use drover_drivers::{
     hypervisor::{
         self, Connection, Domain, Event, Host, Hypervisor, HypervisorError, Listing, Sending, fake::FakeHypervisor,
     },
+    watchdog::fake::Make,
 };
 use drover_model::{
     Claim, ClusterConfig, Departed, Fence, FencePhase, FloatingAddress, NodeName, NodeSession, Obs, OffReason,
-    Progress, RecordKind, RecordPath, RunState, WallTime,
+    Progress, Promise, RecordKind, RecordPath, RunState, WallTime,
     domain::{Candidate, Mark},
     layout,
 };
@@ -99,12 +100,33 @@ pub enum Lie {
     UnseenDisks,
     /// A store that begins anew begins with the first epoch.
     FirstEpochAgain,
+    /// The clock of a machine counts a fifth of the time, so that a node which is cut off pets its watchdog too long.
+    SlowClock,
+    /// A watchdog never resets its machine.
+    ToothlessWatchdog,
+    /// A watchdog stops when its process ends.
+    ClosingStops,
+    /// Others wait only as long as the watchdog's timeout after the last renewal.
+    HastyProof,
+    /// The end of a promise is not written before the watchdog is stopped.
+    UnwrittenDisarms,
 }
 
 impl Lie {
     /// The id of a machine's boot.
     pub(crate) fn boot(self, boots: u32) -> String {
         if self == Lie::OldProof { "1".to_owned() } else { boots.to_string() }
+    }
+
+    /// The watchdogs of the machines. They are short, so that much happens in a run.
+    pub(crate) fn watchdog(self) -> Make {
+        Make {
+            timeout: Duration::from_secs(5),
+            clock_per_mille: if self == Lie::SlowClock { -800 } else { 0 },
+            stops_when_closed: self == Lie::ClosingStops,
+            never_resets: self == Lie::ToothlessWatchdog,
+            ..Make::default()
+        }
     }
 
     /// The store as a daemon of `node` sees it. `is_clone`: on a clone of that node's machine.
@@ -127,6 +149,9 @@ impl Lie {
             | Lie::UnansweredIsStarted
             | Lie::PausedIsRunning
             | Lie::UnseenDisks
+            | Lie::ToothlessWatchdog
+            | Lie::SlowClock
+            | Lie::ClosingStops
             | Lie::EndlessAddresses => truth,
             _ => Arc::new(LyingStore { truth, lie: self, session: NodeSession::path(node) }),
         }
@@ -200,6 +225,11 @@ impl LyingStore {
             let said: Fence = serde_json::from_slice(data).ok().filter(|fence: &Fence| fence.off_ordered)?;
             return serde_json::to_vec(&Fence { phase: FencePhase::Over, ..said }).ok();
         }
+        if self.lie == Lie::HastyProof && Promise::key(path).is_some() {
+            let said: Promise = serde_json::from_slice(data).ok()?;
+            let hasty = Promise { gone_after_ms: said.gone_after_ms.and(Some(said.timeout_ms)), ..said };
+            return serde_json::to_vec(&hasty).ok();
+        }
         let kind = newer::kind_of(path).filter(|kind| !kind.reads(data))?;
         match self.lie {
             Lie::UnreadableIsFree if kind.at == Claim::AT => {
@@ -259,6 +289,10 @@ impl Store for LyingStore {
         }
     }
     async fn set(&self, path: &RecordPath, data: Vec<u8>, expected: Version) -> drover_store::Result<Version> {
+        let withdrawn = || serde_json::from_slice::<Promise>(&data).is_ok_and(|said| said.gone_after_ms.is_none());
+        if self.lie == Lie::UnwrittenDisarms && Promise::key(path).is_some() && withdrawn() {
+            return Ok(expected);
+        }
         let expected = self.blind(path, expected).await;
         let data = self.called_back(path, self.written(path, data)).await;
         match self.truth.set(path, data, expected).await {

@@ -82,8 +82,9 @@ fn one(options: Options, level: tracing::Level) -> ExitCode {
 fn describe(tally: &Tally) -> String {
     format!(
         "{} orders done, {} not; {} starts, {} takeovers, {} daemon crashes, {} power cuts, {} partitions, {} stalls, \
-         {} servers behind, {} clones, {} nodes off, {} of them by their BMCs, {} orders to cut the power, \
-         {} foreign records, {} guests migrated by hand, {} with other disks, {} stores lost",
+         {} servers behind, {} clones, {} nodes off, {} of them by their BMCs, {} by their watchdogs, \
+         {} orders to cut the power, {} resets by watchdogs, {} foreign records, {} guests migrated by hand, \
+         {} with other disks, {} stores lost",
         tally.orders,
         tally.refused,
         tally.starts,
@@ -96,7 +97,9 @@ fn describe(tally: &Tally) -> String {
         tally.clones,
         tally.recovered,
         tally.proved,
+        tally.ran_out,
         tally.cuts,
+        tally.resets,
         tally.foreign,
         tally.hands,
         tally.replaced,
@@ -166,4 +169,6 @@ fn add(total: &mut Tally, one: &Tally) {
     total.cuts += one.cuts;
     total.proved += one.proved;
     total.recovered += one.recovered;
+    total.resets += one.resets;
+    total.ran_out += one.ran_out;
 }

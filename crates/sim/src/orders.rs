@@ -140,6 +140,24 @@ const FENCES: &Table<Kind> = &[
     ("nothing", 9, Kind::Nothing),
 ];
 
+/// Orders in a cluster whose machines reset themselves.
+const WATCHDOGS: &Table<Kind> = &[
+    ("start a VM", 30, Kind::Start),
+    ("shut one down", 4, Kind::Shutdown),
+    ("cut its power", 2, Kind::Stop),
+    ("restart it", 3, Kind::Restart),
+    ("move it, for a while, for good or home", 14, Kind::Move),
+    ("take a move back", 3, Kind::Cancel),
+    ("delete it", 2, Kind::Delete),
+    ("define it again", 4, Kind::Define),
+    ("flush a node", 2, Kind::Flush),
+    ("make a node ready", 20, Kind::Ready),
+    ("confirm that a machine is off", 2, Kind::ConfirmOff),
+    ("make a node the primary", 3, Kind::MakePrimary),
+    ("begin or end maintenance", 4, Kind::Maintenance),
+    ("nothing", 7, Kind::Nothing),
+];
+
 /// One order.
 #[derive(Debug, Clone)]
 enum Order {
@@ -215,6 +233,7 @@ impl Administrator {
             Shape::Drills => DRILLS,
             Shape::Handoffs => HANDOFFS,
             Shape::Versions => VERSIONS,
+            Shape::Watchdogs => WATCHDOGS,
             Shape::Fences => FENCES,
         };
         let Some((_, kind)) = draw(&mut self.dice, table) else { return };
@@ -377,6 +396,18 @@ impl Administrator {
     /// Waits until no order is in progress.
     pub(crate) async fn finish(&mut self) {
         while self.under_way.join_next().await.is_some() {}
+    }
+
+    /// Ends maintenance, at whatever node it can be done.
+    pub(crate) async fn end_maintenance(&self, world: &World) {
+        let change = ConfigChange { maintenance: Some(Maintenance::Off), ..ConfigChange::default() };
+        let handles: Vec<_> = world.machines.iter().filter_map(|m| Some(m.daemon.as_ref()?.handle.clone())).collect();
+        for handle in handles.iter().cycle().take(100) {
+            if handle.commands().set_config(&change).await.is_ok() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use drover_drivers::{
         fake::{FakeBmc, FakePower, Trouble, at},
     },
     presence::{Answer, Presence, fake::FakePresence},
+    watchdog::fake::{FakeDevice, Make, OnReset},
 };
 use drover_model::{Bmc, BmcAccess, Dice, NodeName, PowerState, Secret};
 use drover_store::memory::MemoryStore;
@@ -37,6 +38,7 @@ pub(crate) struct Process {
 struct Load {
     hardware: FakeMachine,
     kernel: FakeHostNetwork,
+    watchdog: Option<FakeDevice>,
     daemon: Option<Process>,
 }
 
@@ -62,9 +64,13 @@ impl Wires {
     fn lost(&self, machine: &str) {
         let Ok(name) = NodeName::new(machine) else { return };
         self.set_answers(&name, false);
-        let taken =
-            self.lock().get_mut(machine).map(|load| (load.daemon.take(), load.hardware.clone(), load.kernel.clone()));
-        let Some((daemon, hardware, kernel)) = taken else { return };
+        self.judge.boot_ends(&name);
+        let taken = self
+            .lock()
+            .get_mut(machine)
+            .map(|load| (load.daemon.take(), load.hardware.clone(), load.kernel.clone(), load.watchdog.clone()));
+        let Some((daemon, hardware, kernel, watchdog)) = taken else { return };
+        watchdog.inspect(FakeDevice::power_off);
         if let Some(Process { tasks, hypervisor, store }) = daemon {
             self.judge.daemon_ends(&name);
             hypervisor.crash();
@@ -99,11 +105,25 @@ impl Mains {
 
     /// Connects a machine, which has a BMC or none.
     pub(crate) fn plug(&self, name: &NodeName, hardware: &FakeMachine, kernel: &FakeHostNetwork, bmc: bool) {
-        let load = Load { hardware: hardware.clone(), kernel: kernel.clone(), daemon: None };
+        let load = Load { hardware: hardware.clone(), kernel: kernel.clone(), watchdog: None, daemon: None };
         self.wires.lock().insert(name.to_string(), load);
         if bmc {
             self.power.put(name.as_str(), FakeBmc { machine: name.to_string(), ..FakeBmc::default() });
         }
+    }
+
+    /// Gives a machine a watchdog, which cuts its power: somebody switches it on later.
+    pub(crate) fn guard(&self, name: &NodeName, make: Make) -> FakeDevice {
+        let (mains, of) = (self.clone(), name.clone());
+        let reset: OnReset = Arc::new(move || {
+            mains.wires.judge.note(&format!("{of}: its watchdog resets it"), |t| t.resets += 1);
+            mains.set(&of, PowerState::Off);
+        });
+        let device = FakeDevice::new(make, reset);
+        if let Some(load) = self.wires.lock().get_mut(name.as_str()) {
+            load.watchdog = Some(device.clone());
+        }
+        device
     }
 
     /// From now on this daemon ends with the machine's power.

@@ -17,7 +17,7 @@ pub(crate) struct Switch {
 #[derive(Default)]
 struct State {
     stopped: bool,
-    waker: Option<Waker>,
+    wakers: Vec<Waker>,
 }
 
 impl Switch {
@@ -30,14 +30,12 @@ impl Switch {
     }
 
     pub(crate) fn go_on(&self) {
-        let waker = {
+        let wakers = {
             let mut state = self.lock();
             state.stopped = false;
-            state.waker.take()
+            std::mem::take(&mut state.wakers)
         };
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        wakers.into_iter().for_each(Waker::wake);
     }
 
     /// Wraps a future, which is not polled while the switch is stopped.
@@ -58,7 +56,7 @@ impl<F: Future> Future for Stoppable<F> {
         {
             let mut state = self.switch.lock();
             if state.stopped {
-                state.waker = Some(context.waker().clone());
+                state.wakers.push(context.waker().clone());
                 return Poll::Pending;
             }
         }

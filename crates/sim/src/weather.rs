@@ -45,6 +45,8 @@ enum Event {
     Stall,
     /// The kernel handles addresses differently: slowly, failing.
     KernelMood,
+    /// All processes of the machine stop for long.
+    Freeze,
     /// A cable is pulled for a while.
     NoCable,
     /// Like [`Event::Stop`] or [`Event::Crash`], and the daemon is restarted in the other version.
@@ -124,6 +126,24 @@ const FENCES: &Table<Event> = &[
     ("nothing", 52, Event::Calm),
 ];
 
+/// Machines are cut off, or frozen, for long.
+const WATCHDOGS: &Table<Event> = &[
+    ("a daemon crashes", 6, Event::Crash),
+    ("a daemon is stopped", 3, Event::Stop),
+    ("a machine loses its power", 2, Event::PowerCut),
+    ("a machine loses its power for long", 2, Event::Outage),
+    ("a machine is cut off", 6, Event::Isolation),
+    ("a machine is frozen", 3, Event::Freeze),
+    ("a process is stopped for a while", 2, Event::Stall),
+    ("a daemon is cut off from the store", 8, Event::CutOff),
+    ("a daemon is cut off from its hypervisor", 2, Event::NoHypervisor),
+    ("a guest ends", 6, Event::GuestDown),
+    ("a hypervisor has another mood", 4, Event::Mood),
+    ("the store has another mood", 4, Event::StoreMood),
+    ("a server of the store falls behind", 8, Event::Behind),
+    ("nothing", 150, Event::Calm),
+];
+
 /// Clones of machines are switched on, also while the machine itself is cut off, off, or without its daemon.
 const CLONES: &Table<Event> = &[
     ("a clone of a machine is switched on", 6, Event::Clone),
@@ -194,6 +214,8 @@ enum Repair {
     Hypervisor,
     /// Continue the stopped process.
     Process,
+    /// Let all processes of the machine go on.
+    Frozen,
     /// Plug the cable in.
     Cable,
     /// Switch the clone off.
@@ -246,6 +268,7 @@ impl Weather {
             Shape::Handoffs => HANDOFFS,
             Shape::Versions => VERSIONS,
             Shape::Fences => FENCES,
+            Shape::Watchdogs => WATCHDOGS,
             Shape::Clones => CLONES,
             Shape::Strangers => STRANGERS,
         };
@@ -396,6 +419,14 @@ impl Weather {
                     self.repairs.push((at, index, Repair::Process));
                 }
             }
+            Event::Freeze => {
+                let at = later(world, 3000..40_000);
+                let judge = world.judge.clone();
+                if let Some(machine) = world.machines.get(index) {
+                    machine.freeze(&judge, true);
+                    self.repairs.push((at, index, Repair::Frozen));
+                }
+            }
             Event::KernelMood => {
                 let mood =
                     host_network::Weather { latency_ms: 0..world.dice.roll(600), fail_per_mille: world.dice.roll(200) };
@@ -530,6 +561,13 @@ fn repair_fault(world: &mut World, index: usize, repair: Repair) {
         }
         return;
     }
+    if repair == Repair::Frozen {
+        let judge = world.judge.clone();
+        if let Some(machine) = world.machines.get(index) {
+            machine.freeze(&judge, false);
+        }
+        return;
+    }
     let isolated = world.machines.get(index).is_some_and(|machine| machine.isolated);
     let daemon = world.machines.get(index).and_then(|m| m.daemon.as_ref());
     match (repair, daemon) {
@@ -550,7 +588,7 @@ fn repair_fault(world: &mut World, index: usize, repair: Repair) {
         // The next daemon opens its own connections.
         (Repair::Store, Some(_))
         | (Repair::Store | Repair::Server | Repair::Hypervisor | Repair::Process, None)
-        | (Repair::Off | Repair::Network, _) => {}
+        | (Repair::Off | Repair::Network | Repair::Frozen, _) => {}
     }
 }
 

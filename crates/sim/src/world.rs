@@ -18,6 +18,10 @@ use drover_drivers::{
         fake::{FakeHypervisor, FakeMachine, FakeNetwork},
     },
     storage::fake::FakeDisks,
+    watchdog::{
+        Watchdog,
+        fake::{FakeDevice, FakeWatchdog, Make},
+    },
 };
 use drover_model::{Bytes, Dice, DomainType, FloatingAddress, NodeName, OffReason, PowerState, Role, WallTime};
 use drover_store::{
@@ -53,6 +57,8 @@ pub(crate) struct Daemon {
     task: JoinHandle<()>,
     /// The task of the primary role, if the run has it.
     primary: Option<JoinHandle<drover_store::Result<()>>>,
+    /// The self-fence, and the watchdog as it has it, if the machine has one.
+    fence: Option<(JoinHandle<()>, FakeWatchdog)>,
     pub(crate) switch: Switch,
     pub(crate) store: MemoryStore,
     pub(crate) hypervisor: Arc<FakeHypervisor>,
@@ -68,6 +74,13 @@ impl Daemon {
 
     fn end_primary(&self) {
         self.primary.as_ref().inspect(|task| task.abort());
+    }
+
+    fn end_fence(&self) {
+        if let Some((task, watchdog)) = &self.fence {
+            task.abort();
+            watchdog.crash();
+        }
     }
 }
 
@@ -93,6 +106,7 @@ pub(crate) struct Machine {
     on: bool,
     /// Whether it has a BMC.
     bmc: bool,
+    watchdog: Option<FakeDevice>,
     /// Whether it is cut off from all other machines, but its BMC is not.
     pub(crate) isolated: bool,
     /// Number of boots, which is the boot ID.
@@ -135,6 +149,9 @@ impl Machine {
             return;
         }
         let is_clone = self.name != self.node;
+        if !self.on {
+            judge_boot(common, self);
+        }
         self.on = true;
         self.mains.set(&self.name, PowerState::On);
         self.mains.set_answers(&self.name, !self.isolated);
@@ -185,6 +202,7 @@ impl Machine {
         let to_hypervisor: Arc<dyn Hypervisor> = hypervisor.clone();
         let network: Arc<dyn HostNetwork> = Arc::new(self.kernel.clone());
         let (power, presence) = self.mains.drivers(lie);
+        let watchdog = self.watchdog.as_ref().map(FakeDevice::connect);
         let drivers = Drivers {
             hypervisor: lie.hypervisor(to_hypervisor),
             disks: Arc::new(FakeDisks::default()),
@@ -192,11 +210,13 @@ impl Machine {
             network: lie.network(network),
             power,
             presence,
+            watchdog: watchdog.clone().map(|watchdog| Arc::new(watchdog) as Arc<dyn Watchdog>),
         };
         let agent = Agent::new(options, lie.store(to_store, &self.node, is_clone), drivers);
         let handle = agent.handle();
         let switch = Switch::default();
         let primary = shape.has_primary().then(|| tokio::spawn(switch.wrap(agent.primary(vec![]).run())));
+        let fence = watchdog.map(|watchdog| (tokio::spawn(switch.wrap(agent.self_fence().run())), watchdog));
         let name = self.name.clone();
         let task = tokio::spawn(async move {
             if let Err(error) = agent.run().await {
@@ -206,9 +226,11 @@ impl Machine {
         if self.isolated {
             store.cut();
         }
-        let tasks = primary.iter().map(JoinHandle::abort_handle).chain([task.abort_handle()]).collect();
+        let others = primary.iter().map(JoinHandle::abort_handle);
+        let others = others.chain(fence.iter().map(|(task, _)| task.abort_handle()));
+        let tasks = others.chain([task.abort_handle()]).collect();
         self.mains.starts(&self.name, Process { tasks, hypervisor: hypervisor.clone(), store: store.clone() });
-        self.daemon = Some(Daemon { task, primary, switch, store, hypervisor, handle, instance });
+        self.daemon = Some(Daemon { task, primary, fence, switch, store, hypervisor, handle, instance });
     }
 
     /// The daemon crashes.
@@ -217,6 +239,7 @@ impl Machine {
             judge.note(&format!("{}: daemon crashes", self.name), |t| t.crashes += 1);
             judge.daemon_ends(&self.name);
             daemon.end_primary();
+            daemon.end_fence();
             daemon.hypervisor.crash();
             daemon.task.abort();
             daemon.store.abandon();
@@ -229,6 +252,7 @@ impl Machine {
             judge.note(&format!("{}: daemon is stopped", self.name), |_| ());
             judge.daemon_ends(&self.name);
             daemon.handle.stop();
+            let fence = daemon.fence;
             // Like the real daemon, which waits at most this long for the store.
             let mut task = daemon.task;
             let primary = daemon.primary;
@@ -237,6 +261,10 @@ impl Machine {
                 daemon.store.abandon();
             }
             primary.inspect(JoinHandle::abort);
+            fence.inspect(|(task, watchdog)| {
+                task.abort();
+                watchdog.crash();
+            });
             daemon.hypervisor.crash();
         }
     }
@@ -284,6 +312,24 @@ impl Machine {
         true
     }
 
+    /// All its processes stop at once, or go on.
+    pub(crate) fn freeze(&self, judge: &Judge, frozen: bool) {
+        let Some(daemon) = &self.daemon else { return };
+        judge.note(&format!("{}: frozen: {frozen}", self.name), |t| t.stalls += u64::from(frozen));
+        match frozen {
+            true => {
+                daemon.switch.stop();
+                daemon.store.cut();
+            }
+            false => {
+                daemon.switch.go_on();
+                if !self.isolated {
+                    daemon.store.heal();
+                }
+            }
+        }
+    }
+
     /// It is cut off from all other machines, but for its BMC.
     pub(crate) fn isolate(&mut self, judge: &Judge, isolated: bool) {
         judge.note(&format!("{}: cut off: {isolated}", self.name), |t| t.partitions += u64::from(isolated));
@@ -295,6 +341,11 @@ impl Machine {
         }
         self.mains.set_answers(&self.name, !isolated && self.mains.is_on(&self.name));
     }
+}
+
+/// A machine is switched on.
+fn judge_boot(common: &Common, machine: &Machine) {
+    common.judge.boot_begins(&machine.name, common.lie.boot(machine.boots));
 }
 
 fn always<T: Send + Sync + 'static>(value: T) -> watch::Receiver<Option<T>> {
@@ -326,6 +377,14 @@ impl World {
             hardware.observe_stale(Box::new(move |uuid, mark| observer.stale(&at, uuid, mark)));
             let bmc = options.shape.has_bmcs() && dice.per_mille(800);
             mains.plug(&name, &hardware, &kernel, bmc);
+            let watchdog = options.shape.has_watchdogs().then(|| {
+                // Clocks that are 1 % wrong are broken already.
+                let mut wrong = || i32::try_from(dice.roll(21)).unwrap_or(0) - 10;
+                let good = options.lie.watchdog();
+                let clock_per_mille = good.clock_per_mille + wrong();
+                let make = Make { clock_per_mille, timer_per_mille: wrong(), ..good };
+                mains.guard(&name, make)
+            });
             let (mains, isolated) = (mains.clone(), false);
             let (daemon, going_down) = Default::default();
             let (on, boots, daemons, is_newer) = (false, 1, 0, false);
@@ -339,6 +398,7 @@ impl World {
                 mains,
                 on,
                 bmc,
+                watchdog,
                 isolated,
                 boots,
                 daemons,
@@ -471,6 +531,9 @@ pub(crate) async fn play(options: Options) -> Result<Tally, Violation> {
     weather.calm(&mut world);
     administrator.finish().await;
     administrator.adopt(&world).await;
+    if world.shape.has_watchdogs() {
+        administrator.end_maintenance(&world).await;
+    }
     let deadline = Instant::now() + CALM;
     loop {
         world.restart_ended();

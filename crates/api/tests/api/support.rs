@@ -195,6 +195,7 @@ impl TestNode {
             network: Arc::new(FakeHostNetwork::new(seed)),
             power: Arc::new(fencing.power.clone().unwrap_or_default()),
             presence: fencing.presence.clone().unwrap_or_else(|| Arc::new(FakePresence::default())),
+            watchdog: None,
         };
         let agent = Agent::new(options, Arc::new(session.clone()), drivers);
         let handle = agent.handle();

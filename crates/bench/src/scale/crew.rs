@@ -145,6 +145,7 @@ fn start(crew: &Crew, n: u64, name: &NodeName, network: &FakeNetwork) -> Result<
         network: Arc::new(FakeHostNetwork::new(n)),
         power: Arc::new(FakePower::default()),
         presence: Arc::new(FakePresence::default()),
+        watchdog: None,
     };
     let agent = Agent::new(options, store, drivers);
     let handle = agent.handle();

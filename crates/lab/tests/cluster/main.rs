@@ -30,3 +30,4 @@ mod scripts;
 mod snapshots;
 mod strays;
 mod support;
+mod watchdog;

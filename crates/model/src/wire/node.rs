@@ -107,6 +107,22 @@ pub struct Bmc {
     pub checked: u64,
 }
 
+/// What resets a node's machine when the node is cut off.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Watchdog {
+    /// What it is: the device, and what it says of itself.
+    pub what: String,
+    /// Whether it is armed, so that its deadline proves that the machine is off.
+    pub armed: bool,
+    /// Its timeout, in seconds; 0: not known.
+    pub timeout: u64,
+    /// Why it is not armed; empty: it is.
+    pub why_not: String,
+    /// Whether something is wrong with it, so that it is not armed although it should be.
+    pub failed: bool,
+}
+
 /// A duty (control loop) of a node's daemon that has failed lately, which is a defect of Drover. It was started again.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -203,6 +219,9 @@ pub struct Node {
     /// What controls its power from outside; null: nothing that is known.
     #[serde(default)]
     pub bmc: Option<Bmc>,
+    /// What resets its machine when it is cut off; null: no watchdog is configured.
+    #[serde(default)]
+    pub watchdog: Option<Watchdog>,
     /// How guests are executed: `kvm` or `qemu`; empty: not known yet.
     pub domain_type: String,
     /// Progress of a flush or a ready; null: there is none.
@@ -271,6 +290,13 @@ impl Node {
                 what: bmc.shown.clone(),
                 problem: bmc.problem.clone(),
                 checked: bmc.checked.0,
+            }),
+            watchdog: status.and_then(|s| s.watchdog.as_ref()).map(|watchdog| Watchdog {
+                what: watchdog.what.clone(),
+                armed: watchdog.armed,
+                timeout: watchdog.timeout_s,
+                why_not: watchdog.why_not.clone(),
+                failed: watchdog.failed,
             }),
             domain_type: status.and_then(|s| s.domain_type).map_or("", crate::DomainType::word).to_owned(),
             drain: status.and_then(|s| s.drain.as_ref()).filter(|_| draining).map(Drain::from),

@@ -10,7 +10,7 @@ use crate::{
 use clap::Args;
 use drover_model::{
     WallTime,
-    wire::{FailedDuty, ListVms, Node},
+    wire::{FailedDuty, ListVms, Node, Watchdog},
 };
 
 /// Show a node
@@ -71,6 +71,13 @@ fn render(node: &Node, vms: &str, output: &Output) -> String {
         facts.fact("Power control", &*bmc.what);
         facts.toned("Power problem", &*bmc.problem, Tone::Bad);
     }
+    let watchdog = match &node.watchdog {
+        None => "off: none is configured".to_owned(),
+        Some(Watchdog { what, armed: true, timeout, .. }) => format!("armed ({timeout} s), {what}"),
+        Some(Watchdog { why_not, .. }) => format!("off: {why_not}"),
+    };
+    let failed = node.watchdog.as_ref().is_some_and(|watchdog| watchdog.failed);
+    facts.toned("Watchdog", watchdog, if failed { Tone::Bad } else { Tone::Plain });
     facts.fact("Guests run by", &*node.domain_type);
     facts.fact("Kernel", format!("{} {}", node.kernel, node.arch));
     facts.fact("System", &*node.os);
