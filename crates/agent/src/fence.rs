@@ -61,9 +61,10 @@ pub(crate) async fn run(ctx: Arc<Context>, mut lives: watch::Receiver<Lives>) {
         };
         tokio::select! {
             biased;
+            // First, for there are few of them: a view that always changes must not keep a proof from being used.
+            () = seeker.ended(ctx.clock) => {}
             changed = differs(&mut views, &view, of_interest) => if changed.is_err() { return },
             Ok(()) = lives.changed() => {}
-            () = seeker.ended(ctx.clock) => {}
             () = ctx.clock.until(again) => {}
         }
     }
@@ -287,8 +288,7 @@ pub(crate) async fn returned(ctx: &Context, seen: Option<(Version, Mono)>) -> Re
     let fence: Stored<Fence> = match records::read(&*ctx.store, ctx.me()).await {
         Ok(Some(fence)) => fence,
         Ok(None) => return Ok(Return::With(None)),
-        // Daemons of this version do not act on it either.
-        Err(StoreError::Unreadable { .. }) => return Ok(Return::With(None)),
+        // Also one that cannot be read: it may say that this machine's power is about to be cut.
         Err(error) => return Err(error),
     };
     let waited = seen.filter(|(version, _)| *version == fence.version).map(|(_, since)| ctx.clock.now().since(since));

@@ -146,6 +146,10 @@ pub struct BmcReport {
     /// Why it would not cut this node's power; empty: it answers as it should.
     #[serde(default)]
     pub problem: String,
+    /// It said that this node's machine is off while the node ran, so it controls another machine. What it says
+    /// and does is never used as proof. False in reports of earlier versions.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub wrong: bool,
     /// When it was last checked, by the node's own wall clock; 0: not yet.
     #[serde(default)]
     pub checked: WallTime,

@@ -100,6 +100,25 @@ fn fence_of<'a>(view: &'a ClusterView, name: &NodeName, node: &NodeView) -> Opti
     (view.fences().problem(name).is_none() && fence.is_of(&node.record.value)).then_some(fence)
 }
 
+/// Whether a node's power may be cut at any moment, as its fence says, although its daemon may be back: it waits, and
+/// does nothing under its name, until that is over ([`returned`]). It is no target for VMs and no witness.
+pub fn is_condemned(view: &ClusterView, name: &NodeName, node: &NodeView) -> bool {
+    let ordered = |fence: &Fence| fence.off_ordered && !fence.phase.is_proved() && fence.phase != FencePhase::Over;
+    fence_of(view, name, node).is_some_and(ordered)
+}
+
+/// The nodes that should answer if the network of `me` works, when `name` is silent.
+pub fn witnesses<'a>(
+    view: &'a ClusterView,
+    me: &'a NodeName,
+    name: &'a NodeName,
+) -> impl Iterator<Item = (&'a NodeName, &'a NodeRecord)> {
+    let alive = view.nodes.iter().filter(move |(other, node)| {
+        *other != name && *other != me && node.daemon_state() == DaemonState::Run && !is_condemned(view, other, node)
+    });
+    alive.map(|(other, node)| (other, &node.record.value))
+}
+
 /// The nodes that are off, whose VMs are to be recovered; the value: whether the node is gone for good.
 pub fn recovering(view: &ClusterView) -> BTreeMap<NodeName, bool> {
     let off = view.nodes.iter().filter_map(|(name, node)| {

@@ -8,7 +8,10 @@
 mod guests;
 mod reasons;
 
-use crate::capacity::{Ledger, OVERHEAD};
+use crate::{
+    capacity::{Ledger, OVERHEAD},
+    fence,
+};
 use drover_model::{
     Bytes, ClusterView, DaemonState, Demand, DomainType, How, MigrationMethod, MoveFailure, MoveKind, NodeName,
     NodeState, NodeStatus, NodeView, Replaced, Selector, StartRefused, VmMeta, VmRecord, VmView,
@@ -31,6 +34,9 @@ pub enum Rejection {
     /// Its daemon does not run.
     #[error("its daemon is in state {0}")]
     NotRunning(DaemonState),
+    /// Its daemon is back, and the order to cut its power may still be carried out.
+    #[error("its power may be cut at any moment")]
+    Condemned,
     /// It does not accept VMs now.
     #[error("it is in state {0}")]
     NotReady(NodeState),
@@ -342,6 +348,9 @@ fn fits(
     let daemon = node.daemon_state();
     if daemon != DaemonState::Run {
         return Err(NotRunning(daemon));
+    }
+    if fence::is_condemned(view, name, node) {
+        return Err(Condemned);
     }
     let domain = node.record.value.domain_state;
     let returns = domain == NodeState::Flush && wanted.returns == Some(name);

@@ -95,14 +95,15 @@ async fn publish(ctx: &Context, view: &ClusterView) -> Result<(), StoreError> {
 /// Asks the BMC for the power state, and reports what is wrong. Returns whether nothing is.
 async fn check(ctx: &Context, bmc: &Bmc, report: &Report) -> bool {
     let answer = ctx.power.state(bmc).await.map_err(|error| error.to_string());
-    let problem = bmc::problem(answer);
-    let before = report.borrow().as_ref().map(|report| (report.problem.clone(), report.checked.0 > 0));
+    let before = report.borrow().clone();
+    let (problem, wrong) = bmc::problem(answer, before.as_ref().is_some_and(|before| before.wrong));
+    let before = before.map(|report| (report.problem, report.checked.0 > 0));
     match (&problem, before) {
         (now, Some((then, true))) if *now == then => {}
         (now, _) if now.is_empty() => tracing::info!(%bmc, "this node's BMC answers"),
         (now, _) => tracing::warn!(%bmc, problem = now, "this node's power could not be cut by its BMC"),
     }
     let good = problem.is_empty();
-    report.send_replace(Some(BmcReport { shown: bmc.to_string(), problem, checked: ctx.wall() }));
+    report.send_replace(Some(BmcReport { shown: bmc.to_string(), problem, wrong, checked: ctx.wall() }));
     good
 }

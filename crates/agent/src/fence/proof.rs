@@ -4,8 +4,9 @@
 
 use crate::{clock::Clock, context::Context};
 use drover_drivers::{power::PowerError, presence::Answer};
-use drover_model::{Bmc, BmcRecord, ClusterView, DaemonState, Epoch, Mono, NodeName, NodeView, PowerState};
+use drover_model::{Bmc, BmcRecord, ClusterView, Epoch, Mono, NodeName, NodeView, PowerState};
 use drover_plan::{
+    bmc,
     fence::{
         self,
         proof::{Attempts, Found, Presence, Reading, Tries},
@@ -143,11 +144,8 @@ struct Target {
 impl Target {
     fn of(ctx: &Context, view: &ClusterView, name: &NodeName) -> Option<Target> {
         let record = &view.nodes.get(name)?.record.value;
-        let alive = view
-            .nodes
-            .iter()
-            .filter(|(other, node)| *other != name && *other != ctx.me() && node.daemon_state() == DaemonState::Run);
-        let peers = alive.take(PEERS).map(|(other, node)| (other.clone(), node.record.value.api.clone())).collect();
+        let peers = fence::witnesses(view, ctx.me(), name).take(PEERS);
+        let peers = peers.map(|(other, record)| (other.clone(), record.api.clone())).collect();
         let (boot, api) = (record.boot.clone(), record.api.clone());
         Some(Target { name: name.clone(), boot, api, bmc: bmc_of(ctx, view, name), peers })
     }
@@ -226,6 +224,9 @@ fn bmc_of(ctx: &Context, view: &ClusterView, name: &NodeName) -> Result<Bmc, Str
     let Some(record) = shelf.get(name) else {
         return Err(format!("no BMC is configured for {name} ([fence] in its configuration file)"));
     };
+    if let Some(why) = bmc::disowned(view, name) {
+        return Err(why);
+    }
     let Some(key) = &ctx.options.bmc.key else {
         let me = ctx.me();
         return Err(format!("the primary, {me}, has no cluster key to read the BMC data of {name}: copy it to {me}"));

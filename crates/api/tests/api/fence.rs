@@ -138,6 +138,28 @@ async fn a_node_that_comes_back_while_its_power_is_being_cut_does_nothing_before
     assert!(!first.records().contains_key("/fences/hv2"));
 }
 
+/// Its own fence may say that its power is about to be cut.
+#[tokio::test(start_paused = true)]
+async fn a_node_that_cannot_read_its_own_fence_does_nothing() {
+    let first = TestNode::start().await;
+    let second = first.beside("hv2", 2048).await;
+    let told = first.form("POST", "/vm", &[("xml", &xml("web", "")), ("node", "hv2")]).await;
+    assert_eq!(told.status, 200, "{told:?}");
+    let store = first.cluster.session(Duration::from_secs(4));
+    second.ended.abort();
+    second.role_ended.abort();
+    store.delete(&"/nodes/hv2/session".parse().unwrap(), None).await.unwrap();
+    let newer = br#"{"schema": 99}"#.to_vec();
+    store.create(&"/fences/hv2".parse().unwrap(), newer, drover_store::CreateMode::Persistent).await.unwrap();
+    let told = first.form("POST", "/vm/web/state", &[("state", "start")]).await;
+    assert_eq!(told.status, 200, "{told:?}");
+    let _third = TestNode::begin(first.cluster.clone(), first.network.clone(), "hv2", 2048, false);
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    assert_ne!(first.get("/vm/web").await.json()["run_state"], "running");
+    store.delete(&"/fences/hv2".parse().unwrap(), None).await.unwrap();
+    first.vm_until("web", |vm| vm["run_state"] == "running").await;
+}
+
 /// Nobody answers. When that is asked for the second time, right before power is cut, maintenance begins.
 #[derive(Default)]
 struct Meanwhile {

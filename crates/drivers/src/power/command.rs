@@ -8,8 +8,8 @@
 //!   exits with 0; any other code is an error, and the last line of its standard error says which.
 //! * The fence agents': everything is on the standard input, as `key=value` lines: the arguments, `password`, and
 //!   `action` (`status`, `off`, `on`). Their exit code is 0 for on and for success, 2 for off. They exit with 2 also
-//!   where the input is wrong (`EC_BAD_ARGS`; fence-agents 4.12.1, `fencing.py`): off is believed only where they print
-//!   `Status: OFF` too.
+//!   where the input is wrong (`EC_BAD_ARGS`; fence-agents 4.12.1, `fencing.py`): a state is believed only where they
+//!   print the same, `Status: ON` or `Status: OFF`, and not the other too.
 
 use super::{COMMAND_TIMEOUT, PowerError, run, words};
 use drover_model::{Bmc, CommandInterface, PowerState};
@@ -43,10 +43,12 @@ pub(super) async fn state(bmc: &Bmc, access: Access<'_>) -> Result<PowerState, P
         },
         CommandInterface::FenceAgent => {
             let prints = |line: &str| said.stdout.lines().any(|printed| printed.trim() == line);
-            match said.code {
-                Some(0) if !prints("Status: OFF") => Ok(PowerState::On),
-                Some(2) if prints("Status: OFF") => Ok(PowerState::Off),
-                Some(0) => Err(unusable("it prints off, and its exit code says on")),
+            match (said.code, prints("Status: ON"), prints("Status: OFF")) {
+                (Some(0), true, false) => Ok(PowerState::On),
+                (Some(2), false, true) => Ok(PowerState::Off),
+                (Some(0), false, false) => Err(unusable(&said.stdout)),
+                (Some(0), _, true) => Err(unusable("it prints off, and its exit code says on")),
+                (Some(2), true, _) => Err(unusable("it prints on, and its exit code says off")),
                 _ => Err(failed(bmc, &said)),
             }
         }
@@ -188,5 +190,22 @@ mod tests {
         let text = "cat > /dev/null; echo 'Parse error: unknown option plug' >&2; exit 2";
         let error = PowerControl::default().state(&Script::new(CommandInterface::FenceAgent, text).bmc()).await;
         assert!(matches!(error, Err(PowerError::Failed { .. })), "{error:?}");
+    }
+
+    #[tokio::test]
+    async fn a_fence_agent_is_believed_only_if_it_prints_what_its_exit_code_says() {
+        for text in [
+            "true",
+            "echo hello",
+            "echo 'Status: UNKNOWN'",
+            "echo 'Status: OFF'",
+            "echo 'Status: ON'; echo 'Status: OFF'",
+            "echo 'Status: ON'; exit 2",
+            "echo 'Status: ON'; echo 'Status: OFF'; exit 2",
+        ] {
+            let text = format!("cat > /dev/null; {text}");
+            let error = PowerControl::default().state(&Script::new(CommandInterface::FenceAgent, &text).bmc()).await;
+            assert!(matches!(error, Err(PowerError::Unusable { .. })), "{text}: {error:?}");
+        }
     }
 }

@@ -341,3 +341,18 @@ fn faults_say_what_is_missing_and_what_to_do() {
     put(&mut view, "c", &over);
     assert!(told(&view).is_empty());
 }
+
+#[test]
+fn a_node_that_waits_until_its_power_is_cut_is_no_witness() {
+    let mut view = cluster(five(), vec![]);
+    let (me, silent) = (name("a"), name("b"));
+    let names = |view: &ClusterView| witnesses(view, &me, &silent).map(|(n, _)| n.to_string()).collect::<Vec<_>>();
+    assert_eq!(names(&view), ["c", "d", "e"]);
+    let suspicion = fence(&view, "c", FencePhase::Proving);
+    put(&mut view, "c", &suspicion);
+    assert_eq!(names(&view), ["c", "d", "e"], "it is only suspected, and is back");
+    put(&mut view, "c", &Fence { off_ordered: true, ..suspicion.clone() });
+    assert_eq!(names(&view), ["d", "e"]);
+    put(&mut view, "c", &Fence { off_ordered: true, ..suspicion.to(FencePhase::Over, WallTime(3)) });
+    assert_eq!(names(&view), ["c", "d", "e"]);
+}

@@ -27,6 +27,17 @@ fn the_most_free_memory_wins_and_ties_go_to_the_first_name() {
 }
 
 #[test]
+fn a_node_whose_power_may_be_cut_at_any_moment_is_no_target() {
+    let mut view = cluster(vec![node("a", 4), node("b", 8).booted("b1")], vec![]);
+    let record = &view.nodes.get(&name("b")).unwrap().record.value;
+    let fence = drover_model::Fence::suspicion(record, &name("a"), drover_model::Epoch(1), drover_model::WallTime(0));
+    let fence = drover_model::Fence { off_ordered: true, ..fence };
+    let path = <drover_model::Fence as drover_model::RecordKind>::path(&name("b"));
+    view.apply(&path, Some((&serde_json::to_vec(&fence).unwrap(), Version(0))));
+    assert_eq!(small(&view).as_deref(), Some("a"));
+}
+
+#[test]
 fn what_runs_and_what_is_about_to_run_counts_what_is_off_does_not() {
     use VmState::*;
     let shutdown = Shutdown { timeout_s: 9, then: drover_model::AtRest::Stop };
