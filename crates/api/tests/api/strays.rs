@@ -57,10 +57,10 @@ async fn a_guest_that_was_taken_elsewhere_by_hand_is_handed_over_and_none_is_sta
     let there = |vm: &Value| vm["claim"]["node"] == "hv2" && vm["node"] == "hv2" && vm["run_state"] == "running";
     let shown = first.vm_until("web", there).await;
     assert_eq!((&shown["state"], &shown["last_node"]), (&json!("start"), &json!("hv1")), "{shown}");
-    second.until("it has the new grant", || second.guest() == Some(epoch + 1)).await;
+    second.until("it has the new grant", || second.guest() == Some(epoch + 2)).await;
     assert!(second.machine.has_definition(uuid()), "so that its end is seen");
     assert_eq!((first.guest(), first.machine.defined()), (None, vec![]));
-    assert_eq!(first.get("/vm/web").await.json()["claim"]["epoch"], epoch + 1, "none was started");
+    assert_eq!(first.get("/vm/web").await.json()["claim"]["epoch"], epoch + 2, "none was started");
 }
 
 #[tokio::test(start_paused = true)]

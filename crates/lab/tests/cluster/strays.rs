@@ -47,7 +47,7 @@ fn an_administrators_own_migration_takes_the_vm_along() {
         vm["state"] == "start"
             && vm["node"] == "hv2"
             && vm["last_node"] == "hv1"
-            && vm["claim"]["epoch"].as_u64() == Some(before + 1)
+            && vm["claim"]["epoch"].as_u64() == Some(before + 2)
     });
 
     // Its definition stays at the source, and none is made at the target; the source's daemon is not there.
