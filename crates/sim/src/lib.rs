@@ -145,6 +145,8 @@ pub struct Tally {
     pub clones: u64,
     /// Guests that somebody migrated by hand.
     pub hands: u64,
+    /// Domains that somebody made with the hypervisor's own tools.
+    pub foreign_domains: u64,
     /// Guests whose disks were replaced.
     pub replaced: u64,
     /// How often the store was lost.

@@ -84,7 +84,7 @@ fn describe(tally: &Tally) -> String {
         "{} orders done, {} not; {} starts, {} takeovers, {} daemon crashes, {} power cuts, {} partitions, {} stalls, \
          {} servers behind, {} clones, {} nodes off, {} of them by their BMCs, {} by their watchdogs, \
          {} orders to cut the power, {} resets by watchdogs, {} foreign records, {} guests migrated by hand, \
-         {} with other disks, {} stores lost",
+         {} domains made by hand, {} with other disks, {} stores lost",
         tally.orders,
         tally.refused,
         tally.starts,
@@ -102,6 +102,7 @@ fn describe(tally: &Tally) -> String {
         tally.resets,
         tally.foreign,
         tally.hands,
+        tally.foreign_domains,
         tally.replaced,
         tally.losses
     )
@@ -164,6 +165,7 @@ fn add(total: &mut Tally, one: &Tally) {
     total.takeovers += one.takeovers;
     total.foreign += one.foreign;
     total.hands += one.hands;
+    total.foreign_domains += one.foreign_domains;
     total.replaced += one.replaced;
     total.losses += one.losses;
     total.cuts += one.cuts;

@@ -8,7 +8,7 @@ use crate::{
     weather::ORDER_TIMEOUT,
     world::{SESSION_TIMEOUT, World},
 };
-use drover_agent::{CommandError, Commands, ConfigChange, Define, Maintenance, Modify, records};
+use drover_agent::{CommandError, Commands, ConfigChange, Define, Import, Maintenance, Modify, records};
 use drover_model::{
     Dice, MetaChange, MigrationMethod, MoveKind, NodeName, NodeRecord, RecordKind, Stall, VmName, VmRecord,
 };
@@ -165,6 +165,7 @@ enum Order {
         /// The guest that runs already.
         adopts: bool,
     },
+    Import,
     State(Command),
     Modify {
         restart: bool,
@@ -195,7 +196,7 @@ enum Order {
     },
 }
 
-fn xml(uuid: Uuid, memory: u64, shape: Shape) -> String {
+pub(crate) fn xml(uuid: Uuid, memory: u64, shape: Shape) -> String {
     // Some have a TPM, and cannot be moved while they are off.
     let tpm = if uuid.as_u128() % 4 == 3 { "<tpm model='tpm-crb'><backend type='emulator'/></tpm>" } else { "" };
     let disk = match shape {
@@ -226,7 +227,7 @@ impl Administrator {
         while self.under_way.try_join_next().is_some() {}
         let handles: Vec<_> = world.machines.iter().filter_map(|m| Some(m.daemon.as_ref()?.handle.clone())).collect();
         let names: Vec<NodeName> = world.machines.iter().map(|m| m.name.clone()).collect();
-        let Some(handle) = self.dice.pick(&handles).cloned() else { return };
+        let Some(mut handle) = self.dice.pick(&handles).cloned() else { return };
         let uuid = Uuid::from_u128(u128::from(1 + self.dice.roll(world.shape.vms().max(1))));
         let table = match world.shape {
             Shape::Small | Shape::Clones | Shape::Strangers => ANY,
@@ -241,7 +242,7 @@ impl Administrator {
         let known = self.vms.contains(&uuid) && world.cluster.peek(&VmRecord::path(&uuid)).is_some();
         let again = world.shape == Shape::Strangers && !known;
         let kind = if any && !self.vms.contains(&uuid) || again { Kind::Define } else { kind };
-        let orphans = world.judge.orphans();
+        let orphans = world.judge.orphans(&world.machines);
         let adopts = orphans.iter().any(|(orphan, _)| *orphan == uuid);
         // Whoever has done something by hand waits until Drover has followed, or looks what runs.
         let waits = if matches!(kind, Kind::Define) && !known {
@@ -249,11 +250,17 @@ impl Administrator {
         } else {
             !world.judge.is_followed(uuid)
         };
-        if waits {
+        // A domain that somebody has made is imported, at its node.
+        let foreign = strangers::where_foreign(&world.machines, uuid).filter(|_| !known);
+        if let Some(machine) = foreign {
+            let Some(daemon) = &machine.daemon else { return };
+            handle = daemon.handle.clone();
+        } else if waits {
             return;
         }
         let order = match kind {
             Kind::ConfirmOff => self.confirmation(world),
+            _ if foreign.is_some() => Some(Order::Import),
             Kind::Define => Some(Order::Define { adopts }),
             kind => self.order(kind, &names),
         };
@@ -379,8 +386,26 @@ impl Administrator {
     pub(crate) async fn adopt(&mut self, world: &World) {
         let began = Instant::now();
         while began.elapsed() < ADOPTED_BY_THEN {
-            let (orphans, handles) = (world.judge.orphans(), world.machines.iter().filter_map(|m| m.daemon.as_ref()));
-            let Some((uuid, _)) = orphans.first() else { return };
+            let mut done = true;
+            for machine in &world.machines {
+                for domain in machine.hardware.foreign() {
+                    done = false;
+                    let import = Import { domain: domain.uuid.to_string(), ..Import::default() };
+                    if let Some(daemon) = &machine.daemon {
+                        let told = daemon.handle.commands().import(import).await.map(|_| ());
+                        world.judge.note(&format!("{} is imported: {told:?}", domain.uuid), |_| ());
+                    }
+                }
+            }
+            let orphans = world.judge.orphans(&world.machines);
+            let handles = world.machines.iter().filter_map(|m| m.daemon.as_ref());
+            let Some((uuid, _)) = orphans.first() else {
+                if done {
+                    return;
+                }
+                sleep(Duration::from_secs(2)).await;
+                continue;
+            };
             for daemon in handles {
                 if strangers::sees_all(&daemon.handle.view(), &world.machines, &orphans) {
                     let define = Define { xml: xml(*uuid, 64, world.shape), adopt: true, ..Define::default() };
@@ -429,6 +454,7 @@ async fn give(
         Order::Define { adopts } => {
             commands.define(Define { xml, adopt: adopts, ..Define::default() }).await.map(|_| ())
         }
+        Order::Import => commands.import(Import { domain: uuid.to_string(), ..Import::default() }).await.map(|_| ()),
         Order::Config(change) => commands.set_config(&change).await.map(|_| ()),
         Order::Meta(change) => commands.set_meta(uuid, &change).await.map(|_| ()),
         Order::Relocate(request) => commands.relocate(uuid, &request).await.map(|_| ()),

@@ -4,8 +4,8 @@
 
 use crate::{invariants::Judge, world::Machine};
 use drover_model::{
-    Claim, ClusterView, DaemonState, Epoch, NodeName, RecordKind, VmRecord, VmState,
-    domain::{Mark, Written},
+    Claim, ClusterView, DaemonState, Epoch, NodeName, RecordKind, RunState, VmRecord, VmState,
+    domain::{Candidate, Mark, Written},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -87,12 +87,42 @@ impl Judge {
         !self.lock().strangers.outside.iter().any(|(of, ..)| *of == uuid)
     }
 
-    /// The guests without records that run although their store was lost, and where.
-    pub(crate) fn orphans(&self) -> Vec<(Uuid, NodeName)> {
+    /// The guests without records that run although their store was lost, and where; not those that are nobody's yet.
+    pub(crate) fn orphans(&self, machines: &[Machine]) -> Vec<(Uuid, NodeName)> {
         self.followed();
         let outside: Vec<_> = self.lock().strangers.outside.iter().cloned().collect();
         let orphans = outside.into_iter().filter(|(uuid, ..)| self.peek(&VmRecord::path(uuid)).is_none());
-        orphans.map(|(uuid, node, _)| (uuid, node)).collect()
+        let orphans = orphans.map(|(uuid, node, _)| (uuid, node));
+        orphans.filter(|(uuid, _)| where_foreign(machines, *uuid).is_none()).collect()
+    }
+
+    /// Somebody makes a domain with the hypervisor's own tools, off or running, of a VM that is nowhere.
+    pub(crate) fn make_domain(&self, machines: &[Machine], at: &Machine, xml: String, uuid: Uuid, runs: bool) {
+        let somewhere = |machine: &Machine| machine.hardware.defined().contains(&uuid);
+        let known = self.peek(&VmRecord::path(&uuid)).is_some() || where_foreign(machines, uuid).is_some();
+        let pending = self.lock().strangers.orders.get(&uuid).is_some_and(|n| *n > 0);
+        if known || pending || !at.mains.is_on(&at.name) || machines.iter().any(somewhere) {
+            return;
+        }
+        self.note(&format!("{}: somebody makes a domain {uuid}, which runs: {runs}", at.name), |t| {
+            t.foreign_domains += 1
+        });
+        if runs {
+            self.lock().strangers.outside.insert((uuid, at.name.clone(), Mark::IMPORTED.epoch));
+        }
+        at.hardware.set_foreign(Candidate {
+            uuid,
+            name: format!("vm{}", uuid.as_u128()),
+            live: runs.then(|| xml.clone()),
+            xml,
+            run: if runs { RunState::Running } else { RunState::Off },
+            persistent: true,
+            sending: false,
+            autostart: false,
+            saved: false,
+            snapshots: 0,
+            checkpoints: 0,
+        });
     }
 
     /// Somebody may take a guest elsewhere by hand: it is to run, nothing else is ordered or under way.
@@ -170,6 +200,11 @@ impl Judge {
         self.followed();
         !self.lock().strangers.outside.is_empty()
     }
+}
+
+/// The machine that has a domain of that UUID which is not Drover's.
+pub(crate) fn where_foreign(machines: &[Machine], uuid: Uuid) -> Option<&Machine> {
+    machines.iter().find(|machine| machine.hardware.foreign().iter().any(|domain| domain.uuid == uuid))
 }
 
 /// Time after which no call of a daemon that is gone takes effect any more.

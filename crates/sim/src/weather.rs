@@ -2,6 +2,7 @@
 
 use crate::{
     Shape,
+    orders::xml,
     table::{Table, draw},
     world::World,
 };
@@ -75,6 +76,8 @@ enum Event {
     Snapshot,
     /// The store loses everything.
     Loss,
+    /// Somebody makes a domain that is not Drover's.
+    Foreign,
     /// Nothing.
     Calm,
 }
@@ -165,6 +168,7 @@ const STRANGERS: &Table<Event> = &[
     ("a migration by hand fails in its last step", 12, Event::CopyLeft),
     ("a guest's disks are replaced", 6, Event::Snapshot),
     ("the store is lost", 1, Event::Loss),
+    ("somebody makes a domain", 6, Event::Foreign),
     ("a daemon crashes", 4, Event::Crash),
     ("a daemon is stopped", 1, Event::Stop),
     ("a machine loses its power", 1, Event::PowerCut),
@@ -174,7 +178,7 @@ const STRANGERS: &Table<Event> = &[
     ("a hypervisor has another mood", 2, Event::Mood),
     ("the store has another mood", 2, Event::StoreMood),
     ("a server of the store falls behind", 4, Event::Behind),
-    ("nothing", 37, Event::Calm),
+    ("nothing", 31, Event::Calm),
 ];
 
 /// Nodes are upgraded and downgraded, with fewer other events.
@@ -398,6 +402,13 @@ impl Weather {
                     if let Some((uuid, _)) = world.dice.pick(&running) {
                         world.judge.replace_disks(machine, *uuid, suffix);
                     }
+                }
+            }
+            Event::Foreign => {
+                let (uuid, runs) = (world.any_vm(), world.dice.per_mille(700));
+                if let Some(machine) = world.machines.get(index) {
+                    let xml = xml(uuid, 64, world.shape);
+                    world.judge.make_domain(&world.machines, machine, xml, uuid, runs);
                 }
             }
             Event::Loss => {

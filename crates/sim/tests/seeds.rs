@@ -110,11 +110,12 @@ fn no_clone_violates_anything() {
 
 #[test]
 fn nothing_that_is_done_behind_drovers_back_violates_anything() {
-    let (mut hands, mut replaced, mut losses) = (0, 0, 0);
+    let (mut hands, mut made, mut replaced, mut losses) = (0, 0, 0, 0);
     for seed in 0..60 {
         match run(Options { shape: Shape::Strangers, ..Options::of(seed) }) {
             Ok(tally) => {
                 hands += tally.hands;
+                made += tally.foreign_domains;
                 replaced += tally.replaced;
                 losses += tally.losses;
             }
@@ -123,7 +124,8 @@ fn nothing_that_is_done_behind_drovers_back_violates_anything() {
             }
         }
     }
-    assert!(hands > 100 && replaced > 30 && losses > 50, "{hands} migrations, {replaced} snapshots, {losses} losses");
+    let seen = format!("{hands} migrations, {made} domains, {replaced} snapshots, {losses} losses");
+    assert!(hands > 100 && made > 60 && replaced > 30 && losses > 50, "{seen}");
 }
 
 #[test]

@@ -13,7 +13,12 @@ pub(super) const IS_FOREIGN: &str = "the domain with the VM's UUID here is not D
 impl FakeMachine {
     /// Somebody makes a domain without a mark, or replaces it.
     pub fn set_foreign(&self, domain: Candidate) {
-        self.lock().foreign.insert(domain.uuid, domain);
+        let inner = &mut *self.lock();
+        let (uuid, runs) = (domain.uuid, domain.run != RunState::Off);
+        inner.foreign.insert(uuid, domain);
+        if runs {
+            inner.notify(uuid, Mark::IMPORTED, true);
+        }
     }
 
     /// Domains without a mark.
@@ -52,6 +57,19 @@ impl FakeMachine {
                 checkpoints: 0,
             })
         })
+    }
+}
+
+impl Inner {
+    /// The power of the machine is cut: what has no definition is gone.
+    pub(super) fn foreign_end(&mut self) {
+        let ran = |domain: &Candidate| domain.run != RunState::Off;
+        let ended: Vec<Uuid> = self.foreign.iter().filter(|(_, domain)| ran(domain)).map(|(uuid, _)| *uuid).collect();
+        self.foreign.retain(|_, domain| domain.persistent || !ran(domain));
+        for domain in self.foreign.values_mut() {
+            (domain.run, domain.live) = (RunState::Off, None);
+        }
+        ended.into_iter().for_each(|uuid| self.notify(uuid, Mark::IMPORTED, false));
     }
 }
 

@@ -12,6 +12,7 @@ impl FakeMachine {
     pub fn power_off(&self) {
         let mut inner = self.lock();
         inner.life += 1;
+        inner.foreign_end();
         let all: Vec<Uuid> = inner.domains.keys().copied().collect();
         for uuid in all {
             inner.switch_off(uuid, OffReason::Unknown);
