@@ -17,13 +17,14 @@ pub mod proof;
 pub mod watchdog;
 
 use crate::{
+    condemned::{fence_of, is_condemned},
     faults,
     liveness::{Life, Lives},
     recover::{Fate, Plan},
 };
 use drover_model::{
-    ClusterView, DaemonState, Evidence, EvidenceKind, Fence, FencePhase, Mono, NodeName, NodeRecord, NodeView, Stored,
-    Version, WallTime,
+    ClusterView, DaemonState, Evidence, EvidenceKind, Fence, FencePhase, Mono, NodeName, NodeRecord, Stored, Version,
+    WallTime,
 };
 use proof::{
     Next::{Ask, Await, Cut, Proved, Unproved},
@@ -92,19 +93,6 @@ pub struct Outlook {
     pub held: Option<String>,
     /// When to decide again without a change.
     pub look_again: Option<Mono>,
-}
-
-/// The fence of a node's present boot.
-fn fence_of<'a>(view: &'a ClusterView, name: &NodeName, node: &NodeView) -> Option<&'a Fence> {
-    let fence = view.fences().get(name).map(|fence| &fence.value)?;
-    (view.fences().problem(name).is_none() && fence.is_of(&node.record.value)).then_some(fence)
-}
-
-/// Whether a node's power may be cut at any moment, as its fence says, although its daemon may be back: it waits, and
-/// does nothing under its name, until that is over ([`returned`]). It is no target for VMs and no witness.
-pub fn is_condemned(view: &ClusterView, name: &NodeName, node: &NodeView) -> bool {
-    let ordered = |fence: &Fence| fence.off_ordered && !fence.phase.is_proved() && fence.phase != FencePhase::Over;
-    fence_of(view, name, node).is_some_and(ordered)
 }
 
 /// The nodes that should answer if the network of `me` works, when `name` is silent.

@@ -12,6 +12,7 @@
 //! * [`capacity`]: allocated and free resources of the nodes; each figure is defined here, once.
 //! * [`check`]: who checks a new definition.
 //! * [`clash`]: two VMs with something that only one may have.
+//! * [`condemned`]: whether a node's power may be cut at any moment.
 //! * [`consoles`]: when the console logs of deleted VMs go.
 //! * [`disks`]: disk files that belong to one VM only.
 //! * [`liveness`]: transitions of the nodes' daemons: up, down, silent.
@@ -26,6 +27,7 @@ pub mod bmc;
 pub mod capacity;
 pub mod check;
 pub mod clash;
+pub mod condemned;
 pub mod consoles;
 pub mod disks;
 pub mod drain;

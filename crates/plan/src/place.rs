@@ -10,7 +10,7 @@ mod reasons;
 
 use crate::{
     capacity::{Ledger, OVERHEAD},
-    fence,
+    condemned,
 };
 use drover_model::{
     Bytes, ClusterView, DaemonState, Demand, DomainType, How, MigrationMethod, MoveFailure, MoveKind, NodeName,
@@ -349,7 +349,7 @@ fn fits(
     if daemon != DaemonState::Run {
         return Err(NotRunning(daemon));
     }
-    if fence::is_condemned(view, name, node) {
+    if condemned::is_condemned(view, name, node) {
         return Err(Condemned);
     }
     let domain = node.record.value.domain_state;
