@@ -1,6 +1,6 @@
 use super::*;
 use crate::liveness;
-use drover_model::{ClusterConfig, Epoch, Only, PowerState, RecordKind, Version, testing::*};
+use drover_model::{ClusterConfig, Epoch, NodeView, Only, PowerState, RecordKind, Version, testing::*};
 use proof::{Attempts, Found, Presence, Reading};
 
 /// Seconds of the monotonic clock.

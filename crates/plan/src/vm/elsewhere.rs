@@ -1,8 +1,13 @@
 //! Guests that other nodes report.
 
-use super::strays::may_be_present;
 use drover_model::{Claim, ClusterView, DaemonState, Epoch, NodeName, NodeStatus, Stray};
 use uuid::Uuid;
+
+/// Whether a guest with that mark may be the VM's present one: of the last grant, of a later one, or the one that this
+/// grant adopts. (That of the next grant arrives by a migration of Drover's, or is what such a migration left.)
+pub(super) fn may_be_present(claim: &Claim, mark: Epoch) -> bool {
+    mark >= claim.epoch && mark != claim.epoch.next() || claim.adopts == Some(mark)
+}
 
 /// A guest of the VM that another node reports, without having the claim.
 #[derive(Debug, Clone, PartialEq, Eq)]

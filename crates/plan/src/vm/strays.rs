@@ -49,7 +49,7 @@
 //!   record only.
 
 use super::{
-    elsewhere::Elsewhere,
+    elsewhere::{Elsewhere, may_be_present},
     moving::{is_by_order, wants_no_guest},
     seen::{Seen, in_memory},
     situation::{Decision, LOOK_AGAIN, Situation, Step},
@@ -100,12 +100,6 @@ pub(super) fn earlier(claim: &Claim, seen: &Seen) -> Option<Decision> {
 /// Whether a mark is of an earlier VM with the same UUID which was deleted.
 fn is_of_deleted(claim: &Claim, mark: Epoch) -> bool {
     claim.is_after(mark) && !claim.is_of_another_store(mark)
-}
-
-/// Whether a guest with that mark may be the VM's present one: of the last grant, of a later one, or the one that this
-/// grant adopts. (That of the next grant arrives by a migration of Drover's, or is what such a migration left.)
-pub(super) fn may_be_present(claim: &Claim, mark: Epoch) -> bool {
-    mark >= claim.epoch && mark != claim.epoch.next() || claim.adopts == Some(mark)
 }
 
 /// Whether it may be a copy of the guest that a migration outside Drover has left, and that has never executed.
