@@ -249,15 +249,18 @@ impl Claim {
     pub fn followed_to(&self, node: &NodeName, mark: Epoch) -> Claim {
         Claim { adopts: Some(mark), ..Claim { epoch: self.epoch.next(), ..self.clone() }.granted_to(node) }
     }
-    /// The next grant, to `node`, above the mark of a guest that runs there.
+    /// A grant to `node` for the guest that runs there, above its mark. As in [`Claim::followed_to`], the grant says
+    /// which guest it is for, and an epoch is left out.
     #[must_use]
     pub fn granted_above(&self, mark: Epoch, node: &NodeName) -> Claim {
-        Claim { epoch: self.epoch.max(mark), ..self.clone() }.granted_to(node)
+        let above = Claim { epoch: self.epoch.max(mark).next(), ..self.clone() };
+        Claim { adopts: Some(mark), ..above.granted_to(node) }
     }
     /// The same for a guest of an earlier record, whose mark says nothing about this one's grants.
     #[must_use]
     pub fn adopting(&self, mark: Epoch, node: &NodeName) -> Claim {
-        Claim { adopts: Some(mark), ..self.granted_above(mark, node) }
+        let above = Claim { epoch: self.epoch.max(mark), ..self.clone() };
+        Claim { adopts: Some(mark), ..above.granted_to(node) }
     }
     /// The same grant, to that machine, in that boot.
     #[must_use]

@@ -158,10 +158,8 @@ fn fate(
     }
     // Taken there by somebody, outside Drover: it executes, and its node takes it over. It may have gone before the
     // node that is off had marked it as the one that its grant adopts.
-    let present = |other: &Elsewhere| {
-        !other.paused && (other.epoch >= claim.value.epoch || claim.value.adopts == Some(other.epoch))
-    };
-    if let Some(other) = Elsewhere::find(view, node, &record.uuid).filter(present) {
+    let other = Elsewhere::find(view, node, &record.uuid, |other| present(roomy, claim, other));
+    if let Some(other) = other {
         return Some(if held { Fate::HandedOver(other.node) } else { Fate::UnderWay(other.node) });
     }
     if let Some(to) = claim.value.to.as_ref().filter(|_| held) {
@@ -191,6 +189,12 @@ fn fate(
             starts(view, ledger, vm, kind, None)
         }
     })
+}
+
+/// Whether another node has the guest of the VM of a lost node. One that is off, too, has none; what it has said last
+/// was before that.
+fn present(roomy: &Ledger, claim: &Claim, other: &Elsewhere) -> bool {
+    !roomy.is_lost(&other.node) && other.counts(claim) && !claim.is_of_another_store(other.epoch)
 }
 
 /// Where it starts. `refused`: a node that has just refused it, and why.
@@ -281,7 +285,7 @@ fn order(view: &ClusterView, item: &Item, now: WallTime) -> Option<Order> {
             // What waits there, paused, may be older than what the guest has done since (libvirt resumes it at its
             // sender when an answer is lost).
             let sent = claim.value.to.as_ref() == Some(to);
-            let stray = Elsewhere::find(view, &item.node, &item.uuid).filter(|other| other.node == *to);
+            let stray = Elsewhere::find(view, &item.node, &item.uuid, |other| other.node == *to);
             let granted_to = match stray.filter(|_| !sent) {
                 Some(other) => claim.value.followed_to(to, other.epoch),
                 None => claim.value.granted_above_sent(to),

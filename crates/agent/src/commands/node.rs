@@ -117,16 +117,19 @@ impl Commands {
                 tracing::warn!(vm = %name, %gone, "no node can take a VM of a node that was removed: move it yourself");
                 continue;
             };
-            let to = &to;
-            self.update(&self.vm_name(&uuid), || async move {
+            let (to, what) = (&to, self.vm_name(&uuid));
+            let done = self.update(&what, || async move {
                 let old = self.read(&uuid).await?.record;
                 let new = match &old.value.node {
                     Some(node) if node == gone => VmRecord { node: Some(to.clone()), ..old.value.clone() },
                     _ => old.value.clone(),
                 };
                 super::vm::replaced(&old, new, format!("assigned to {to}, because {gone} was removed"))
-            })
-            .await?;
+            });
+            // It may be deleted meanwhile. The node is removed in any case.
+            if let Err(error) = done.await {
+                tracing::warn!(vm = %name, %gone, %error, "a VM of a removed node is not assigned to another");
+            }
         }
         Ok(())
     }

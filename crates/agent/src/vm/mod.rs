@@ -295,7 +295,8 @@ impl Task {
         };
         self.memory.absorb_gone(claim, &seen, was_in_memory, now);
         self.note_stray(claim, &seen, now);
-        let elsewhere = Elsewhere::find(&self.ctx.views.latest(), self.ctx.me(), &self.uuid);
+        let counts = |other: &Elsewhere| claim.is_none_or(|claim| other.counts(claim));
+        let elsewhere = Elsewhere::find(&self.ctx.views.latest(), self.ctx.me(), &self.uuid, counts);
         let turn = self.turn(&snapshot);
         let decision = plan::next(&Situation {
             me: self.ctx.me(),

@@ -225,6 +225,13 @@ fn a_guest_that_another_node_reports_is_not_started_a_second_time() {
     assert_eq!(adopted, ["vm1: start on a, home x; claim a 5"], "its grant is for that guest");
     let other = story(stray(2), vec![running(1, "x", 64).but(adopting)]);
     assert_eq!(other, ["vm1: migrate to b on x; claim free 4"]);
+    // What a node has said that is off, too, was before that: the VM does not go to and fro between the two.
+    let stray = drover_model::Stray { uuid: Uuid::from_u128(1), epoch: Epoch(1), paused: false };
+    let y = node("y", 8).booted("b1").dead().reporting(|report| report.strays = vec![stray]);
+    let nodes = vec![node("x", 8).booted("b1").dead(), y, node("b", 9)];
+    let lost = BTreeMap::from([(name("x"), false), (name("y"), false)]);
+    let view = cluster(nodes, vec![running(1, "x", 64)]);
+    assert!(matches!(&plan(&view, &lost, false).items[0].fate, Fate::Starts { to, .. } if *to == name("b")));
 }
 
 #[test]

@@ -23,9 +23,14 @@ pub struct Elsewhere {
 }
 
 impl Elsewhere {
-    /// The guest of that UUID that another node than `me` reports; of several, that of the latest grant, and of these
-    /// one that is not paused.
-    pub fn find(view: &ClusterView, me: &NodeName, uuid: &Uuid) -> Option<Elsewhere> {
+    /// The guest of that UUID that another node than `me` reports and that `counts`; of several, that of the latest
+    /// grant, and of these one that is not paused.
+    pub fn find(
+        view: &ClusterView,
+        me: &NodeName,
+        uuid: &Uuid,
+        counts: impl Fn(&Elsewhere) -> bool,
+    ) -> Option<Elsewhere> {
         let of = |status: &NodeStatus| status.strays.iter().find(|stray| stray.uuid == *uuid).cloned();
         let others = view.nodes.iter().filter(|(name, _)| *name != me);
         let found = others.filter_map(|(name, node)| {
@@ -33,12 +38,12 @@ impl Elsewhere {
             let Stray { epoch, paused, .. } = of(node.status.as_ref()?)?;
             Some(Elsewhere { node: name.clone(), epoch, alive, paused })
         });
-        found.max_by_key(|other| (other.epoch, !other.paused))
+        found.filter(counts).max_by_key(|other| (other.epoch, !other.paused))
     }
 
     /// Whether it may be the VM's guest, or is one of a store that was lost. A paused one is not taken for it, as its
     /// own node does not (`strays`); but that may not have known the claim yet when it reported.
-    pub(crate) fn counts(&self, claim: &Claim) -> bool {
+    pub fn counts(&self, claim: &Claim) -> bool {
         let lost = claim.never_granted() || claim.is_of_another_store(self.epoch);
         lost || !self.paused && may_be_present(claim, self.epoch)
     }

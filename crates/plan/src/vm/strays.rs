@@ -38,8 +38,8 @@
 //!   be taken on, and is followed again.
 //! * Re-marking under one's own grant cannot hide a second guest: one machine has one domain of a UUID. The mark before
 //!   the grant's (e-1) has no other grant in between, so nobody else has run the VM since. With more in between,
-//!   another guest has written to its disks, and this one is removed; and so is one with e-1 that is paused, and not
-//!   the one that the grant is for: it may be a copy.
+//!   another guest has written to its disks, and this one is removed. One with e-1 that is paused, and not the
+//!   one that the grant is for, may be a copy: a person decides.
 //! * Nobody knows of a guest that was taken to a node whose daemon is away. If its own node loses its power before that
 //!   is back, the VM is started there a second time.
 //! * A domain that is imported (`drover vm import`) has no mark at first. Its VM's claim says so
@@ -198,6 +198,11 @@ pub(super) fn remarked(s: &Situation<'_>, claim: &Claim, wanted: &VmState, seen:
             }
             _ => Some(Decision::to(Step::Remark, "it runs on under this grant")),
         }
+    } else if mark.next() == epoch {
+        let doing = "it is paused here under the grant before: it may be an old copy, which a migration outside Drover \
+        left, and then the VM is not started beside it. End it ('virsh destroy'), or let it run on ('virsh resume') if \
+        you are sure that it is the guest";
+        (!ends).then(|| Decision::wait(doing, None))
     } else {
         Some(Decision::to(Step::Destroy, "a guest of an earlier grant: others have had the VM since"))
     }

@@ -191,6 +191,22 @@ fn seen_mark(case: &Case) -> Mark {
     seen_of(case).mark
 }
 
+/// Somebody had it paused before Drover took it over, or in between.
+#[test]
+fn a_paused_guest_that_a_grant_takes_over_is_marked_and_not_destroyed() {
+    for (epoch, mark) in [(4, 9), (4, 4), (5, 4)] {
+        let held = Claim { epoch: Epoch(epoch), ..claim("a") };
+        let granted = held.granted_above(Epoch(mark), &name("a"));
+        assert!(granted.epoch > Epoch(mark) && granted.epoch > held.epoch && granted.adopts == Some(Epoch(mark)));
+        assert!(!granted.adopts_of_earlier(Epoch(mark)), "it is known from which definition it was started");
+        let mut case = Case::new(VmState::Start, "a", "a", "paused");
+        let Obs::Known(seen) = &mut case.domain else { panic!("it is paused") };
+        seen.mark.epoch = Epoch(mark);
+        case.claim = Some(Stored::new(granted.clone(), Version(2)));
+        assert_eq!(case.decide().step, Step::Remark, "{granted:?}");
+    }
+}
+
 #[test]
 fn a_grant_for_a_guest_is_above_its_mark_and_above_all_earlier_grants() {
     for (epoch, mark, becomes) in [(4, 2, 5), (4, 4, 5), (4, 9, 10), (0, 7, 8)] {
@@ -252,7 +268,7 @@ fn a_guest_that_is_taken_on_before_it_has_the_grants_mark_is_followed_again() {
     let mut reported = Case { elsewhere: elsewhere(4, true), ..gone("absent") };
     assert_eq!(reported.decide().step, Step::Follow(name("b"), Epoch(4)));
     // A copy of the guest before, which is paused, is not what a grant for another one starts with.
-    assert_eq!(at(claim("a"), "paused", 3).decide().step, Step::Destroy);
+    assert_eq!(at(claim("a"), "paused", 3).decide().step, Step::Wait);
     assert_eq!(at(claim("a"), "running", 3).decide().step, Step::Remark);
     assert_eq!(at(Claim { adopts: Some(Epoch(3)), ..claim("a") }, "paused", 3).decide().step, Step::Remark);
 }
@@ -381,7 +397,7 @@ fn the_latest_guest_that_another_node_reports_is_found() {
     let reporting = |n, strays| node(n, 4).reporting(|report| report.strays = strays);
     let (a, b) = (reporting("a", vec![stray(1, 9)]), reporting("b", vec![stray(1, 4)]));
     let c = reporting("c", vec![stray(2, 7), stray(1, 5)]);
-    let find = |view: &ClusterView, n| Elsewhere::find(view, &name("a"), &Uuid::from_u128(n));
+    let find = |view: &ClusterView, n| Elsewhere::find(view, &name("a"), &Uuid::from_u128(n), |_| true);
     let view = cluster(vec![a.clone(), b.clone(), c.clone()], vec![]);
     assert_eq!(find(&view, 1), Some(Elsewhere { node: name("c"), epoch: Epoch(5), alive: true, paused: false }));
     assert_eq!(find(&view, 3), None);
