@@ -196,7 +196,7 @@ fn planted_defects_are_found() {
     ];
     for lie in of_fences {
         let options = |seed| Options { lie, shape: Shape::Fences, ..Options::of(seed) };
-        assert!((0..150).any(|seed| run(options(seed)).is_err()), "{lie:?} was not found");
+        assert!((0..300).any(|seed| run(options(seed)).is_err()), "{lie:?} was not found");
     }
     for lie in [Lie::PausedIsRunning, Lie::UnseenDisks, Lie::FirstEpochAgain] {
         let options = |seed| Options { lie, shape: Shape::Strangers, ..Options::of(seed) };
