@@ -129,14 +129,16 @@ pub(super) fn sent(s: &Situation<'_>, state: &VmState, seen: Option<&Seen>, to: 
             }
         }
         // Only an executing guest powers itself off, and a guest that executes here does not execute there.
-        // (If it is not known how it ended, it is not handed over before the migration is over either.)
-        Some(seen) if matches!(off_reason(seen, s.memory), Some(OffReason::Shutdown | OffReason::ShutdownOrEnded)) => {
+        Some(seen) if off_reason(seen, s.memory) == Some(OffReason::Shutdown) => {
             if over(s, seen) {
                 Decision::to(Step::CallBack, format!("the guest powered off before it was at {to}"))
             } else {
                 Decision::wait(format!("off here; checking whether it is being sent to {to}"), again)
             }
         }
+        // If nobody heard how it ended, it may be what was left here of a guest that executes there, by post-copy, and
+        // that the host ended.
+        Some(seen) if powered_itself_off(seen, s.memory, s.now).is_none() => Decision::wait(WHO_ENDED_IT, again),
         Some(seen) if seen.off == Some(OffReason::Migrated) => {
             Decision::to(Step::Undefine, format!("gone from here; handing it over to {to}"))
         }

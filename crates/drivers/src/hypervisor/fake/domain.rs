@@ -136,6 +136,9 @@ impl Inner {
 
     pub(super) fn switch_off(&mut self, uuid: Uuid, reason: OffReason) {
         let Some(domain) = self.domains.get_mut(&uuid).filter(|d| d.run != RunState::Off) else { return };
+        // Only an executing guest powers itself off. QEMU's event of any other says that the host ended it.
+        let executes = matches!(domain.run, RunState::Running | RunState::ShuttingDown);
+        let reason = if reason == OffReason::Shutdown && !executes { OffReason::Ended } else { reason };
         (domain.run, domain.off, domain.sending, domain.hung) = (RunState::Off, Some(reason), None, false);
         domain.ended = Some(Instant::now());
         (domain.paused, domain.transit) = (None, None);

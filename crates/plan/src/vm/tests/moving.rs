@@ -258,6 +258,19 @@ fn a_guest_that_powers_itself_off_on_its_way_is_called_back_and_stopped() {
     }
 }
 
+/// What is left at the source of a guest that executes at the target, by post-copy, is ended by a signal when the
+/// machine goes down. A daemon that was not there then is told of nothing but a shutdown.
+#[test]
+fn a_guest_of_which_nobody_heard_how_it_ended_on_its_way_is_not_called_back() {
+    for state in [live(), live_else_cold()] {
+        let mut case = Case::new(state.clone(), "a", "a>b", "unclear");
+        case.memory.sent = Some(Epoch(4));
+        assert_eq!(case.decide().step, Step::Wait, "{state:?}: libvirt may still say");
+        case.now = case.now.after(Duration::from_secs(10));
+        assert_eq!(case.decide().step, Step::StartThere(name("b")), "{state:?}");
+    }
+}
+
 #[test]
 fn what_libvirt_keeps_here_is_not_left_behind_by_a_guest_that_ends_before_it_goes() {
     for state in [live(), live_else_cold(), cold()] {
