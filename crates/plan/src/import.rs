@@ -249,23 +249,11 @@ mod tests {
     }
 
     fn off(xml: String) -> Candidate {
-        Candidate {
-            uuid: UUID,
-            name: drover_model::domain::name_of(&xml).unwrap_or_default(),
-            xml,
-            live: None,
-            run: RunState::Off,
-            persistent: true,
-            sending: false,
-            autostart: false,
-            saved: false,
-            snapshots: 0,
-            checkpoints: 0,
-        }
+        Candidate::off(UUID, drover_model::domain::name_of(&xml).unwrap_or_default(), xml)
     }
 
     fn running(xml: String) -> Candidate {
-        Candidate { live: Some(xml.clone()), run: RunState::Running, ..off(xml) }
+        off(xml).running()
     }
 
     fn of(view: &ClusterView, candidate: &Candidate) -> Result<Import, Refusal> {

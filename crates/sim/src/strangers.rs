@@ -4,7 +4,7 @@
 
 use crate::{invariants::Judge, world::Machine};
 use drover_model::{
-    Claim, ClusterView, DaemonState, Epoch, NodeName, RecordKind, RunState, VmRecord, VmState,
+    Claim, ClusterView, DaemonState, Epoch, NodeName, RecordKind, VmRecord, VmState,
     domain::{Candidate, Mark, Written},
 };
 use std::{
@@ -110,19 +110,8 @@ impl Judge {
         if runs {
             self.lock().strangers.outside.insert((uuid, at.name.clone(), Mark::IMPORTED.epoch));
         }
-        at.hardware.set_foreign(Candidate {
-            uuid,
-            name: format!("vm{}", uuid.as_u128()),
-            live: runs.then(|| xml.clone()),
-            xml,
-            run: if runs { RunState::Running } else { RunState::Off },
-            persistent: true,
-            sending: false,
-            autostart: false,
-            saved: false,
-            snapshots: 0,
-            checkpoints: 0,
-        });
+        let domain = Candidate::off(uuid, format!("vm{}", uuid.as_u128()), xml);
+        at.hardware.set_foreign(if runs { domain.running() } else { domain });
     }
 
     /// Somebody may take a guest elsewhere by hand: it is to run, nothing else is ordered or under way.

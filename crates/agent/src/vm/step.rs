@@ -61,7 +61,7 @@ impl Task {
                 let name = &record.value.name;
                 tracing::info!(vm = %name, why = decision.doing, "powering a VM off");
                 let result = self.ctx.hypervisor.destroy(self.uuid, domain.mark).await;
-                let failed = result.as_ref().err().map(ToString::to_string);
+                let failed = result.as_ref().err().map(HypervisorError::words);
                 self.log_failure(result);
                 if let Some(why) = failed {
                     self.memory.cut_failed(domain.mark.epoch, why, self.ctx.clock.now());

@@ -2,7 +2,7 @@
 
 use crate::support::{TestNode, Told, xml};
 use drover_drivers::hypervisor::fake::Weather;
-use drover_model::{RunState, domain::Candidate};
+use drover_model::domain::Candidate;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -13,23 +13,11 @@ fn uuid() -> Uuid {
 }
 
 fn off(name: &str) -> Candidate {
-    Candidate {
-        uuid: uuid(),
-        name: name.to_owned(),
-        xml: xml(name, UUID),
-        live: None,
-        run: RunState::Off,
-        persistent: true,
-        sending: false,
-        autostart: false,
-        saved: false,
-        snapshots: 0,
-        checkpoints: 0,
-    }
+    Candidate::off(uuid(), name, xml(name, UUID))
 }
 
 fn running(name: &str) -> Candidate {
-    Candidate { live: Some(xml(name, UUID)), run: RunState::Running, ..off(name) }
+    off(name).running()
 }
 
 impl TestNode {

@@ -9,7 +9,9 @@
 //! * With `nowayout` it cannot be stopped at all; then to stop the daemon would reset the machine. That is asked of
 //!   sysfs before it is opened.
 //! * `softdog` is a timer of the kernel: a kernel that hangs, or a virtual machine that is frozen, is not reset by it.
-//!   It is used only if the administrator says so.
+//!   It is used only if the administrator says so. Loaded with `soft_noboot=1` it resets nothing, and that cannot be
+//!   seen: the parameter is not in sysfs.
+//! * A driver with `WDIOF_ALARMONLY` resets nothing. One without `WDIOF_KEEPALIVEPING` refuses `WDIOC_KEEPALIVE`.
 
 use super::{Started, Watchdog, WatchdogError, ffi, socket::SocketWatchdog};
 use drover_model::{Mono, watchdog::TIMEOUT_S};
@@ -93,14 +95,8 @@ impl KernelWatchdog {
     fn examine(&self, device: &File) -> Result<Started, WatchdogError> {
         let (options, identity) =
             ffi::support(device.as_fd()).map_err(|error| self.unfit(format!("it is no watchdog: {error}")))?;
-        if options & ffi::MAGIC_CLOSE == 0 {
-            return Err(self.unfit(format!("{identity:?} stops when its process is killed")));
-        }
-        if identity == SOFTWARE && !self.software {
-            return Err(self.unfit(
-                "it is a timer of the kernel (softdog), which does not reset a machine whose kernel hangs or that is \
-                 frozen. If that is good enough, set watchdog.software = true",
-            ));
+        if let Some(why) = unfit(options, &identity, self.software) {
+            return Err(self.unfit(why));
         }
         let taken = if options & ffi::SET_TIMEOUT == 0 {
             ffi::timeout(device.as_fd())
@@ -119,6 +115,24 @@ impl KernelWatchdog {
         }
         Ok(Started { identity, timeout })
     }
+}
+
+/// Why a device that says this of itself proves nothing. `software`: `softdog` is accepted.
+fn unfit(options: u32, identity: &str, software: bool) -> Option<String> {
+    if options & ffi::ALARM_ONLY != 0 {
+        return Some(format!("{identity:?} raises an alarm, and does not reset the machine"));
+    }
+    if options & ffi::KEEP_ALIVE == 0 {
+        return Some(format!("{identity:?} cannot be told that the daemon is alive"));
+    }
+    if options & ffi::MAGIC_CLOSE == 0 {
+        return Some(format!("{identity:?} stops when its process is killed"));
+    }
+    (identity == SOFTWARE && !software).then(|| {
+        "it is a timer of the kernel (softdog), which does not reset a machine whose kernel hangs or that is frozen. \
+         If that is good enough, set watchdog.software = true"
+            .to_owned()
+    })
 }
 
 /// Stops a device, also without `WDIOS_DISABLECARD` if the driver does not know that: then the letter does it when the
@@ -211,6 +225,23 @@ mod tests {
         assert!(matches!(watchdog.examine(&null), Err(WatchdogError::Unfit { .. })));
         assert!(matches!(watchdog.pet(), Err(WatchdogError::Failed { .. })));
         assert_eq!(watchdog.close(), Ok(()));
+    }
+
+    #[test]
+    fn a_device_that_would_not_reset_a_machine_without_its_daemon_is_not_used() {
+        // What iTCO_wdt says of itself (Linux 6.1).
+        let fit = ffi::SET_TIMEOUT | ffi::KEEP_ALIVE | ffi::MAGIC_CLOSE;
+        assert_eq!(unfit(fit, "iTCO_wdt", false), None);
+        assert_eq!(unfit(fit, SOFTWARE, true), None);
+        for (options, identity, why) in [
+            (fit | ffi::ALARM_ONLY, "an alarm", "does not reset"),
+            (fit & !ffi::KEEP_ALIVE, "deaf", "cannot be told"),
+            (fit & !ffi::MAGIC_CLOSE, "simple", "stops when its process is killed"),
+            (fit, SOFTWARE, "watchdog.software = true"),
+        ] {
+            let said = unfit(options, identity, false);
+            assert!(said.as_ref().is_some_and(|said| said.contains(why)), "{identity}: {said:?}");
+        }
     }
 
     #[test]

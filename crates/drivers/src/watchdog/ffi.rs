@@ -11,6 +11,10 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 pub(super) const MAGIC_CLOSE: u32 = 0x0100;
 /// `WDIOF_SETTIMEOUT`: its timeout can be set.
 pub(super) const SET_TIMEOUT: u32 = 0x0080;
+/// `WDIOF_ALARMONLY`: it raises an alarm when its time is over, and resets nothing.
+pub(super) const ALARM_ONLY: u32 = 0x0400;
+/// `WDIOF_KEEPALIVEPING`: it can be petted by `WDIOC_KEEPALIVE`; without it that call fails.
+pub(super) const KEEP_ALIVE: u32 = 0x8000;
 /// `WDIOS_DISABLECARD`
 const DISABLE: c_int = 1;
 

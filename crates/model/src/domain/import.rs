@@ -33,6 +33,29 @@ pub struct Candidate {
 }
 
 impl Candidate {
+    /// A persistent domain that is off, of which libvirt keeps nothing else.
+    pub fn off(uuid: Uuid, name: impl Into<String>, xml: String) -> Candidate {
+        Candidate {
+            uuid,
+            name: name.into(),
+            xml,
+            live: None,
+            run: RunState::Off,
+            persistent: true,
+            sending: false,
+            autostart: false,
+            saved: false,
+            snapshots: 0,
+            checkpoints: 0,
+        }
+    }
+
+    /// The same domain, running.
+    #[must_use]
+    pub fn running(self) -> Candidate {
+        Candidate { live: Some(self.xml.clone()), run: RunState::Running, ..self }
+    }
+
     /// The definition of the VM that it becomes: its own, without a mark of Drover's, and with the file of its
     /// firmware's variables.
     ///
@@ -78,19 +101,7 @@ mod tests {
                  <memory unit='MiB'>64</memory><vcpu>1</vcpu>{os}</domain>"
             )
         };
-        Candidate {
-            uuid: UUID.parse().unwrap(),
-            name: "web".to_owned(),
-            xml: xml(os),
-            live: live_os.map(xml),
-            run: RunState::Off,
-            persistent: true,
-            sending: false,
-            autostart: false,
-            saved: false,
-            snapshots: 0,
-            checkpoints: 0,
-        }
+        Candidate { live: live_os.map(xml), ..Candidate::off(UUID.parse().unwrap(), "web", xml(os)) }
     }
 
     #[test]

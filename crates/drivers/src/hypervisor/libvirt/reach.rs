@@ -10,8 +10,9 @@ use std::{
     time::Duration,
 };
 
-/// Timeout for a connection.
-const LIMIT: Duration = Duration::from_secs(5);
+/// Timeout for a connection. Shorter than the kernel's, longer than what passes by itself (a switch that starts, a
+/// bridge that learns): a guest that is to move *live, else cold* moves cold after it.
+const LIMIT: Duration = Duration::from_secs(20);
 
 /// Refuses if nothing answers there at all. What answers, however badly, is libvirt's to judge, and so is a transport
 /// of which this module knows nothing.
