@@ -11,6 +11,7 @@
 //! * what is written has changed.
 
 mod proof;
+mod pulse;
 mod watchdog;
 
 use crate::{context::Context, faults, records, view::differs};
@@ -26,7 +27,8 @@ use drover_plan::{
 use drover_store::{CreateMode, Op, StoreError};
 use futures_util::future::join_all;
 use proof::Seeker;
-use std::{sync::Arc, time::Duration};
+use pulse::Pulse;
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use tokio::sync::watch;
 use watchdog::Listener;
 
@@ -47,17 +49,19 @@ pub(crate) async fn run(ctx: Arc<Context>, mut lives: watch::Receiver<Lives>) {
     let mut asked = ctx.clock.now();
     let mut seeker = Seeker::new(lives.clone());
     let mut listener = Listener::default();
+    let mut pulse = Pulse::default();
     loop {
         ctx.membership().await;
         let view = views.borrow_and_update().clone();
         let alive = lives.borrow_and_update().clone();
-        let again = match view.primary_node() == Some(ctx.me()) {
-            true => pass(&ctx, &view, &alive, &mut asked, &mut seeker, &mut listener).await,
-            false => {
-                seeker.forget();
-                listener.forget();
-                None
-            }
+        let primary = view.primary_node() == Some(ctx.me());
+        let again = if primary {
+            pass(&ctx, &view, (&alive, pulse.unheard()), &mut asked, &mut seeker, &mut listener).await
+        } else {
+            seeker.forget();
+            listener.forget();
+            pulse.forget();
+            None
         };
         tokio::select! {
             biased;
@@ -65,6 +69,7 @@ pub(crate) async fn run(ctx: Arc<Context>, mut lives: watch::Receiver<Lives>) {
             () = seeker.ended(ctx.clock) => {}
             changed = differs(&mut views, &view, of_interest) => if changed.is_err() { return },
             Ok(()) = lives.changed() => {}
+            () = pulse.changed(&ctx), if primary => {}
             () = ctx.clock.until(again) => {}
         }
     }
@@ -88,7 +93,7 @@ fn vms_differ(old: &ClusterView, new: &ClusterView, node: &NodeName) -> bool {
 async fn pass(
     ctx: &Arc<Context>,
     view: &ClusterView,
-    lives: &Lives,
+    (lives, unheard): (&Lives, &BTreeSet<NodeName>),
     asked: &mut Mono,
     seeker: &mut Seeker,
     listener: &mut Listener,
@@ -103,7 +108,8 @@ async fn pass(
         *asked = now;
     }
     let plan = recover::plan(view, &fence::recovering(view), again);
-    let outlook = fence::next(view, lives, &plan, seeker.tries(view), now, ctx.wall());
+    let tries = seeker.tries(view, unheard);
+    let outlook = fence::next(view, (lives, unheard), &plan, tries, now, ctx.wall());
     let quiet = fence::is_quiet(view, lives, now, ctx.wall());
     let outlook = fence::watchdog::prove(outlook, view, silences, quiet, now);
     for node in &outlook.ask {

@@ -43,6 +43,12 @@ pub trait Presence: Send + Sync + 'static {
     /// Whether the machine with this address (`address:port`, of its daemon's API) answers. Ends within
     /// twice [`ANSWER_TIMEOUT`], and may be cancelled by dropping its future.
     async fn answers(&self, api: &str) -> Answer;
+
+    /// The same by one attempt, on the API's port only: cheap enough for all nodes, all the time. Its silence may be
+    /// that of a daemon.
+    async fn answers_at_its_api(&self, api: &str) -> Answer {
+        self.answers(api).await
+    }
 }
 
 /// [`Presence`] by connecting to the API's port, and to one that is closed.
@@ -61,6 +67,10 @@ impl Presence for TcpPresence {
             answer = &mut open => either(answer, closed).await,
             answer = &mut closed => either(answer, open).await,
         }
+    }
+
+    async fn answers_at_its_api(&self, api: &str) -> Answer {
+        probe(async || TcpStream::connect(api).await.map(drop)).await
     }
 }
 

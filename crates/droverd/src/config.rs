@@ -83,7 +83,7 @@ pub(crate) struct Store {
 impl Default for Store {
     fn default() -> Store {
         let root = RecordPath::root().join("drover").unwrap_or_else(|_| RecordPath::root());
-        Store { zookeeper: Vec::new(), session_timeout: Duration::from_secs(8), root }
+        Store { zookeeper: Vec::new(), session_timeout: Duration::from_secs(5), root }
     }
 }
 

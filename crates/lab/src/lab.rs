@@ -68,7 +68,7 @@ impl Spec {
         let common = format!(
             "# All nodes of the lab share one machine, so each offers only a part of its memory.\n[node]\n\
              name = \"hv{index}\"\nrole = \"coordinator\"\naddress = \"{address}\"\nmemory = \"4096MiB\"\n\n[store]\n\
-             zookeeper = [{}]\nsession_timeout = \"4s\"\n\n[paths]\nshared = [\"/srv/shared\"]\n",
+             zookeeper = [{}]\n\n[paths]\nshared = [\"/srv/shared\"]\n",
             members.join(", ")
         );
         Some(common + &networks.concat())

@@ -4,6 +4,8 @@
 //! * A node's session that is gone raises a suspicion, and no more: its daemon may have crashed, it may be cut off, or
 //!   its machine may be off. Nothing is started elsewhere before it is proved that this boot has ended. So a daemon
 //!   that is restarted, upgraded or killed costs its guests nothing; when it is back, the suspicion is over.
+//! * A machine that does not answer is asked about while its session lives: if its BMC reads off, nothing is waited for
+//!   when the session ends. Nothing else is done about a node with a session.
 //! * Proof is looked for with the node's BMC ([`proof`]). Before its power is cut, the fence says so: a daemon that
 //!   comes back in that boot does nothing until that is over ([`returned`]).
 //! * A node with an armed watchdog promises to be reset when it is cut off, which proves as much ([`watchdog`]).
@@ -23,19 +25,26 @@ use crate::{
     recover::{Fate, Plan},
 };
 use drover_model::{
-    ClusterView, DaemonState, Evidence, EvidenceKind, Fence, FencePhase, Mono, NodeName, NodeRecord, Stored, Version,
-    WallTime,
+    ClusterView, DaemonState, Evidence, EvidenceKind, Fence, FencePhase, Mono, NodeName, NodeRecord, NodeView, Stored,
+    Version, WallTime,
 };
 use proof::{
     Next::{Ask, Await, Cut, Proved, Unproved},
     Tries,
 };
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 /// How long a node is silent before it is suspected.
 pub const SUSPECT_AFTER: Duration = Duration::from_secs(3);
 /// How long a node is silent before its BMC is asked, so that the answer is there when it is suspected.
 const ASK_AFTER: Duration = Duration::from_secs(1);
+/// Interval at which the nodes are listened to; longer if they are many, so that these are no more in a second.
+const PULSE: Duration = Duration::from_secs(1);
+/// See [`PULSE`].
+const HEARD_IN_A_SECOND: u32 = 50;
 /// The time in which only so many nodes may fall silent (`at_once`).
 pub const WINDOW: Duration = Duration::from_secs(60);
 /// How many VMs a fault names.
@@ -117,6 +126,26 @@ pub fn recovering(view: &ClusterView) -> BTreeMap<NodeName, bool> {
     off.collect()
 }
 
+/// The nodes that the primary listens to: their daemons have sessions, and their machines should answer.
+pub fn listened_to<'a>(
+    view: &'a ClusterView,
+    me: &'a NodeName,
+) -> impl Iterator<Item = (&'a NodeName, &'a NodeRecord)> {
+    let expected = view.nodes.iter().filter(move |(name, node)| *name != me && is_expected(node));
+    expected.map(|(name, node)| (name, &node.record.value))
+}
+
+/// Whether a node's machine should answer: its daemon counts as alive.
+fn is_expected(node: &NodeView) -> bool {
+    matches!(node.daemon_state(), DaemonState::Init | DaemonState::Run) && node.unreadable.is_none()
+}
+
+/// The interval at which so many nodes are listened to.
+pub fn pulse(nodes: usize) -> Duration {
+    let all = Duration::from_secs(1).saturating_mul(u32::try_from(nodes).unwrap_or(u32::MAX));
+    PULSE.max(all / HEARD_IN_A_SECOND)
+}
+
 /// Whether nothing is done by itself, and why.
 fn quiet(view: &ClusterView, held: Option<&String>, wall: WallTime) -> Option<String> {
     if view.config.is_in_maintenance(wall) {
@@ -125,9 +154,16 @@ fn quiet(view: &ClusterView, held: Option<&String>, wall: WallTime) -> Option<St
     held.map(|why| format!("{why}, so that nothing is fenced by itself"))
 }
 
-/// Decides on all fences. `plan`: the recovery as planned on the same view. `tries`: what this node found out since it
-/// is the primary.
-pub fn next(view: &ClusterView, lives: &Lives, plan: &Plan, tries: &Tries, now: Mono, wall: WallTime) -> Outlook {
+/// Decides on all fences. `unheard`: nodes with a session that did not answer last. `plan`: the recovery as planned on
+/// the same view. `tries`: what this node found out since it is the primary.
+pub fn next(
+    view: &ClusterView,
+    (lives, unheard): (&Lives, &BTreeSet<NodeName>),
+    plan: &Plan,
+    tries: &Tries,
+    now: Mono,
+    wall: WallTime,
+) -> Outlook {
     let mut outlook = Outlook { held: held(view, lives, now), ..Outlook::default() };
     let quiet = quiet(view, outlook.held.as_ref(), wall);
     if quiet.is_some() {
@@ -158,7 +194,12 @@ pub fn next(view: &ClusterView, lives: &Lives, plan: &Plan, tries: &Tries, now: 
             (None, DaemonState::Dead) if !node.record.value.boot.is_empty() => {
                 outlook.suspect(name, &node.record.value, lives, tries, quiet.is_some(), now)
             }
-            (None, _) => None,
+            (None, _) => {
+                if unheard.contains(name) && is_expected(node) && !node.record.value.boot.is_empty() {
+                    outlook.look_ahead(name, &node.record.value, tries, quiet.is_some(), now);
+                }
+                None
+            }
         };
         outlook.steps.extend(step.map(|step| (name.clone(), step)));
     }
@@ -182,16 +223,28 @@ impl Outlook {
     ) -> Option<Step> {
         let life = lives.get(name).filter(|life| life.state == DaemonState::Dead)?;
         let silent = now.since(life.since);
+        let attempts = tries.get(name).filter(|attempts| !attempts.had_failed_before(life.since));
+        let next = proof::next(name, &record.boot, attempts, false, now);
         if silent < ASK_AFTER {
             self.look_again(life.since.after(ASK_AFTER));
-        } else if !quiet && proof::next(name, &record.boot, tries.get(name), false, now) == Ask {
+        } else if !quiet && next == Ask {
             self.ask.push(name.clone());
         }
-        if silent < SUSPECT_AFTER {
+        let proved = matches!(next, Proved(_));
+        if silent < SUSPECT_AFTER && !proved {
             self.look_again(life.since.after(SUSPECT_AFTER));
             return None;
         }
         (!quiet).then_some(Step::Suspect)
+    }
+
+    /// A node with a session whose machine does not answer.
+    fn look_ahead(&mut self, name: &NodeName, record: &NodeRecord, tries: &Tries, quiet: bool, now: Mono) {
+        // What is found is used while it is new.
+        self.look_again(now.after(PULSE));
+        if !quiet && proof::next(name, &record.boot, tries.get(name), false, now) == Ask {
+            self.ask.push(name.clone());
+        }
     }
 
     /// The next step towards proof about a silent node.

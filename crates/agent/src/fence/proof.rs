@@ -14,7 +14,11 @@ use drover_plan::{
     liveness::Lives,
 };
 use futures_util::future::join_all;
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 use tokio::{
     sync::watch,
     task::{AbortHandle, JoinSet},
@@ -49,8 +53,8 @@ impl Seeker {
         Seeker { lives, epoch, tries, tasks: JoinSet::new(), handles }
     }
 
-    /// What was found out in this epoch of the primary role.
-    pub(super) fn tries(&mut self, view: &ClusterView) -> &Tries {
+    /// What was found out in this epoch of the primary role. `unheard`: nodes with a session that do not answer.
+    pub(super) fn tries(&mut self, view: &ClusterView, unheard: &BTreeSet<NodeName>) -> &Tries {
         let epoch = view.primary.as_ref().map_or(Epoch(0), |primary| primary.value.epoch);
         if epoch != self.epoch {
             self.forget();
@@ -58,7 +62,8 @@ impl Seeker {
         }
         // A node that is back, or was booted since, is asked about anew.
         let concerns = |name: &NodeName, boot: &str| {
-            view.nodes.get(name).is_some_and(|node| node.session.is_none() && node.record.value.boot == boot)
+            let is_silent = |node: &NodeView| node.session.is_none() || unheard.contains(name);
+            view.nodes.get(name).is_some_and(|node| is_silent(node) && node.record.value.boot == boot)
         };
         self.tries.retain(|name, attempts| concerns(name, &attempts.boot));
         self.handles.retain(|name, handle| {

@@ -33,7 +33,7 @@ use tokio::{
 use uuid::Uuid;
 
 /// The default of `droverd`.
-const SESSION_TIMEOUT: Duration = Duration::from_secs(8);
+const SESSION_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Runs agents, and answers questions until standard input ends.
 pub(crate) fn run(crew: &str) -> Result<()> {

@@ -79,6 +79,11 @@ impl Attempts {
         let failed = self.failed.saturating_add(u32::from(judge(&found) == Verdict::None));
         Attempts { last: Some((now, found)), failed, ..self }
     }
+
+    /// Whether the last attempt ended before then, without proof: what it found may have changed with that.
+    pub(super) fn had_failed_before(&self, then: Mono) -> bool {
+        self.last.as_ref().is_some_and(|(at, found)| *at < then && judge(found) == Verdict::None)
+    }
 }
 
 /// The attempts, by node.

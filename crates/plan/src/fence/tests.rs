@@ -31,7 +31,7 @@ fn outlook(view: &ClusterView, lives: &[(&str, u64)], now: u64) -> Outlook {
     for (node, since) in lives {
         all.get_mut(&name(node)).unwrap().since = at(*since);
     }
-    next(view, &all, &Plan::default(), &Tries::new(), at(now), WallTime(now * 1000))
+    next(view, (&all, &BTreeSet::new()), &Plan::default(), &Tries::new(), at(now), WallTime(now * 1000))
 }
 
 /// The decision, with what was found about node c, now.
@@ -46,7 +46,7 @@ fn after(view: &ClusterView, power: Option<PowerState>, silent: bool, ordered: b
     let found = Found { reading, presence, order: ordered.then_some(Ok(())) };
     let attempts = Attempts { boot: "b1".to_owned(), last: None, failed: 0 }.ended(at(60), found);
     let tries = Tries::from([(name("c"), attempts)]);
-    next(view, &lives, &Plan::default(), &tries, at(61), WallTime(61_000))
+    next(view, (&lives, &BTreeSet::new()), &Plan::default(), &tries, at(61), WallTime(61_000))
 }
 
 fn step_of(outlook: Outlook) -> Option<Step> {
@@ -91,6 +91,81 @@ fn a_bmc_is_asked_before_the_suspicion_but_not_about_a_daemon_that_restarts() {
     silence(&mut view, &["c"]);
     assert_eq!(outlook(&view, &[("c", 50)], 50).ask, []);
     assert_eq!(outlook(&view, &[("c", 50)], 51).ask, [name("c")]);
+}
+
+/// The decision at second 61 about node c, of which this was found at second 60; silent: since when it has no session.
+fn ahead(found: Option<(PowerState, bool)>, silent: Option<u64>, maintenance: bool) -> Outlook {
+    let mut view = cluster(five(), vec![]);
+    let config = ClusterConfig { maintenance, ..ClusterConfig::default() };
+    view.apply(&ClusterConfig::path(&Only), Some((&serde_json::to_vec(&config).unwrap(), Version(1))));
+    if silent.is_some() {
+        silence(&mut view, &["c"]);
+    }
+    let (mut lives, _) = liveness::observe(&Lives::new(), &view, at(0), WallTime(0));
+    lives.get_mut(&name("c")).unwrap().since = at(silent.unwrap_or_default());
+    let attempts = found.map(|(power, silent)| {
+        let at_its_api = "c:7370".to_owned();
+        let presence = match silent {
+            true => Presence::Silent(at_its_api),
+            false => Presence::Answers(at_its_api, "it refuses connections".to_owned()),
+        };
+        let found = Found { reading: Reading::Power("B".to_owned(), power), presence, order: None };
+        (name("c"), Attempts { boot: "b1".to_owned(), last: None, failed: 0 }.ended(at(60), found))
+    });
+    let unheard = if silent.is_none() { BTreeSet::from([name("c")]) } else { BTreeSet::new() };
+    let tries = Tries::from_iter(attempts);
+    next(&view, (&lives, &unheard), &Plan::default(), &tries, at(61), WallTime(61_000))
+}
+
+#[test]
+fn a_machine_that_does_not_answer_is_asked_about_while_its_session_lives_and_no_more() {
+    assert_eq!(ahead(None, None, false).ask, [name("c")]);
+    assert_eq!(ahead(None, None, true).ask, [], "in maintenance");
+    for power in [PowerState::On, PowerState::Off] {
+        for silent in [true, false] {
+            let outlook = ahead(Some((power, silent)), None, false);
+            assert_eq!((outlook.steps, outlook.ask), (vec![], vec![]), "{power} {silent}");
+            assert_eq!(outlook.look_again, Some(at(62)), "{power} {silent}: it is asked again when that is old");
+        }
+    }
+}
+
+#[test]
+fn what_was_found_while_its_session_lived_counts_when_it_has_ended() {
+    // It has just ended.
+    let step = |power, silent, maintenance| step_of(ahead(Some((power, silent)), Some(61), maintenance));
+    assert_eq!(step(PowerState::Off, true, false), Some(Step::Suspect));
+    assert_eq!(step(PowerState::Off, true, true), None);
+    // Its daemon may be restarting, or the BMC may be that of another machine.
+    assert_eq!(step(PowerState::On, true, false), None);
+    assert_eq!(step(PowerState::Off, false, false), None);
+    // An attempt that found no proof is repeated now, not when its pause is over.
+    let mut view = cluster(five(), vec![]);
+    silence(&mut view, &["c"]);
+    let (mut lives, _) = liveness::observe(&Lives::new(), &view, at(0), WallTime(0));
+    lives.get_mut(&name("c")).unwrap().since = at(61);
+    let found = Found {
+        reading: Reading::None("it is mute".to_owned()),
+        presence: Presence::Silent("c:7370".to_owned()),
+        order: None,
+    };
+    let attempts = Attempts { boot: "b1".to_owned(), last: None, failed: 0 }.ended(at(60), found);
+    let tries = Tries::from([(name("c"), attempts)]);
+    let now = |now| next(&view, (&lives, &BTreeSet::new()), &Plan::default(), &tries, at(now), WallTime(0)).ask;
+    assert_eq!((now(61), now(62)), (vec![], vec![name("c")]));
+}
+
+#[test]
+fn the_nodes_are_listened_to_once_a_second_or_fifty_of_them() {
+    let seconds = [3, 50, 100].map(|nodes| pulse(nodes).as_secs());
+    assert_eq!(seconds, [1, 1, 2]);
+    let mut view = cluster(five(), vec![]);
+    silence(&mut view, &["c"]);
+    view.change_node(&name("d"), |node| node.report().daemon = DaemonState::Stop);
+    view.change_node(&name("d"), |node| node.session = None);
+    let me = name("a");
+    let heard: Vec<&str> = listened_to(&view, &me).map(|(name, _)| name.as_str()).collect();
+    assert_eq!(heard, ["b", "e"]);
 }
 
 #[test]
@@ -210,7 +285,10 @@ fn recovery_begins_and_ends() {
     put(&mut view, "c", &begun);
     let plan = crate::recover::plan(&view, &recovering(&view), false);
     let (lives, _) = liveness::observe(&Lives::new(), &view, at(0), WallTime(0));
-    assert_eq!((plan.items.len(), next(&view, &lives, &plan, &Tries::new(), at(9), WallTime(0)).steps), (1, vec![]));
+    assert_eq!(
+        (plan.items.len(), next(&view, (&lives, &BTreeSet::new()), &plan, &Tries::new(), at(9), WallTime(0)).steps),
+        (1, vec![])
+    );
     assert_eq!(steps(&view, &[], 9), [("c".to_owned(), Step::Recovered)], "nothing is left");
 }
 

@@ -2,6 +2,7 @@ use super::*;
 use crate::{fence, liveness, recover::Plan};
 use drover_model::{Epoch, Fence, NodeView, RecordKind, WallTime, testing::*, watchdog::WATCHDOG_SCHEMA};
 use fence::proof::Tries;
+use std::collections::BTreeSet;
 
 fn at(seconds: u64) -> Mono {
     Mono(seconds * 1000)
@@ -26,7 +27,7 @@ fn silent_node(phase: FencePhase) -> ClusterView {
 /// The decision 20 s after the session ended; the promise was last renewed at 10 s.
 fn decided(view: &ClusterView, promise: Promise, quiet: bool, now: u64) -> Outlook {
     let (lives, _) = liveness::observe(&liveness::Lives::new(), view, at(10), WallTime(0));
-    let outlook = fence::next(view, &lives, &Plan::default(), &Tries::new(), at(now), WallTime(0));
+    let outlook = fence::next(view, (&lives, &BTreeSet::new()), &Plan::default(), &Tries::new(), at(now), WallTime(0));
     let heard = Heard { version: Version(7), revision: 70, since: at(10), promise };
     prove(outlook, view, &Silences::from([(name("c"), heard)]), quiet, at(now))
 }
@@ -68,7 +69,7 @@ fn that_there_will_be_a_proof_is_among_the_reasons_once() {
     let tries = Tries::from([(name("c"), attempts)]);
     let decided = |view: &ClusterView| {
         let (lives, _) = liveness::observe(&liveness::Lives::new(), view, at(10), WallTime(0));
-        let outlook = fence::next(view, &lives, &Plan::default(), &tries, at(21), WallTime(0));
+        let outlook = fence::next(view, (&lives, &BTreeSet::new()), &Plan::default(), &tries, at(21), WallTime(0));
         let promise = promise("b1", Some(50));
         let heard = Heard { version: Version(7), revision: 70, since: at(10), promise };
         prove(outlook, view, &Silences::from([(name("c"), heard)]), false, at(21)).steps
