@@ -232,6 +232,7 @@ mod tests {
             adopt: true,
             no_check: true,
             force: true,
+            advise: true,
             meta: meta.clone(),
         });
         // An empty list is different from an absent one.
@@ -254,11 +255,11 @@ mod tests {
         }
         for word in PowerOrder::WORDS {
             let state = word.parse().unwrap();
-            round_trips(SetVmState { state, force: true, timeout: Some(9), wait: true });
+            round_trips(SetVmState { state, force: true, timeout: Some(9), advise: true, wait: true });
         }
         for word in MoveAction::WORDS {
             let order = MoveVm { node: Some(name("b")), force: true, ..MoveVm::by(word.parse().unwrap()) };
-            round_trips(MoveVm { force_live: true, wait: true, ..order });
+            round_trips(MoveVm { force_live: true, advise: true, wait: true, ..order });
         }
         round_trips(ListNodes {
             limit: Some("a".to_owned()),

@@ -275,6 +275,7 @@ mod tests {
             adopt: false,
             no_check: false,
             force: false,
+            advise: false,
             meta,
         };
         assert_eq!(

@@ -6,8 +6,8 @@ use super::{
 };
 use crate::{belongings, departed, records};
 use drover_model::{
-    Claim, ClusterView, Definition, NameEntry, NodeName, NodeRecord, Placed, PlacedBy, Stored, Version, VmMeta, VmName,
-    VmRecord, VmState, VmStatus, domain::devices::Devices, placed::Reasons,
+    Claim, ClusterView, Definition, Epoch, NameEntry, NodeName, NodeRecord, Placed, PlacedBy, Stored, Version, VmMeta,
+    VmName, VmRecord, VmState, VmStatus, domain::devices::Devices, placed::Reasons,
 };
 use drover_plan::{
     admit::{self, Command, Deletion},
@@ -145,7 +145,9 @@ impl Commands {
         let record = self
             .update(&format!("VM {name}"), || async move {
                 let departed = departed::Now::read(&*self.ctx.store).await?;
-                let mut ops = self.new_vm(record, departed.value().claim(), claim)?;
+                let fresh = departed.value().claim();
+                let claim = claim(fresh.clone());
+                let mut ops = self.new_vm(record, fresh.epoch, &claim)?;
                 let exists = CommandError::Conflict(format!(
                     "a VM with UUID {uuid} exists already; give this one a UUID of its own, or leave <uuid> out"
                 ));
@@ -155,7 +157,14 @@ impl Commands {
                 if let Some(node) = &record.node {
                     let known = records::read::<NodeRecord>(&*self.ctx.store, node).await?;
                     let gone = || CommandError::NotFound(format!("node {node} was removed meanwhile; choose another"));
-                    ops.push(records::check_op::<NodeRecord>(node, known.ok_or_else(gone)?.version));
+                    let known = known.ok_or_else(gone)?;
+                    ops.push(if claim.adopts.is_some() {
+                        // The guest is there, and nobody can give it away when the node is removed. So a removal that
+                        // was decided before is a conflict.
+                        records::set_op(node, &known, &known.value)?
+                    } else {
+                        records::check_op::<NodeRecord>(node, known.version)
+                    });
                 }
                 let log = format!("{how} on {} with UUID {uuid}", or_none(&record.node));
                 Ok(Outcome::Write(Write { ops, answer: record.clone(), log, shows: shows(uuid, Version::NEW), taken }))
@@ -164,19 +173,15 @@ impl Commands {
         Ok(Change { record, version: Version::NEW })
     }
 
-    /// The four records of a new VM; the name comes first, so that the index of a refusal tells what is taken.
-    fn new_vm(
-        &self,
-        record: &VmRecord,
-        fresh: Claim,
-        claim: &impl Fn(Claim) -> Claim,
-    ) -> std::result::Result<Vec<Op>, StoreError> {
+    /// The four records of a new VM; `fresh` is the epoch before its first grant. The name comes first, so that the
+    /// index of a refusal tells what is taken.
+    fn new_vm(&self, record: &VmRecord, fresh: Epoch, claim: &Claim) -> std::result::Result<Vec<Op>, StoreError> {
         let node = record.node.clone().unwrap_or_else(|| self.ctx.me().clone());
-        let status = VmStatus::new(node, fresh.epoch, self.ctx.wall());
+        let status = VmStatus::new(node, fresh, self.ctx.wall());
         Ok(vec![
             records::create_op(&record.name, &NameEntry(record.uuid))?,
             records::create_op(&record.uuid, record)?,
-            records::create_op(&record.uuid, &claim(fresh))?,
+            records::create_op(&record.uuid, claim)?,
             records::create_op(&record.uuid, &status)?,
         ])
     }

@@ -84,12 +84,15 @@ async fn a_node_that_is_confirmed_to_be_off_loses_its_vms_and_then_its_name() {
 async fn a_loss_that_could_not_be_absorbed_is_planned_and_a_fault_unless_it_need_not_be_tolerated() {
     let first = TestNode::start().await;
     let second = first.beside("hv2", 600).await;
-    let told = first.form("POST", "/vm", &[("xml", &xml("web", "")), ("node", "hv1")]).await;
+    let told = first.form("POST", "/vm", &[("xml", &xml("web", "")), ("node", "hv1"), ("advise", "true")]).await;
     assert_eq!(told.status, 200, "{told:?}");
     let warns = |told: &Told| told.json()["warnings"].as_array().map(|warnings| warnings[0].to_string());
     let says = "If node hv1 were lost, the other nodes would have no memory for 1 of its VMs (web)";
     assert!(warns(&told).is_some_and(|warning| warning.contains(says)), "what its start would mean: {told:?}");
-    let told = first.form("POST", "/vm/web/state", &[("state", "start"), ("wait", "true")]).await;
+    let told = first.form("POST", "/vm/web/state", &[("state", "start")]).await;
+    assert!(told.status == 200 && warns(&told).is_none(), "nobody asked for it: {told:?}");
+    let start = [("state", "start"), ("wait", "true"), ("advise", "true")];
+    let told = first.form("POST", "/vm/web/state", &start).await;
     assert_eq!(told.status, 200, "{told:?}");
     assert!(warns(&told).is_some_and(|warning| warning.contains(says)), "{told:?}");
 
@@ -105,7 +108,7 @@ async fn a_loss_that_could_not_be_absorbed_is_planned_and_a_fault_unless_it_need
     let short = |view: &ClusterView| view.faults().keys().any(|id| id == "recovery-short-hv1");
     let mut views = second.handle.views();
     views.wait_for(|view| short(view)).await.unwrap();
-    let told = first.form("POST", "/vm/web/state", &[("state", "start")]).await;
+    let told = first.form("POST", "/vm/web/state", &[("state", "start"), ("advise", "true")]).await;
     assert!(told.status == 200 && warns(&told).is_none(), "it is a fault by now: {told:?}");
     let told = second.form("PUT", "/config", &[("tolerate", "0")]).await;
     assert_eq!(told.status, 200, "{told:?}");

@@ -118,6 +118,20 @@ async fn a_removed_node_does_not_come_again_unasked_and_its_token_ends() {
 /// decided before the definition and done after it, and gives the VM another node.
 #[tokio::test(start_paused = true)]
 async fn no_vm_is_left_on_a_node_that_is_removed_while_it_is_defined_there() {
+    let (defined, removed, given) = defined_and_removed(None).await;
+    assert!(defined > 20 && removed > 20 && given > 0, "{defined} {removed} {given}");
+}
+
+/// A guest that runs there is not given to another node: that would start a second one.
+#[tokio::test(start_paused = true)]
+async fn no_guest_is_adopted_on_a_node_that_is_removed_meanwhile() {
+    let (defined, removed, given) = defined_and_removed(Some("11111111-2222-4333-8444-555555555555")).await;
+    assert!(defined > 20 && removed > 20 && given == 0, "{defined} {removed} {given}");
+}
+
+/// How often a VM was defined on a node, this was removed at the same time, and both. `stray`: the UUID of a guest that
+/// the node reports, and that is adopted.
+async fn defined_and_removed(stray: Option<&str>) -> (usize, usize, usize) {
     let node = TestNode::start().await;
     let store = node.cluster.session(Duration::from_secs(4));
     let path = "/nodes/hv2".parse().unwrap();
@@ -131,10 +145,31 @@ async fn no_vm_is_left_on_a_node_that_is_removed_while_it_is_defined_there() {
             let there = |view: &Arc<ClusterView>| view.nodes.contains_key(&NodeName::new("hv2").unwrap());
             views.wait_for(there).await.unwrap();
         }
+        if let Some(uuid) = stray {
+            let report = json!({
+                "schema": 1, "daemon": "run", "version": "", "kernel": "", "os": "", "arch": "x86_64", "cpus": 1,
+                "memory_total": 1, "memory_free": 1, "load": 0.0, "domains": [uuid], "updated": 1,
+                "strays": [{"uuid": uuid, "epoch": 3}],
+            });
+            let report = report.to_string().into_bytes();
+            let _ = store.create(&"/nodes/hv2/status".parse().unwrap(), report, CreateMode::Persistent).await;
+            let strays = |view: &Arc<ClusterView>| {
+                let reports = view.nodes.values().filter_map(|node| node.status.as_ref());
+                reports.flat_map(|report| &report.strays).count() == 1
+            };
+            tokio::time::timeout(Duration::from_secs(60), views.wait_for(strays)).await.unwrap().unwrap();
+        }
         let name = format!("vm{n}");
-        let (xml, later) = (xml(&name, ""), Duration::from_millis(n % 50));
-        let fields = [("xml", xml.as_str()), ("node", "hv2"), ("no_check", "true")];
-        let define = node.form("POST", "/vm", &fields);
+        let xml = xml(&name, stray.unwrap_or_default());
+        // To adopt always wins, unless it begins later.
+        let later = [Duration::from_millis(n % 50), Duration::from_millis(2 * n)];
+        let (later, first) = if stray.is_some() { (Duration::ZERO, later[1]) } else { (later[0], Duration::ZERO) };
+        let adopt = if stray.is_some() { "true" } else { "false" };
+        let fields = [("xml", xml.as_str()), ("node", "hv2"), ("no_check", "true"), ("adopt", adopt)];
+        let define = async {
+            tokio::time::sleep(first).await;
+            node.form("POST", "/vm", &fields).await
+        };
         let remove = async {
             tokio::time::sleep(later).await;
             node.raw("DELETE", "/node/hv2", "", "").await
@@ -146,11 +181,21 @@ async fn no_vm_is_left_on_a_node_that_is_removed_while_it_is_defined_there() {
             let on = node.get(&format!("/vm/{name}/node")).await.json()["node"].clone();
             assert!(there || on == "hv1", "{n}: it is on {on}; {define:?} {remove:?}");
             given += usize::from(!there);
-            assert_eq!(node.raw("DELETE", &format!("/vm/{name}"), "", "").await.status, 200);
-            node.handle.views().wait_for(|view| view.vms.is_empty()).await.unwrap();
+            if stray.is_some() {
+                // Its node alone could delete it.
+                assert!(there, "{n}: a guest is adopted on a node that is gone; {define:?} {remove:?}");
+                for path in node.cluster.dump().into_keys().rev().filter(|path| path.contains("/vms/")) {
+                    store.delete(&path.parse().unwrap(), None).await.unwrap();
+                }
+            } else {
+                assert_eq!(node.raw("DELETE", &format!("/vm/{name}"), "", "").await.status, 200);
+            }
+            let mut views = node.handle.views();
+            let none = views.wait_for(|view| view.vms.is_empty());
+            tokio::time::timeout(Duration::from_secs(60), none).await.unwrap().unwrap();
         }
     }
-    assert!(defined > 20 && removed > 20 && given > 0, "{defined} {removed} {given}");
+    (defined, removed, given)
 }
 
 #[tokio::test(start_paused = true)]

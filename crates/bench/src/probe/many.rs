@@ -43,6 +43,7 @@ impl Define {
                 adopt: false,
                 no_check: true,
                 force: false,
+                advise: false,
                 meta: ChangeMeta::default(),
             };
             client.define_vm(&vm).await.map(|_| ())

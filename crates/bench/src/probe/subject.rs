@@ -57,6 +57,7 @@ impl<'a> WatchedVm<'a> {
             adopt: false,
             no_check: false,
             force: false,
+            advise: false,
             meta,
         };
         // Its node reports every few seconds which bridges it has, and there may be a new one.

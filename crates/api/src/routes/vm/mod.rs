@@ -110,17 +110,22 @@ fn warned(message: String, change: &Change, warnings: Vec<String>) -> Answer {
     answer::json(&Changed { message, name, uuid, version: change.version.0, to, diff: None, warnings })
 }
 
+/// What an order means for the loss of nodes, if that is asked for.
+async fn warnings(call: &Call, change: &Change, advise: bool) -> Vec<String> {
+    if advise { call.state.node.commands().warnings(change.record.uuid).await } else { Vec::new() }
+}
+
 /// What is said of a definition that no hypervisor has checked.
 fn not_checked(why: Option<String>) -> String {
     why.map(|why| format!(" The definition was not checked by a hypervisor: {why}.")).unwrap_or_default()
 }
 
 async fn define(call: Call, request: DefineVm) -> Answer {
-    let DefineVm { xml, node, adopt, no_check, force, meta } = request;
+    let DefineVm { xml, node, adopt, no_check, force, advise, meta } = request;
     let request = Define { xml, node, adopt, meta: meta.into(), no_check, force };
     let Defined { now: change, unchecked } = call.state.node.commands().define(request).await?;
     let on = change.record.node.as_ref().map(|n| format!(" on node {n}")).unwrap_or_default();
-    let warnings = call.state.node.commands().warnings(change.record.uuid).await;
+    let warnings = warnings(&call, &change, advise).await;
     warned(format!("Defined VM {}{on}.{}", change.record.name, not_checked(unchecked)), &change, warnings)
 }
 
@@ -148,7 +153,7 @@ async fn define_or_change(call: Call, request: DefineOrChange) -> Answer {
         let accepted = format!("the definition of a VM with the name or UUID {:?}", answer::shortened(&call.subject));
         return Err(ApiError::parameter(field!(DefineOrChange.xml), &given, accepted));
     }
-    define(call, DefineVm { xml: definition.xml, node, adopt: false, no_check, force, meta }).await
+    define(call, DefineVm { xml: definition.xml, node, adopt: false, no_check, force, advise: false, meta }).await
 }
 
 async fn modify(call: Call, request: ModifyVm) -> Answer {
@@ -184,7 +189,7 @@ async fn rename(call: Call, request: RenameVm) -> Answer {
 }
 
 async fn set_state(call: Call, request: SetVmState) -> Answer {
-    let SetVmState { state: order, force, timeout: timeout_s, wait } = request;
+    let SetVmState { state: order, force, timeout: timeout_s, advise, wait } = request;
     let command = match order {
         PowerOrder::Start => Command::Start { force },
         PowerOrder::Shutdown => Command::Shutdown(timeout_s),
@@ -197,10 +202,7 @@ async fn set_state(call: Call, request: SetVmState) -> Answer {
     let uuid = uuid(&call).await?;
     let change = call.state.node.commands().set_state(uuid, command).await?;
     let (name, state) = (change.record.name.clone(), change.record.state.word());
-    let warnings = match order {
-        PowerOrder::Start => call.state.node.commands().warnings(uuid).await,
-        _ => Vec::new(),
-    };
+    let warnings = warnings(&call, &change, advise && order == PowerOrder::Start).await;
     if !wait {
         return warned(said(order, &name, state), &change, warnings);
     }

@@ -1,6 +1,6 @@
 //! Endpoints of moves between nodes.
 
-use super::{WAIT_TIMEOUT, changed, subject, until, warned};
+use super::{WAIT_TIMEOUT, changed, subject, until, warned, warnings};
 use crate::{
     answer::{self, Answer, ApiError},
     endpoint::{Call, Endpoint, field, get, post},
@@ -36,7 +36,7 @@ async fn node(call: Call, _: Nothing) -> Answer {
 }
 
 async fn relocate(call: Call, request: MoveVm) -> Answer {
-    let MoveVm { action, node: to, force, force_live: live_only, wait } = request;
+    let MoveVm { action, node: to, force, force_live: live_only, advise, wait } = request;
     let Some(kind) = action.kind() else {
         without_node(to, "none with action cancel")?;
         return cancel(call, wait).await;
@@ -50,7 +50,7 @@ async fn relocate(call: Call, request: MoveVm) -> Answer {
     let before = Vm::of(&before, &vm);
     let change = call.state.node.commands().relocate(vm.record.value.uuid, &request).await?;
     let (name, state) = (&change.record.name, &change.record.state);
-    let warnings = call.state.node.commands().warnings(change.record.uuid).await;
+    let warnings = warnings(&call, &change, advise).await;
     match (state.destination(), &change.record.node, state) {
         (Some(to), ..) if wait => arrival(&call, (&change, warnings), &before, to.as_str()).await,
         (Some(to), ..) => warned(format!("VM {name} is being moved to {to}."), &change, warnings),

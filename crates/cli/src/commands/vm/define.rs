@@ -51,7 +51,8 @@ impl Run for Define {
     async fn run(self, context: &Context) -> Result<(), Failure> {
         let (client, output) = (context.client()?, context.output);
         let Define { node, adopt, no_check, force, .. } = self;
-        let vm = DefineVm { xml: read(&self.file)?, node, adopt, no_check, force, meta: self.meta.change()? };
+        let (xml, meta) = (read(&self.file)?, self.meta.change()?);
+        let vm = DefineVm { xml, node, adopt, no_check, force, advise: true, meta };
         let defined = client.define_vm(&vm).await?;
         if !self.start {
             return done(&client, &defined, false, output).await;

@@ -84,7 +84,7 @@ impl Run for Migrate {
             return cancel(&self.vm.vm, self.wait.wait, context).await;
         }
         let MoveOptions { to, live } = self.how;
-        let order = MoveVm { node: to, force: self.force, force_live: live.live, ..MoveVm::by(MoveAction::Migrate) };
+        let order = MoveVm { node: to, force: self.force, force_live: live.live, ..advised(MoveAction::Migrate) };
         relocate(&self.vm.vm, &order, self.wait.wait, context).await
     }
 }
@@ -92,16 +92,21 @@ impl Run for Migrate {
 impl Run for Move {
     async fn run(self, context: &Context) -> Result<(), Failure> {
         let MoveOptions { to, live } = self.how;
-        let order = MoveVm { node: to, force_live: live.live, ..MoveVm::by(MoveAction::Move) };
+        let order = MoveVm { node: to, force_live: live.live, ..advised(MoveAction::Move) };
         relocate(&self.vm.vm, &order, self.wait.wait, context).await
     }
 }
 
 impl Run for Unmigrate {
     async fn run(self, context: &Context) -> Result<(), Failure> {
-        let order = MoveVm { force_live: self.live.live, ..MoveVm::by(MoveAction::Unmigrate) };
+        let order = MoveVm { force_live: self.live.live, ..advised(MoveAction::Unmigrate) };
         relocate(&self.vm.vm, &order, self.wait.wait, context).await
     }
+}
+
+/// An order whose answer also says which losses of nodes could not be absorbed then.
+fn advised(action: MoveAction) -> MoveVm {
+    MoveVm { advise: true, ..MoveVm::by(action) }
 }
 
 /// Moves a VM to another node.

@@ -109,7 +109,7 @@ struct Deadline {
 
 impl Run for Start {
     async fn run(self, context: &Context) -> Result<(), Failure> {
-        let state = SetVmState { force: self.force, ..SetVmState::to(PowerOrder::Start) };
+        let state = SetVmState { force: self.force, advise: true, ..SetVmState::to(PowerOrder::Start) };
         order(&context.client()?, &self.vm.vm, state, self.wait.wait, context.output).await
     }
 }

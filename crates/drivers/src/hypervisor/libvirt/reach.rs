@@ -10,8 +10,9 @@ use std::{
     time::Duration,
 };
 
-/// Timeout for a connection. Shorter than the kernel's, longer than what passes by itself (a switch that starts, a
-/// bridge that learns): a guest that is to move *live, else cold* moves cold after it.
+/// Timeout for connections to all of a node's addresses, one after the other. Shorter than the kernel's, longer than
+/// what passes by itself (a switch that starts, a bridge that learns): a guest that is to move *live, else cold* moves
+/// cold after it.
 const LIMIT: Duration = Duration::from_secs(20);
 
 /// Refuses if nothing answers there at all. What answers, however badly, is libvirt's to judge, and so is a transport
@@ -25,7 +26,9 @@ fn within(uri: &str, limit: Duration) -> Result<(), String> {
     // A name that is not known is libvirt's to report, too.
     let Ok(addresses) = (host, port).to_socket_addrs() else { return Ok(()) };
     let silent = |error: &std::io::Error| matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock);
-    let mut answers = addresses.map(|address| TcpStream::connect_timeout(&address, limit));
+    let addresses: Vec<_> = addresses.collect();
+    let each = limit / u32::try_from(addresses.len()).unwrap_or(u32::MAX).max(1);
+    let mut answers = addresses.iter().map(|address| TcpStream::connect_timeout(address, each));
     if answers.all(|answer| answer.as_ref().is_err_and(silent)) {
         return Err(format!("{host}:{port} has not answered in {} s", limit.as_secs()));
     }

@@ -208,6 +208,9 @@ pub struct DefineVm {
     /// Take its guest over, which runs on a node already with the mark of an earlier record.
     #[serde(default, skip_serializing_if = "is_false")]
     pub adopt: bool,
+    /// Also say which nodes' loss could not be absorbed then. Costs more, the more VMs there are.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub advise: bool,
     /// Its metadata.
     #[serde(flatten)]
     pub meta: ChangeMeta,
@@ -367,6 +370,9 @@ pub struct SetVmState {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schemars(range(min = 1, max = crate::vm::SHUTDOWN_TIMEOUT_MAX_S)))]
     pub timeout: Option<u32>,
+    /// For start: also say which nodes' loss could not be absorbed then. Costs more, the more VMs there are.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub advise: bool,
     /// Answer when it is done.
     #[serde(default, skip_serializing_if = "is_false")]
     pub wait: bool,
@@ -375,7 +381,7 @@ pub struct SetVmState {
 impl SetVmState {
     /// An order that is not waited for.
     pub fn to(state: PowerOrder) -> SetVmState {
-        SetVmState { state, force: false, timeout: None, wait: false }
+        SetVmState { state, force: false, timeout: None, advise: false, wait: false }
     }
 }
 
@@ -421,6 +427,9 @@ pub struct MoveVm {
     /// Live or not at all, whatever its migration method is.
     #[serde(default, skip_serializing_if = "is_false")]
     pub force_live: bool,
+    /// Also say which nodes' loss could not be absorbed then. Costs more, the more VMs there are.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub advise: bool,
     /// Answer when it has arrived; if it does not arrive, say why and where it is.
     #[serde(default, skip_serializing_if = "is_false")]
     pub wait: bool,
@@ -429,7 +438,7 @@ pub struct MoveVm {
 impl MoveVm {
     /// An order that is not waited for.
     pub fn by(action: MoveAction) -> MoveVm {
-        MoveVm { action, node: None, force: false, force_live: false, wait: false }
+        MoveVm { action, node: None, force: false, force_live: false, advise: false, wait: false }
     }
 }
 
