@@ -121,6 +121,7 @@ async fn pass(
         match write(ctx, view, node, step).await {
             // Only now that it is known to be written.
             Ok(()) if *step == Step::Cut => seeker.cut(ctx, view, node, sent),
+            Ok(()) if *step == Step::PowerOn => seeker.power_on(ctx, view, node, sent),
             Ok(()) => {}
             Err(error) => {
                 tracing::debug!(%node, ?step, %error, "a step of a fence was not written; it is decided again");
@@ -206,6 +207,10 @@ async fn write(ctx: &Context, view: &ClusterView, name: &NodeName, step: &Step) 
         (Step::Recovered, Some(old)) => {
             ops.extend([unchanged, records::set_op(name, old, &changed(old.value.to(FencePhase::Recovered, now)))?]);
         }
+        (Step::PowerOn, Some(old)) => {
+            let new = Fence { on_ordered: true, ..changed(old.value.clone()) };
+            ops.extend([unchanged, records::set_op(name, old, &new)?]);
+        }
         (Step::End, Some(old)) => {
             ops.push(records::set_op(name, old, &changed(old.value.to(FencePhase::Over, now)))?);
         }
@@ -225,6 +230,7 @@ async fn write(ctx: &Context, view: &ClusterView, name: &NodeName, step: &Step) 
         }
         Step::Recover => tracing::warn!(node = %name, "a node is off: its VMs are given to other nodes"),
         Step::Recovered => tracing::info!(node = %name, "nothing is left of a node that is off"),
+        Step::PowerOn => tracing::info!(node = %name, "a node whose power was cut is to be switched on again"),
         Step::End => tracing::info!(node = %name, "a node that was off is back"),
     }
     Ok(())

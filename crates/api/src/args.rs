@@ -281,6 +281,8 @@ mod tests {
             stall: Some("post-copy".parse().unwrap()),
             migration_deadline: Some(4),
             tolerate: Some(0),
+            after_proof: Some("none".parse().unwrap()),
+            power_on: Some(true),
         });
         round_trips(PlanLosses { memory: Some(5), vcpus: Some(6) });
         round_trips(CreateToken { name: "a.b".parse().unwrap() });

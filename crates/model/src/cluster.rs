@@ -41,6 +41,12 @@ pub struct ClusterConfig {
     /// How many nodes the cluster must be able to lose without a lack of memory for their VMs; otherwise it is a fault.
     #[serde(default = "default_tolerate", skip_serializing_if = "is_default_tolerate")]
     pub tolerate: u32,
+    /// What follows when it is proved that a node is off.
+    #[serde(default, skip_serializing_if = "is_default_after_proof")]
+    pub after_proof: AfterProof,
+    /// Whether a node whose power was cut is switched on again when its VMs are recovered.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub power_on: bool,
 }
 
 /// Default of [`ClusterConfig::tolerate`].
@@ -54,6 +60,10 @@ fn default_tolerate() -> u32 {
 
 fn is_default_tolerate(tolerate: &u32) -> bool {
     *tolerate == TOLERATE
+}
+
+fn is_default_after_proof(policy: &AfterProof) -> bool {
+    *policy == AfterProof::default()
 }
 
 /// Default deadline of a live migration, in seconds.
@@ -75,6 +85,8 @@ impl Default for ClusterConfig {
             stall: Stall::default(),
             migration_deadline_s: MIGRATION_DEADLINE_S,
             tolerate: TOLERATE,
+            after_proof: AfterProof::default(),
+            power_on: false,
         }
     }
 }
@@ -125,6 +137,18 @@ pub enum Stall {
     PostCopy,
 }
 words!(Stall, "policy", Abort = "abort", PostCopy = "post-copy");
+
+/// What follows when it is proved, by a BMC or a watchdog, that a node is off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AfterProof {
+    /// Its VMs start on other nodes.
+    #[default]
+    Recover,
+    /// Nothing, until an administrator confirms it.
+    None,
+}
+words!(AfterProof, "policy", Recover = "recover", None = "none");
 
 /// Role of a token's owner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -207,6 +231,11 @@ impl RecordKind for ClusterConfig {
                 None => TOLERATE,
                 Some(_) => part(document, "tolerate", &self.tolerate),
             },
+            after_proof: match document.get("after_proof") {
+                None => AfterProof::default(),
+                Some(_) => part(document, "after_proof", &self.after_proof),
+            },
+            power_on: document.get("power_on").is_some() && part(document, "power_on", &self.power_on),
         })
     }
 }

@@ -113,6 +113,9 @@ pub struct Fence {
     /// The machine's power is to be cut, and may be gone at any moment. Written before that is ordered.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub off_ordered: bool,
+    /// Its machine is switched on again, once. Written before that is ordered.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub on_ordered: bool,
     /// The node is gone for good: also VMs that do not run are given to other nodes.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub for_good: bool,
@@ -135,6 +138,7 @@ impl Fence {
             evidence: Vec::new(),
             problems: Vec::new(),
             off_ordered: false,
+            on_ordered: false,
             for_good: false,
             by: by.clone(),
             epoch,
@@ -154,13 +158,17 @@ impl Fence {
         Fence { phase, phase_since, problems, ..self.clone() }
     }
 
-    /// With that proof.
+    /// With that proof, beside what proved it before.
     #[must_use]
     pub fn proved(&self, evidence: Evidence) -> Fence {
-        let now = evidence.at;
-        let mut fence = self.to(FencePhase::Proved, now);
-        fence.evidence = vec![evidence];
+        let mut fence = self.to(FencePhase::Proved, evidence.at);
+        fence.evidence.push(evidence);
         fence
+    }
+
+    /// Whether an administrator has said that the machine is off.
+    pub fn is_confirmed(&self) -> bool {
+        self.evidence.iter().any(|evidence| evidence.kind == EvidenceKind::Administrator)
     }
 }
 

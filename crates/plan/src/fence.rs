@@ -25,8 +25,8 @@ use crate::{
     recover::{Fate, Plan},
 };
 use drover_model::{
-    ClusterView, DaemonState, Evidence, EvidenceKind, Fence, FencePhase, Mono, NodeName, NodeRecord, NodeView, Stored,
-    Version, WallTime,
+    AfterProof, ClusterView, DaemonState, Evidence, EvidenceKind, Fence, FencePhase, Mono, NodeName, NodeRecord,
+    NodeView, Stored, Version, WallTime,
 };
 use proof::{
     Next::{Ask, Await, Cut, Proved, Unproved},
@@ -87,6 +87,8 @@ pub enum Step {
     Recover,
     /// Nothing of it is left.
     Recovered,
+    /// Its machine is about to be switched on, which is written before it is ordered.
+    PowerOn,
     /// It is back: the proof is not used any more.
     End,
 }
@@ -146,6 +148,16 @@ pub fn pulse(nodes: usize) -> Duration {
     PULSE.max(all / HEARD_IN_A_SECOND)
 }
 
+/// Whether nothing follows from a proof until an administrator confirms it.
+fn waits(view: &ClusterView, fence: &Fence) -> bool {
+    view.config.after_proof == AfterProof::None && !fence.is_confirmed()
+}
+
+/// Whether a machine is to be switched on again: its power was cut, and nobody has tried to switch it on.
+fn is_to_be_on(view: &ClusterView, fence: &Fence) -> bool {
+    view.config.power_on && fence.off_ordered && !fence.on_ordered && !fence.for_good
+}
+
 /// Whether nothing is done by itself, and why.
 fn quiet(view: &ClusterView, held: Option<&String>, wall: WallTime) -> Option<String> {
     if view.config.is_in_maintenance(wall) {
@@ -180,8 +192,10 @@ pub fn next(
             (Some(fence), DaemonState::Dead | DaemonState::Stop) if fence.phase.is_proved() => {
                 let left = plan.items.iter().any(|item| item.node == *name);
                 match fence.phase {
+                    FencePhase::Proved if waits(view, fence) => None,
                     FencePhase::Proved => Some(Step::Recover),
                     FencePhase::Recovering if !left => Some(Step::Recovered),
+                    FencePhase::Recovered if quiet.is_none() && is_to_be_on(view, fence) => Some(Step::PowerOn),
                     _ => None,
                 }
             }
@@ -381,8 +395,13 @@ pub fn confirm(
     }
     let old = old.filter(|old| old.is_of(node) && old.phase != FencePhase::Over);
     let fence = match old {
-        Some(old) if old.phase.is_proved() && (old.for_good || !for_good) => return Ok(None),
-        Some(old) if old.phase.is_proved() => Fence { for_good, ..old.clone() },
+        // A proof may wait for it.
+        Some(old) if old.phase.is_proved() && (old.phase != FencePhase::Proved || old.is_confirmed()) => {
+            if old.for_good || !for_good {
+                return Ok(None);
+            }
+            Fence { for_good, ..old.clone() }
+        }
         old => {
             let what = "an administrator confirmed that the machine is off".to_owned();
             let fence = old.cloned().unwrap_or_else(|| Fence::suspicion(node, by, epoch, now));
@@ -428,7 +447,15 @@ pub fn faults(view: &ClusterView, outlook: &Outlook, plan: &Plan) -> BTreeMap<St
         if fence.phase == FencePhase::Over {
             continue;
         }
-        let message = if fence.phase.is_proved() {
+        let message = if fence.phase == FencePhase::Proved && waits(view, fence) {
+            let proof: Vec<&str> = fence.evidence.iter().map(|evidence| &*evidence.what).collect();
+            format!(
+                "Node {name} is off ({}), and its VMs wait, because they are not to be recovered by themselves \
+                ('drover config set --after-proof recover' changes that). To start them on other nodes, confirm it: \
+                'drover node fence {name} --confirm-off'.",
+                proof.join("; ")
+            )
+        } else if fence.phase.is_proved() {
             let proof: Vec<&str> = fence.evidence.iter().map(|evidence| &*evidence.what).collect();
             format!(
                 "Node {name} is off ({}), and its VMs were given to other nodes. When it is back, it takes VMs again \

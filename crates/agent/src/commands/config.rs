@@ -6,10 +6,15 @@ use super::{
 };
 use crate::records;
 use drover_model::{
-    ClusterConfig, ClusterView, Only, Selector, Stall, WallTime,
+    AfterProof, ClusterConfig, ClusterView, Only, Selector, Stall, WallTime,
     cluster::{DEADLINE_MAX_S, LIMIT_MAX, MAINTENANCE_MAX_S, TOLERATE_MAX},
 };
-use std::{ops::RangeInclusive, time::Duration};
+use serde_json::Value;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::RangeInclusive,
+    time::Duration,
+};
 
 /// Maximum length of maintenance with an end.
 const MAINTENANCE_MAX: Duration = Duration::from_secs(MAINTENANCE_MAX_S);
@@ -40,6 +45,10 @@ pub struct ConfigChange {
     pub migration_deadline_s: Option<u32>,
     /// See [`ClusterConfig::tolerate`].
     pub tolerate: Option<u32>,
+    /// See [`ClusterConfig::after_proof`].
+    pub after_proof: Option<AfterProof>,
+    /// See [`ClusterConfig::power_on`].
+    pub power_on: Option<bool>,
     /// See [`ClusterConfig::maintenance`].
     pub maintenance: Option<Maintenance>,
 }
@@ -65,6 +74,8 @@ impl ConfigChange {
         let deadline = config.migration_deadline_s;
         next.migration_deadline_s = within("migration_deadline", self.migration_deadline_s, deadline, DEADLINE_MAX_S)?;
         next.tolerate = between("tolerate", self.tolerate, config.tolerate, 0..=TOLERATE_MAX)?;
+        next.after_proof = self.after_proof.unwrap_or(next.after_proof);
+        next.power_on = self.power_on.unwrap_or(next.power_on);
         match self.maintenance {
             Some(Maintenance::On(Some(until))) if until <= now || until > now.after(MAINTENANCE_MAX) => {
                 let (from, to) = (now.0, now.after(MAINTENANCE_MAX).0);
@@ -97,10 +108,57 @@ impl Commands {
                 return Ok(Outcome::Unchanged(new));
             }
             let ops = vec![records::set_op(&Only, &old, &new)?];
-            let (wanted, log) = (new.clone(), format!("changed: {change:?}"));
+            let (wanted, log) = (new.clone(), differences(&old.value, &new));
             let shows = move |view: &ClusterView| view.config == wanted;
             Ok(Outcome::Write(Write { ops, answer: new, log, shows: Box::new(shows), taken: Vec::new() }))
         })
         .await
+    }
+}
+
+/// What differs, for the log: each setting with its new and its old value.
+fn differences(old: &ClusterConfig, new: &ClusterConfig) -> String {
+    let settings = |config: &ClusterConfig| {
+        let mut settings = BTreeMap::new();
+        if let Ok(document) = serde_json::to_value(config) {
+            flatten("", document, &mut settings);
+        }
+        settings
+    };
+    let (old, new) = (settings(old), settings(new));
+    let of = |settings: &BTreeMap<String, String>, name: &str| {
+        settings.get(name).cloned().unwrap_or_else(|| "the default".to_owned())
+    };
+    let names: BTreeSet<&String> =
+        old.keys().chain(new.keys()).filter(|name| old.get(*name) != new.get(*name)).collect();
+    let changes = names.into_iter().map(|name| format!("{name} is {} (was {})", of(&new, name), of(&old, name)));
+    changes.collect::<Vec<_>>().join(", ")
+}
+
+fn flatten(name: &str, value: Value, settings: &mut BTreeMap<String, String>) {
+    match value {
+        Value::Object(fields) => {
+            for (field, value) in fields {
+                let name = if name.is_empty() { field } else { format!("{name}.{field}") };
+                flatten(&name, value, settings);
+            }
+        }
+        Value::String(word) => _ = settings.insert(name.to_owned(), word),
+        other => _ = settings.insert(name.to_owned(), other.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_log_names_what_has_changed() {
+        let old = ClusterConfig::default();
+        let mut new = ClusterConfig { power_on: true, selector: Selector::Vcpus, ..old.clone() };
+        new.limits.cluster = 9;
+        let says = "limits.cluster is 9 (was 8), power_on is true (was the default), selector is vcpus (was ";
+        assert!(differences(&old, &new).starts_with(says), "{}", differences(&old, &new));
+        assert_eq!(differences(&old, &old), "");
     }
 }

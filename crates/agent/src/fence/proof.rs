@@ -44,13 +44,15 @@ pub(super) struct Seeker {
     tries: Tries,
     tasks: JoinSet<Found>,
     handles: BTreeMap<NodeName, AbortHandle>,
+    /// Orders to switch nodes on.
+    orders: JoinSet<()>,
 }
 
 impl Seeker {
     /// One that has asked nobody yet.
     pub(super) fn new(lives: watch::Receiver<Lives>) -> Seeker {
         let (epoch, tries, handles) = Default::default();
-        Seeker { lives, epoch, tries, tasks: JoinSet::new(), handles }
+        Seeker { lives, epoch, tries, tasks: JoinSet::new(), handles, orders: JoinSet::new() }
     }
 
     /// What was found out in this epoch of the primary role. `unheard`: nodes with a session that do not answer.
@@ -81,6 +83,7 @@ impl Seeker {
         self.tries.clear();
         self.handles.clear();
         self.tasks.abort_all();
+        self.orders.abort_all();
     }
 
     /// Begins to look at a node.
@@ -94,6 +97,14 @@ impl Seeker {
         let (Some(target), ctx) = (Target::of(ctx, view, name), ctx.clone()) else { return };
         let lives = self.lives.clone();
         self.begin(name.clone(), target.boot.clone(), async move { target.cut(&ctx, &lives, announced).await });
+    }
+
+    /// Orders to switch a node on, which was announced in its fence by a request that was sent at `announced`. Once: if
+    /// it fails, an administrator finds the node off, as without the order.
+    pub(super) fn power_on(&mut self, ctx: &Arc<Context>, view: &ClusterView, name: &NodeName, announced: Mono) {
+        let (Some(target), ctx) = (Target::of(ctx, view, name), ctx.clone()) else { return };
+        self.orders.spawn(async move { target.power_on(&ctx, announced).await });
+        while self.orders.try_join_next().is_some() {}
     }
 
     fn begin(&mut self, name: NodeName, boot: String, attempt: impl Future<Output = Found> + Send + 'static) {
@@ -182,6 +193,19 @@ impl Target {
         }
         let presence = self.presence(ctx).await;
         Found { reading, presence, order: Some(order.map_err(|error| error.to_string())) }
+    }
+
+    async fn power_on(&self, ctx: &Context, announced: Mono) {
+        let node = &self.name;
+        let bmc = match &self.bmc {
+            Ok(bmc) if ctx.clock.now().since(announced) < SEND_WITHIN => bmc,
+            Ok(_) => return tracing::warn!(%node, "a node is not switched on again: this daemon was stopped meanwhile"),
+            Err(why) => return tracing::warn!(%node, why, "a node cannot be switched on again"),
+        };
+        match ctx.power.on(bmc).await {
+            Ok(()) => tracing::info!(%node, %bmc, "a node was ordered to be switched on again"),
+            Err(error) => tracing::warn!(%node, %error, "a node cannot be switched on again"),
+        }
     }
 
     /// Whether this node is still the primary, and nothing that it knows by now speaks against the order.

@@ -85,6 +85,8 @@ async fn set_config(call: Call, request: ChangeConfig) -> Answer {
         stall: request.stall,
         migration_deadline_s: request.migration_deadline,
         tolerate: request.tolerate,
+        after_proof: request.after_proof,
+        power_on: request.power_on,
         maintenance: None,
     };
     let config = call.state.node.commands().set_config(&change).await?;

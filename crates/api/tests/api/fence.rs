@@ -181,6 +181,10 @@ impl Presence for Meanwhile {
         }
         Answer::Silent
     }
+
+    async fn answers_at_its_api(&self, _: &str) -> Answer {
+        Answer::Some("it takes connections".to_owned())
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -203,4 +207,72 @@ async fn power_is_not_cut_if_something_speaks_against_it_by_then() {
         let wanted = if maintenance { PowerState::On } else { PowerState::Off };
         assert_eq!(power.machine("hv2"), wanted, "maintenance: {maintenance}");
     }
+}
+
+/// Switched on again once, and only if its power was cut.
+#[tokio::test(start_paused = true)]
+async fn a_node_whose_power_was_cut_is_switched_on_again_if_the_configuration_says_so() {
+    for (power_on, was_off) in [(false, false), (true, false), (true, true)] {
+        let (power, silent) = (FakePower::default(), Arc::new(Meanwhile::default()));
+        power.put("hv2", FakeBmc { machine: "hv2".to_owned(), ..FakeBmc::default() });
+        let first = TestNode::fenced(Fencing { power: Some(power.clone()), presence: Some(silent) }).await;
+        let second = first.beside("hv2", 2048).await;
+        let told = first.json("PUT", "/config", json!({"power_on": power_on})).await;
+        assert_eq!(told.status, 200, "{told:?}");
+        second.ended.abort();
+        second.role_ended.abort();
+        if was_off {
+            power.set_machine("hv2", PowerState::Off);
+        }
+        let store = first.cluster.session(Duration::from_secs(4));
+        store.delete(&"/nodes/hv2/session".parse().unwrap(), None).await.unwrap();
+        sleep(Duration::from_secs(60)).await;
+        let fence = first.get("/node/hv2/fence").await.json();
+        let on = power_on && !was_off;
+        let shown = (&fence["phase"], &fence["off_ordered"], &fence["on_ordered"]);
+        assert_eq!(shown, (&json!("recovered"), &json!(!was_off), &json!(on)), "{fence}");
+        assert_eq!(power.machine("hv2"), if on { PowerState::On } else { PowerState::Off });
+        // Somebody switches it off.
+        power.set_machine("hv2", PowerState::Off);
+        sleep(Duration::from_secs(600)).await;
+        assert_eq!(power.machine("hv2"), PowerState::Off, "it is left as it is");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn vms_of_a_node_that_is_off_wait_for_an_administrator_if_the_configuration_says_so() {
+    let (power, silent) = (FakePower::default(), Arc::new(Meanwhile::default()));
+    power.put("hv2", FakeBmc { machine: "hv2".to_owned(), ..FakeBmc::default() });
+    let first = TestNode::fenced(Fencing { power: Some(power.clone()), presence: Some(silent) }).await;
+    let second = first.beside("hv2", 2048).await;
+    let told = first.json("PUT", "/config", json!({"after_proof": "none"})).await;
+    assert_eq!(told.status, 200, "{told:?}");
+    for (path, fields) in [
+        ("/vm", vec![("xml", xml("web", "")), ("node", "hv2".to_owned())]),
+        ("/vm/web/state", vec![("state", "start".to_owned()), ("wait", "true".to_owned())]),
+    ] {
+        let fields: Vec<(&str, &str)> = fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let told = first.form("POST", path, &fields).await;
+        assert_eq!(told.status, 200, "{told:?}");
+    }
+    second.ended.abort();
+    second.role_ended.abort();
+    second.machine.power_off();
+    power.set_machine("hv2", PowerState::Off);
+    let store = first.cluster.session(Duration::from_secs(4));
+    store.delete(&"/nodes/hv2/session".parse().unwrap(), None).await.unwrap();
+    sleep(Duration::from_secs(600)).await;
+    let fence = first.get("/node/hv2/fence").await.json();
+    assert_eq!((&fence["phase"], &fence["proof"][0]["kind"]), (&json!("proved"), &json!("power")), "{fence}");
+    assert_eq!(first.get("/vm/web").await.json()["claim"]["node"], "hv2");
+    let faults = first.get("/faults").await.json();
+    let fault = faults.as_array().unwrap().iter().find(|fault| fault["id"] == "node-dead-hv2").unwrap();
+    assert!(fault["message"].as_str().unwrap().contains("its VMs wait"), "{fault}");
+
+    let told = first.form("POST", "/node/hv2/fence", &[("confirm_off", "true"), ("wait", "true")]).await;
+    assert_eq!(told.status, 200, "{told:?}");
+    let web = first.vm_until("web", |vm| vm["run_state"] == "running").await;
+    assert_eq!(web["node"], "hv1", "{web}");
+    let proof = first.get("/node/hv2/fence").await.json()["proof"].clone();
+    assert_eq!((&proof[0]["kind"], &proof[1]["kind"]), (&json!("power"), &json!("administrator")), "{proof}");
 }

@@ -265,6 +265,7 @@ async fn the_configuration_is_shown_and_changed_in_parts() {
         "cluster_name": "drover", "maintenance": false, "selector": "mem",
         "moves_per_source": 2, "moves_per_target": 2, "moves": 8,
         "stall": "abort", "migration_deadline": 300, "tolerate": 1,
+        "after_proof": "recover", "power_on": false,
     });
     let mut wanted = before.clone();
     assert_eq!(node.get("/config").await.json(), before);
@@ -276,6 +277,8 @@ async fn the_configuration_is_shown_and_changed_in_parts() {
         ("stall", json!("post-copy")),
         ("migration_deadline", json!(60)),
         ("tolerate", json!(0)),
+        ("after_proof", json!("none")),
+        ("power_on", json!(true)),
     ] {
         let told = node.json("PUT", "/config", json!({ name: value })).await;
         assert_eq!(told.status, 200, "{name}: {told:?}");

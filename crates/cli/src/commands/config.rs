@@ -8,7 +8,7 @@ use crate::{
 };
 use clap::Args;
 use drover_model::{
-    Selector, Stall, WallTime,
+    AfterProof, Selector, Stall, WallTime,
     wire::{self, ChangeConfig},
 };
 
@@ -55,6 +55,17 @@ pub(crate) struct Set {
     /// or 0
     #[arg(long, value_name = "NODES")]
     tolerate: Option<u32>,
+    /// What follows when a BMC or a watchdog proves that a node is off
+    ///
+    /// recover: its VMs start on other nodes. none: they wait, until you confirm it ('drover node fence NODE
+    /// --confirm-off').
+    #[arg(long, value_name = "POLICY", value_parser = word::<AfterProof>(AfterProof::WORDS.iter().copied()))]
+    after_proof: Option<AfterProof>,
+    /// Whether a node whose power was cut is switched on again when its VMs are recovered
+    ///
+    /// It is flushed then, until it is made ready ('drover node ready NODE').
+    #[arg(long, value_name = "BOOL")]
+    power_on: Option<bool>,
 }
 
 impl Run for Show {
@@ -65,9 +76,17 @@ impl Run for Show {
 
 impl Run for Set {
     async fn run(self, context: &Context) -> Result<(), Failure> {
-        let Set { selector, moves_per_source, moves_per_target, moves, stall, migration_deadline, tolerate } = self;
-        let change =
-            ChangeConfig { selector, moves_per_source, moves_per_target, moves, stall, migration_deadline, tolerate };
+        let change = ChangeConfig {
+            selector: self.selector,
+            moves_per_source: self.moves_per_source,
+            moves_per_target: self.moves_per_target,
+            moves: self.moves,
+            stall: self.stall,
+            migration_deadline: self.migration_deadline,
+            tolerate: self.tolerate,
+            after_proof: self.after_proof,
+            power_on: self.power_on,
+        };
         show(&context.client()?.set_config(&change).await?, context.output)
     }
 }
@@ -100,5 +119,11 @@ fn render(config: &wire::Config, output: &Output) -> String {
     facts.fact("Migrations", format!("one that takes longer than {} s {stall}", config.migration_deadline));
     let tolerated = if config.tolerate == 0 { "may leave VMs without memory" } else { "must leave memory for its VMs" };
     facts.fact("Loss of a node", tolerated);
+    let vms = match config.after_proof.as_str() {
+        "none" => "its VMs wait until you confirm that it is off",
+        _ => "its VMs start on other nodes",
+    };
+    let power = if config.power_on { "is switched on again" } else { "stays off" };
+    facts.fact("A node that is off", format!("{vms}; one whose power was cut {power}"));
     facts.render(output)
 }

@@ -41,6 +41,9 @@ pub struct FenceInfo {
     pub problems: Vec<String>,
     /// Whether it was ordered to cut the machine's power: it may be gone at any moment.
     pub off_ordered: bool,
+    /// Whether it was ordered to switch the machine on again, after its VMs were recovered.
+    #[serde(default)]
+    pub on_ordered: bool,
     /// Whether the node is gone for good, so that it keeps no VM.
     pub for_good: bool,
     /// What becomes of its VMs, or would, if it were off: each VM's fate is `starts` (on another node), `handed-over`,
@@ -69,6 +72,7 @@ impl FenceInfo {
             proof: proof.collect(),
             problems: fence.map(|fence| fence.problems.clone()).unwrap_or_default(),
             off_ordered: fence.is_some_and(|fence| fence.off_ordered),
+            on_ordered: fence.is_some_and(|fence| fence.on_ordered),
             for_good: fence.is_some_and(|fence| fence.for_good),
             vms,
         }

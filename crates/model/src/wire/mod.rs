@@ -163,6 +163,12 @@ pub struct Config {
     pub migration_deadline: u32,
     /// How many nodes the cluster must be able to lose without a lack of memory for their VMs.
     pub tolerate: u32,
+    /// What follows when it is proved that a node is off: `recover`, or `none` until an administrator confirms it.
+    #[serde(default)]
+    pub after_proof: String,
+    /// Whether a node whose power was cut is switched on again when its VMs are recovered.
+    #[serde(default)]
+    pub power_on: bool,
 }
 
 impl Config {
@@ -180,6 +186,8 @@ impl Config {
             stall: config.stall.word().to_owned(),
             migration_deadline: config.migration_deadline_s,
             tolerate: config.tolerate,
+            after_proof: config.after_proof.word().to_owned(),
+            power_on: config.power_on,
         }
     }
 }

@@ -102,6 +102,9 @@ fn render(fence: &FenceInfo, output: &Output) -> String {
     if fence.off_ordered && fence.proof.is_empty() {
         facts.toned("Power", "it was ordered to cut it", Tone::Bad);
     }
+    if fence.on_ordered {
+        facts.fact("Power", "it was ordered to switch it on again");
+    }
     for proof in &fence.proof {
         facts.fact("Proof", format!("{} ({}, by {}, {})", proof.what, proof.kind, proof.by, WallTime(proof.at)));
     }

@@ -1,6 +1,6 @@
 //! Requests about the cluster, its faults and its tokens.
 
-use crate::{Selector, Stall, TokenName, wire::FaultKey};
+use crate::{AfterProof, Selector, Stall, TokenName, wire::FaultKey};
 use serde::{Deserialize, Serialize};
 
 /// Switches maintenance on or off.
@@ -58,6 +58,12 @@ pub struct ChangeConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schemars(range(min = 0, max = crate::cluster::TOLERATE_MAX)))]
     pub tolerate: Option<u32>,
+    /// What follows when it is proved that a node is off.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub after_proof: Option<AfterProof>,
+    /// Whether a node whose power was cut is switched on again when its VMs are recovered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub power_on: Option<bool>,
 }
 
 /// Asks what the loss of each node would mean.
