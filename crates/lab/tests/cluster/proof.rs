@@ -108,7 +108,6 @@ fn a_daemon_that_is_down_costs_its_guests_nothing_however_long_it_lasts() {
 #[test]
 fn a_node_that_is_cut_off_loses_its_power_before_its_vms_run_elsewhere() {
     let cluster = with_bmcs();
-    cluster.drover("hv1", &["config", "set", "--power-on", "true"]);
     let mut web = Guest::up(&cluster, "hv3", &Domain::new("web"), &[]);
     let hv3 = cluster.node("hv3");
     let cut = Instant::now();
@@ -125,6 +124,7 @@ fn a_node_that_is_cut_off_loses_its_power_before_its_vms_run_elsewhere() {
     assert!(what.ends_with("reads off, after it was ordered to cut the power"), "{fence}");
     assert_eq!(fence["off_ordered"], true, "{fence}");
     assert!(cluster.drover("hv2", &["node", "fence", "hv3"]).contains("reads off, after it was ordered"));
+    cluster.drover("hv1", &["config", "set", "--power-on", "true"]);
     cluster.until("hv3 is switched on again", || hv3.is_on().then_some(()));
     cluster.until("it is on record", || {
         (cluster.json("hv2", &["node", "fence", "hv3"])["on_ordered"] == true).then_some(())
