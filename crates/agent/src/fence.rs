@@ -131,8 +131,8 @@ async fn pass(
     }
     done &= recover(ctx, view, &plan).await;
     if !view.config.is_in_maintenance(ctx.wall()) {
-        let reported: Vec<String> = fence::reported(view).cloned().collect();
-        if let Err(error) = faults::keep_all(ctx, fence::faults(view, &outlook, &plan), reported).await {
+        let reported: Vec<String> = fence::report::reported(view).cloned().collect();
+        if let Err(error) = faults::keep_all(ctx, fence::report::faults(view, &outlook, &plan), reported).await {
             tracing::debug!(%error, "cannot report or withdraw the faults of fences");
             done = false;
         }

@@ -16,11 +16,11 @@
 //!   administrator confirms is done in any case.
 
 pub mod proof;
+pub mod report;
 pub mod watchdog;
 
 use crate::{
     condemned::{fence_of, is_condemned},
-    faults,
     liveness::{Life, Lives},
     recover::{Fate, Plan},
 };
@@ -47,20 +47,6 @@ const PULSE: Duration = Duration::from_secs(1);
 const HEARD_IN_A_SECOND: u32 = 50;
 /// The time in which only so many nodes may fall silent (`at_once`).
 pub const WINDOW: Duration = Duration::from_secs(60);
-/// How many VMs a fault names.
-const NAMED: usize = 10;
-/// Percentage of the cluster's health that VMs without a node cost.
-const WAITING_DELTA: u8 = 10;
-/// Percentage that a governor which holds back costs: it is told beside the silent nodes.
-const HELD_DELTA: u8 = 10;
-
-/// What the ids of faults begin with; a node's name follows.
-const DEAD: &str = "node-dead-";
-/// See [`DEAD`].
-const WAITING: &str = "fence-waiting-";
-/// The fault of the governor.
-const HELD: &str = "fence-held";
-
 /// How many of so many nodes may fall silent within [`WINDOW`].
 fn at_once(nodes: usize) -> usize {
     nodes.div_ceil(3)
@@ -436,66 +422,6 @@ pub fn returned(fence: &Stored<Fence>, waited: Duration, now: WallTime) -> Retur
         _ if fence.value.off_ordered && waited < proof::ORDER_IN_FORCE => Return::Wait,
         _ => Return::Delete,
     }
-}
-
-/// The faults of all fences, each with its message and its deduction from the health; all others of these kinds are
-/// over.
-pub fn faults(view: &ClusterView, outlook: &Outlook, plan: &Plan) -> BTreeMap<String, (String, u8)> {
-    let mut faults = BTreeMap::new();
-    for (name, node) in &view.nodes {
-        let Some(fence) = fence_of(view, name, node).filter(|_| node.session.is_none()) else { continue };
-        if fence.phase == FencePhase::Over {
-            continue;
-        }
-        let message = if fence.phase == FencePhase::Proved && waits(view, fence) {
-            let proof: Vec<&str> = fence.evidence.iter().map(|evidence| &*evidence.what).collect();
-            format!(
-                "Node {name} is off ({}), and its VMs wait, because they are not to be recovered by themselves \
-                ('drover config set --after-proof recover' changes that). To start them on other nodes, confirm it: \
-                'drover node fence {name} --confirm-off'.",
-                proof.join("; ")
-            )
-        } else if fence.phase.is_proved() {
-            let proof: Vec<&str> = fence.evidence.iter().map(|evidence| &*evidence.what).collect();
-            format!(
-                "Node {name} is off ({}), and its VMs were given to other nodes. When it is back, it takes VMs again \
-                after 'drover node ready {name}'; if it is gone for good, remove it ('drover node remove {name} \
-                --confirm-off').",
-                proof.join("; ")
-            )
-        } else {
-            let why = if fence.problems.is_empty() { "" } else { ": " };
-            let why = format!("{why}{}", fence.problems.join("; "));
-            format!(
-                "Node {name} is silent, and it is not proved that its machine is off{why}. Its VMs are started on no \
-                other node before that. If the machine is off, confirm it: 'drover node fence {name} --confirm-off'."
-            )
-        };
-        faults.insert(format!("{DEAD}{name}"), (message, crate::health::DEAD_NODE));
-        let waiting: Vec<String> = plan.waiting(name).map(|(vm, why)| format!("{vm} ({why})")).collect();
-        if !waiting.is_empty() {
-            let named = faults::named(&waiting, NAMED);
-            let message = format!(
-                "No other node can take these VMs of node {name}, which is off: {named}. They are tried again until \
-                one can, or {name} is back."
-            );
-            faults.insert(format!("{WAITING}{name}"), (message, WAITING_DELTA));
-        }
-    }
-    if let Some(why) = &outlook.held {
-        let message = format!(
-            "{why}, which is more probably a problem of the network or of this cluster's store than the end of all of \
-            them: no further node is fenced by itself until it is over."
-        );
-        faults.insert(HELD.to_owned(), (message, HELD_DELTA));
-    }
-    faults
-}
-
-/// The ids of the reported faults of these kinds.
-pub fn reported(view: &ClusterView) -> impl Iterator<Item = &String> {
-    let of_fences = |id: &&String| **id == HELD || id.starts_with(DEAD) || id.starts_with(WAITING);
-    view.faults().keys().filter(of_fences)
 }
 
 /// A VM's fate as a word, with the node that it goes to and the reason, for users.

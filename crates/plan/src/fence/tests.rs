@@ -1,7 +1,10 @@
+mod policies;
+
 use super::*;
 use crate::liveness;
 use drover_model::{ClusterConfig, Epoch, NodeView, Only, PowerState, RecordKind, Version, testing::*};
 use proof::{Attempts, Found, Presence, Reading};
+use report::{faults, reported};
 
 /// Seconds of the monotonic clock.
 fn at(seconds: u64) -> Mono {
@@ -415,9 +418,9 @@ fn faults_say_what_is_missing_and_what_to_do() {
     assert_eq!(off.keys().collect::<Vec<_>>(), ["fence-waiting-c", "node-dead-c"]);
     assert!(off["fence-waiting-c"].0.contains("vm1 (a: the VM is limited to c"), "{off:?}");
     assert!(off["node-dead-c"].0.starts_with("Node c is off (said so)"), "{off:?}");
-    let over = fence(&view, "c", FencePhase::Over);
+    let over = Fence { boot: "b0".to_owned(), ..fence(&view, "c", FencePhase::Over) };
     put(&mut view, "c", &over);
-    assert!(told(&view).is_empty());
+    assert!(told(&view).is_empty(), "it was booted since");
 }
 
 #[test]
@@ -433,53 +436,4 @@ fn a_node_that_waits_until_its_power_is_cut_is_no_witness() {
     assert_eq!(names(&view), ["d", "e"]);
     put(&mut view, "c", &Fence { off_ordered: true, ..suspicion.to(FencePhase::Over, WallTime(3)) });
     assert_eq!(names(&view), ["c", "d", "e"]);
-}
-
-/// The view of a node that is off, as its BMC reads, with the cluster's configuration.
-fn off(config: &ClusterConfig, change: impl Fn(Fence) -> Fence) -> ClusterView {
-    let mut view = cluster(five(), vec![]);
-    silence(&mut view, &["c"]);
-    let record = &view.nodes.get(&name("c")).unwrap().record.value;
-    let what = "B reads off".to_owned();
-    let evidence = Evidence { kind: EvidenceKind::Power, at: WallTime(1), by: name("a"), what };
-    let fence = change(Fence::suspicion(record, &name("a"), Epoch(1), WallTime(0)).proved(evidence));
-    put(&mut view, "c", &fence);
-    view.apply(&ClusterConfig::path(&Only), Some((&serde_json::to_vec(config).unwrap(), Version(1))));
-    view
-}
-
-#[test]
-fn a_proof_waits_for_an_administrator_if_the_policy_says_so() {
-    let config = ClusterConfig { after_proof: AfterProof::None, ..ClusterConfig::default() };
-    let view = off(&config, |fence| fence);
-    assert_eq!(steps(&view, &[("c", 50)], 60), []);
-    let (message, _) = &faults(&view, &outlook(&view, &[("c", 50)], 60), &Plan::default())["node-dead-c"];
-    assert!(message.contains("its VMs wait") && message.contains("--confirm-off"), "{message}");
-    let node = view.nodes.get(&name("c")).unwrap().record.value.clone();
-    let old = view.fences().get(&name("c")).unwrap().value.clone();
-    let said = |old: &Fence| confirm(&node, None, Some(old), (None, false), (&name("a"), Epoch(4)), WallTime(7));
-    let confirmed = said(&old).unwrap().unwrap();
-    let kinds: Vec<_> = confirmed.evidence.iter().map(|evidence| evidence.kind).collect();
-    assert_eq!(kinds, [EvidenceKind::Power, EvidenceKind::Administrator]);
-    assert_eq!(said(&confirmed), Ok(None), "it is known");
-    let recover = vec![("c".to_owned(), Step::Recover)];
-    assert_eq!(steps(&off(&config, |_| confirmed.clone()), &[("c", 50)], 60), recover);
-    assert_eq!(steps(&off(&ClusterConfig::default(), |fence| fence), &[("c", 50)], 60), recover, "by default");
-}
-
-#[test]
-fn a_node_whose_power_was_cut_is_switched_on_again_once_if_the_policy_says_so() {
-    let config = |power_on, maintenance| ClusterConfig { power_on, maintenance, ..ClusterConfig::default() };
-    let recovered = |fence: Fence| Fence { off_ordered: true, ..fence.to(FencePhase::Recovered, WallTime(3)) };
-    let step = |config: &ClusterConfig, change: &dyn Fn(Fence) -> Fence| {
-        step_of(outlook(&off(config, |fence| change(recovered(fence))), &[("c", 50)], 60))
-    };
-    assert_eq!(step(&config(true, false), &|fence| fence), Some(Step::PowerOn));
-    assert_eq!(step(&config(false, false), &|fence| fence), None);
-    assert_eq!(step(&config(true, true), &|fence| fence), None, "in maintenance");
-    let on = config(true, false);
-    assert_eq!(step(&on, &|fence| Fence { on_ordered: true, ..fence }), None, "it was tried");
-    assert_eq!(step(&on, &|fence| Fence { off_ordered: false, ..fence }), None, "it was off by itself");
-    assert_eq!(step(&on, &|fence| Fence { for_good: true, ..fence }), None, "it is gone for good");
-    assert_eq!(step(&on, &|fence| fence.to(FencePhase::Proved, WallTime(4))), Some(Step::Recover), "first its VMs");
 }

@@ -1,0 +1,73 @@
+//! What follows from a proof, and what is said of one that was false.
+
+use super::*;
+
+/// The view of a node that is off, as its BMC reads, with the cluster's configuration.
+fn off(config: &ClusterConfig, change: impl Fn(Fence) -> Fence) -> ClusterView {
+    let mut view = cluster(five(), vec![]);
+    silence(&mut view, &["c"]);
+    let record = &view.nodes.get(&name("c")).unwrap().record.value;
+    let what = "B reads off".to_owned();
+    let evidence = Evidence { kind: EvidenceKind::Power, at: WallTime(1), by: name("a"), what };
+    let fence = change(Fence::suspicion(record, &name("a"), Epoch(1), WallTime(0)).proved(evidence));
+    put(&mut view, "c", &fence);
+    view.apply(&ClusterConfig::path(&Only), Some((&serde_json::to_vec(config).unwrap(), Version(1))));
+    view
+}
+
+#[test]
+fn a_proof_waits_for_an_administrator_if_the_policy_says_so() {
+    let config = ClusterConfig { after_proof: AfterProof::None, ..ClusterConfig::default() };
+    let view = off(&config, |fence| fence);
+    assert_eq!(steps(&view, &[("c", 50)], 60), []);
+    let (message, _) = &faults(&view, &outlook(&view, &[("c", 50)], 60), &Plan::default())["node-dead-c"];
+    assert!(message.contains("its VMs wait") && message.contains("--confirm-off"), "{message}");
+    let node = view.nodes.get(&name("c")).unwrap().record.value.clone();
+    let old = view.fences().get(&name("c")).unwrap().value.clone();
+    let said = |old: &Fence| confirm(&node, None, Some(old), (None, false), (&name("a"), Epoch(4)), WallTime(7));
+    let confirmed = said(&old).unwrap().unwrap();
+    let kinds: Vec<_> = confirmed.evidence.iter().map(|evidence| evidence.kind).collect();
+    assert_eq!(kinds, [EvidenceKind::Power, EvidenceKind::Administrator]);
+    assert_eq!(said(&confirmed), Ok(None), "it is known");
+    let recover = vec![("c".to_owned(), Step::Recover)];
+    assert_eq!(steps(&off(&config, |_| confirmed.clone()), &[("c", 50)], 60), recover);
+    assert_eq!(steps(&off(&ClusterConfig::default(), |fence| fence), &[("c", 50)], 60), recover, "by default");
+}
+
+#[test]
+fn a_node_whose_power_was_cut_is_switched_on_again_once_if_the_policy_says_so() {
+    let config = |power_on, maintenance| ClusterConfig { power_on, maintenance, ..ClusterConfig::default() };
+    let recovered = |fence: Fence| Fence { off_ordered: true, ..fence.to(FencePhase::Recovered, WallTime(3)) };
+    let step = |config: &ClusterConfig, change: &dyn Fn(Fence) -> Fence| {
+        step_of(outlook(&off(config, |fence| change(recovered(fence))), &[("c", 50)], 60))
+    };
+    assert_eq!(step(&config(true, false), &|fence| fence), Some(Step::PowerOn));
+    assert_eq!(step(&config(false, false), &|fence| fence), None);
+    assert_eq!(step(&config(true, true), &|fence| fence), None, "in maintenance");
+    let on = config(true, false);
+    assert_eq!(step(&on, &|fence| Fence { on_ordered: true, ..fence }), None, "it was tried");
+    assert_eq!(step(&on, &|fence| Fence { off_ordered: false, ..fence }), None, "it was off by itself");
+    assert_eq!(step(&on, &|fence| Fence { for_good: true, ..fence }), None, "it is gone for good");
+    assert_eq!(step(&on, &|fence| fence.to(FencePhase::Proved, WallTime(4))), Some(Step::Recover), "first its VMs");
+}
+
+#[test]
+fn a_node_that_is_back_in_the_boot_that_was_proved_to_have_ended_is_a_fault() {
+    let mut view = cluster(five(), vec![]);
+    let over = fence(&view, "c", FencePhase::Over);
+    put(&mut view, "c", &over);
+    let faults = |view: &ClusterView| faults(view, &Outlook::default(), &Plan::default());
+    let told = faults(&view);
+    let (message, _) = &told["fence-false-c"];
+    assert!(told.len() == 1 && message.contains("(said so)") && message.contains("two nodes at once"), "{told:?}");
+    silence(&mut view, &["c"]);
+    assert!(faults(&view).contains_key("fence-false-c"), "also while it is silent again");
+    put(&mut view, "c", &Fence { boot: "b0".to_owned(), ..over });
+    assert_eq!(faults(&view), BTreeMap::new(), "it was booted since");
+    let fault = serde_json::json!({
+        "schema": 1, "id": "fence-false-c", "message": "m", "health_delta": 1, "first_reported": 1, "last_reported": 1,
+    });
+    let at = drover_model::Fault::path(&"fence-false-c".to_owned());
+    view.apply(&at, Some((&serde_json::to_vec(&fault).unwrap(), Version(0))));
+    assert_eq!(reported(&view).collect::<Vec<_>>(), ["fence-false-c"], "so that it is withdrawn then");
+}
