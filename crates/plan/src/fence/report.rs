@@ -84,8 +84,8 @@ pub fn faults(view: &ClusterView, outlook: &Outlook, plan: &Plan) -> BTreeMap<St
 fn false_proof(name: &NodeName, fence: &Fence) -> String {
     let proof: Vec<&str> = fence.evidence.iter().map(|evidence| &*evidence.what).collect();
     format!(
-        "Node {name} is back in the boot of its machine that was proved to have ended ({}). So the proof was false, and \
-        its VMs may have run on two nodes at once: check their disks. Correct [fence] or [watchdog] in the \
+        "Node {name} is back in the boot of its machine that was proved to have ended ({}). So the proof was false, \
+        and its VMs may have run on two nodes at once: check their disks. Correct [fence] or [watchdog] in the \
         configuration of {name}. This is reported until its machine is booted again.",
         proof.join("; ")
     )
