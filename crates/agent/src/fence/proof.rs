@@ -137,7 +137,7 @@ impl Seeker {
             };
             self.handles.remove(&name);
             if let Some(attempts) = self.tries.remove(&name) {
-                tracing::info!(node = %name, ?found, "a silent node was asked whether it is off");
+                tracing::info!(node = %name, %found, "a silent node was asked whether it is off");
                 self.tries.insert(name, attempts.ended(clock.now(), found));
                 return;
             }

@@ -16,7 +16,7 @@
 //! * What was found is used for the boot that it was found about, by who found it, and only while it is new.
 
 use drover_model::{Mono, NodeName, PowerState};
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, fmt, time::Duration};
 
 /// The first pause after an attempt without proof; doubles up to [`PAUSE_MAX`].
 const PAUSE: Duration = Duration::from_secs(5);
@@ -59,6 +59,25 @@ pub struct Found {
     pub presence: Presence,
     /// What became of an order to cut the power, if one was given: why it failed.
     pub order: Option<Result<(), String>>,
+}
+
+impl fmt::Display for Found {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.reading {
+            Reading::Power(bmc, state) => write!(f, "{bmc} reads {state}")?,
+            Reading::None(why) => f.write_str(why)?,
+        }
+        match &self.presence {
+            Presence::Answers(at, how) => write!(f, "; its machine answers at {at} ({how})")?,
+            Presence::Silent(at) => write!(f, "; its machine does not answer at {at}")?,
+            Presence::Unknown(why) => write!(f, "; it is not known whether its machine answers: {why}")?,
+        }
+        match &self.order {
+            None => Ok(()),
+            Some(Ok(())) => f.write_str("; it was ordered to cut the power"),
+            Some(Err(why)) => write!(f, "; the order to cut the power failed: {why}"),
+        }
+    }
 }
 
 /// The attempts of this node to prove that one boot of a node's machine has ended.

@@ -65,3 +65,16 @@ fn power_is_not_cut_on_a_guess() {
     let Next::Unproved(why, _) = next(&name("c"), "b1", Some(&attempts(failed)), false, at(11)) else { panic!() };
     assert_eq!(why, ["B was ordered to cut the power and did not, and reads on: it is busy"]);
 }
+
+#[test]
+fn what_was_found_is_told_in_words() {
+    let found = |reading, presence, order| Found { reading, presence, order }.to_string();
+    let (at, how) = ("c:7370".to_owned(), "it refuses connections".to_owned());
+    let off = Reading::Power("B".to_owned(), PowerState::Off);
+    let told = found(off, Presence::Silent(at.clone()), Some(Ok(())));
+    assert_eq!(told, "B reads off; its machine does not answer at c:7370; it was ordered to cut the power");
+    let told = found(Reading::None("B is mute".to_owned()), Presence::Answers(at, how), Some(Err("no".to_owned())));
+    let says =
+        "B is mute; its machine answers at c:7370 (it refuses connections); the order to cut the power failed: no";
+    assert_eq!(told, says);
+}
