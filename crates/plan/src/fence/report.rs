@@ -2,7 +2,7 @@
 
 use super::{Outlook, waits};
 use crate::{condemned::fence_of, faults, recover::Plan};
-use drover_model::{ClusterView, Fence, FencePhase, NodeName};
+use drover_model::{ClusterView, DaemonState, Fence, FencePhase, NodeName};
 use std::collections::BTreeMap;
 
 /// How many VMs a fault names.
@@ -29,7 +29,9 @@ pub fn faults(view: &ClusterView, outlook: &Outlook, plan: &Plan) -> BTreeMap<St
     let mut faults = BTreeMap::new();
     for (name, node) in &view.nodes {
         let Some(fence) = fence_of(view, name, node) else { continue };
-        if fence.phase == FencePhase::Over {
+        // Before it reports, its record may still have the boot that has ended: the primary ends a fence as soon as there
+        // is a session.
+        if fence.phase == FencePhase::Over && node.daemon_state() == DaemonState::Run {
             faults.insert(format!("{FALSE}{name}"), (false_proof(name, fence), FALSE_DELTA));
         }
         if fence.phase == FencePhase::Over || node.session.is_some() {
