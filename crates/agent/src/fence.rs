@@ -67,9 +67,9 @@ pub(crate) async fn run(ctx: Arc<Context>, mut lives: watch::Receiver<Lives>) {
             biased;
             // First, for there are few of them: a view that always changes must not keep a proof from being used.
             () = seeker.ended(ctx.clock) => {}
+            () = pulse.changed(&ctx), if primary => {}
             changed = differs(&mut views, &view, of_interest) => if changed.is_err() { return },
             Ok(()) = lives.changed() => {}
-            () = pulse.changed(&ctx), if primary => {}
             () = ctx.clock.until(again) => {}
         }
     }
@@ -110,7 +110,7 @@ async fn pass(
     let plan = recover::plan(view, &fence::recovering(view), again);
     let tries = seeker.tries(view, unheard);
     let outlook = fence::next(view, (lives, unheard), &plan, tries, now, ctx.wall());
-    let quiet = fence::is_quiet(view, lives, now, ctx.wall());
+    let quiet = fence::is_quiet(view, (lives, unheard), now, ctx.wall());
     let outlook = fence::watchdog::prove(outlook, view, silences, quiet, now);
     for node in &outlook.ask {
         seeker.look(ctx, view, node);
@@ -180,7 +180,8 @@ async fn write(ctx: &Context, view: &ClusterView, name: &NodeName, step: &Step) 
             ops.extend([unchanged, records::set_op(name, old, &changed(old.value.to(FencePhase::Proving, now)))?]);
         }
         (Step::Cut, Some(old)) => {
-            let new = Fence { off_ordered: true, ..changed(old.value.to(FencePhase::Proving, now)) };
+            let then_on = view.config.power_on;
+            let new = Fence { off_ordered: true, then_on, ..changed(old.value.to(FencePhase::Proving, now)) };
             ops.extend([unchanged, records::set_op(name, old, &new)?]);
         }
         (Step::Unproved(problems), Some(old)) => {

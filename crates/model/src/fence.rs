@@ -113,6 +113,9 @@ pub struct Fence {
     /// The machine's power is to be cut, and may be gone at any moment. Written before that is ordered.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub off_ordered: bool,
+    /// Its machine is to be switched on again after the power was cut: that was the policy when this was announced.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub then_on: bool,
     /// Its machine is switched on again, once. Written before that is ordered.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub on_ordered: bool,
@@ -138,6 +141,7 @@ impl Fence {
             evidence: Vec::new(),
             problems: Vec::new(),
             off_ordered: false,
+            then_on: false,
             on_ordered: false,
             for_good: false,
             by: by.clone(),

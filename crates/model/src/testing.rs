@@ -231,7 +231,12 @@ impl NodeWords for NodeView {
         self.but(|node| node.session = None)
     }
     fn booted(self, boot: &str) -> Self {
-        self.but(|node| (node.record.machine, node.record.boot) = ("m".to_owned(), boot.to_owned()))
+        self.but(|node| {
+            (node.record.machine, node.record.boot) = ("m".to_owned(), boot.to_owned());
+            if let Some(session) = &mut node.session {
+                session.boot = boot.to_owned();
+            }
+        })
     }
     fn unreported(self) -> Self {
         self.but(|node| node.status = None)

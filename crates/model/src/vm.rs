@@ -217,6 +217,11 @@ impl Claim {
         epoch <= self.born && self.adopts != Some(epoch)
     }
 
+    /// Whether a guest with this mark is not this grant's: others have had the VM in between. (With the mark just before
+    /// the grant's nobody has.)
+    pub fn is_past(&self, mark: Epoch) -> bool {
+        mark.next() < self.epoch && self.adopts != Some(mark)
+    }
     /// Whether a domain with this epoch belongs to an earlier VM with the same UUID which this store never had: nobody
     /// has ordered that it be deleted.
     pub fn is_of_another_store(&self, epoch: Epoch) -> bool {

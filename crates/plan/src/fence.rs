@@ -139,9 +139,11 @@ fn waits(view: &ClusterView, fence: &Fence) -> bool {
     view.config.after_proof == AfterProof::None && !fence.is_confirmed()
 }
 
-/// Whether a machine is to be switched on again: its power was cut, and nobody has tried to switch it on.
-fn is_to_be_on(view: &ClusterView, fence: &Fence) -> bool {
-    view.config.power_on && fence.off_ordered && !fence.on_ordered && !fence.for_good
+/// Whether a machine is to be switched on again: its power was cut under that policy, and nobody has tried to switch it
+/// on. Whoever has said that it is off may be at work in it.
+fn is_to_be_on(fence: &Fence) -> bool {
+    let cut = fence.evidence.iter().all(|evidence| evidence.kind == EvidenceKind::Power);
+    fence.then_on && cut && !fence.on_ordered && !fence.for_good
 }
 
 /// Whether nothing is done by itself, and why.
@@ -162,7 +164,7 @@ pub fn next(
     now: Mono,
     wall: WallTime,
 ) -> Outlook {
-    let mut outlook = Outlook { held: held(view, lives, now), ..Outlook::default() };
+    let mut outlook = Outlook { held: held(view, (lives, unheard), now), ..Outlook::default() };
     let quiet = quiet(view, outlook.held.as_ref(), wall);
     if quiet.is_some() {
         outlook.look_again(now.after(WINDOW / 10));
@@ -177,11 +179,14 @@ pub fn next(
         let step = match (ours, node.daemon_state()) {
             (Some(fence), DaemonState::Dead | DaemonState::Stop) if fence.phase.is_proved() => {
                 let left = plan.items.iter().any(|item| item.node == *name);
+                // What no other node can take may be what needs it.
+                let busy = plan.items.iter().any(|item| item.node == *name && item.fate.why_waiting().is_none());
+                let on = !busy && quiet.is_none() && is_to_be_on(fence);
                 match fence.phase {
                     FencePhase::Proved if waits(view, fence) => None,
                     FencePhase::Proved => Some(Step::Recover),
                     FencePhase::Recovering if !left => Some(Step::Recovered),
-                    FencePhase::Recovered if quiet.is_none() && is_to_be_on(view, fence) => Some(Step::PowerOn),
+                    FencePhase::Recovering | FencePhase::Recovered if on => Some(Step::PowerOn),
                     _ => None,
                 }
             }
@@ -242,6 +247,9 @@ impl Outlook {
     fn look_ahead(&mut self, name: &NodeName, record: &NodeRecord, tries: &Tries, quiet: bool, now: Mono) {
         // What is found is used while it is new.
         self.look_again(now.after(PULSE));
+        if tries.get(name).is_some_and(|attempts| attempts.boot == record.boot && attempts.had_no_proof(now)) {
+            return;
+        }
         if !quiet && proof::next(name, &record.boot, tries.get(name), false, now) == Ask {
             self.ask.push(name.clone());
         }
@@ -283,14 +291,19 @@ impl Outlook {
 
 /// Whether the power of no node is cut now, whatever its BMC and its machine say. Asked again right before the order:
 /// more nodes may have fallen silent since that was written.
-pub fn is_quiet(view: &ClusterView, lives: &Lives, now: Mono, wall: WallTime) -> bool {
-    view.config.is_in_maintenance(wall) || held(view, lives, now).is_some()
+pub fn is_quiet(
+    view: &ClusterView,
+    (lives, unheard): (&Lives, &BTreeSet<NodeName>),
+    now: Mono,
+    wall: WallTime,
+) -> bool {
+    view.config.is_in_maintenance(wall) || held(view, (lives, unheard), now).is_some()
 }
 
 /// Why no new suspicion is raised, if there is a reason: see the module's documentation. Nodes that were stopped on
 /// purpose are not counted, nor those that are proved to be off, but for those whose own BMCs or watchdogs proved it
 /// within the window: else one fault of the network would have one node after the other cut.
-fn held(view: &ClusterView, lives: &Lives, now: Mono) -> Option<String> {
+fn held(view: &ClusterView, (lives, unheard): (&Lives, &BTreeSet<NodeName>), now: Mono) -> Option<String> {
     let (mut all, mut silent, mut lately) = (0, Vec::new(), 0);
     for (name, node) in view.nodes.iter().filter(|(_, node)| node.daemon_state() != DaemonState::Stop) {
         let recent = |life: &&Life| life.state == DaemonState::Dead && now.since(life.since) < WINDOW;
@@ -306,9 +319,11 @@ fn held(view: &ClusterView, lives: &Lives, now: Mono) -> Option<String> {
             }
             None => {
                 all += 1;
-                if node.daemon_state() == DaemonState::Dead {
+                // Sessions of machines that were lost together end one after the other.
+                let unheard = node.session.is_some() && unheard.contains(name);
+                if unheard || node.daemon_state() == DaemonState::Dead {
                     silent.push(name.as_str());
-                    lately += usize::from(recent);
+                    lately += usize::from(recent || unheard);
                 }
             }
         }

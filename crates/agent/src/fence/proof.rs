@@ -89,6 +89,10 @@ impl Seeker {
     /// Begins to look at a node.
     pub(super) fn look(&mut self, ctx: &Arc<Context>, view: &ClusterView, name: &NodeName) {
         let (Some(target), ctx) = (Target::of(ctx, view, name), ctx.clone()) else { return };
+        if view.nodes.get(name).is_some_and(|node| node.session.is_some()) {
+            // Attempts while its session lives make no later one wait.
+            self.tries.remove(name);
+        }
         self.begin(name.clone(), target.boot.clone(), async move { target.look(&ctx).await });
     }
 
@@ -215,7 +219,7 @@ impl Target {
         ctx.views.freshness().borrow().is_current()
             && view.primary_node() == Some(ctx.me())
             && view.nodes.get(&self.name).is_some_and(same)
-            && !fence::is_quiet(&view, lives, ctx.clock.now(), ctx.wall())
+            && !fence::is_quiet(&view, (lives, &BTreeSet::new()), ctx.clock.now(), ctx.wall())
     }
 
     async fn read(&self, ctx: &Context) -> Reading {

@@ -56,9 +56,12 @@ struct Snapshot {
 }
 
 impl Snapshot {
-    /// The VM's domain, if it is known: not one that an earlier VM with the same UUID left.
+    /// The VM's domain, if it is known: not one that an earlier VM with the same UUID left, or an earlier grant.
     fn own(&self) -> Option<&Domain> {
-        let earlier = |domain: &&Domain| self.claim.as_ref().is_some_and(|c| c.value.is_after(domain.mark.epoch));
+        let earlier = |domain: &&Domain| {
+            let mark = domain.mark.epoch;
+            self.claim.as_ref().is_some_and(|c| c.value.is_after(mark) || c.value.is_past(mark))
+        };
         self.domain.known().filter(|domain| !earlier(domain))
     }
 }
@@ -542,12 +545,9 @@ mod tests {
     use drover_model::{Epoch, Generation, NodeName, domain::Mark};
     use std::collections::BTreeMap;
 
-    #[test]
-    fn what_an_earlier_vm_left_is_not_the_vms_own_domain() {
-        let claim = Claim { born: Epoch(7), epoch: Epoch(7), ..Claim::new(Epoch(7)) };
-        let me = NodeName::new("a").unwrap();
-        let claim = claim.granted_to(&me);
-        let of = |epoch: Epoch| Snapshot {
+    /// A domain in memory with that mark, under that claim.
+    fn snapshot(claim: &Claim, epoch: Epoch) -> Snapshot {
+        Snapshot {
             record: None,
             claim: Some(Stored::new(claim.clone(), Version::NEW)),
             status: None,
@@ -566,8 +566,29 @@ mod tests {
                 disks: BTreeMap::new(),
             }),
             replaced: None,
-        };
+        }
+    }
+
+    #[test]
+    fn what_an_earlier_vm_left_is_not_the_vms_own_domain() {
+        let claim = Claim { born: Epoch(7), epoch: Epoch(7), ..Claim::new(Epoch(7)) };
+        let me = NodeName::new("a").unwrap();
+        let claim = claim.granted_to(&me);
+        let of = |epoch: Epoch| snapshot(&claim, epoch);
         assert!(of(claim.epoch).own().is_some());
         assert!(of(Epoch(6)).own().is_none());
+    }
+
+    /// What a node that died was sending is no guest that could vanish.
+    #[test]
+    fn what_an_earlier_grant_left_is_not_the_vms_own_domain() {
+        let (me, other) = (NodeName::new("a").unwrap(), NodeName::new("b").unwrap());
+        let sending = Claim::new(Epoch(7)).granted_to(&other).sending_to(&me);
+        let of = |claim: &Claim, mark| snapshot(claim, mark).own().is_some();
+        let above = sending.granted_above_sent(&me);
+        assert!(of(&above, above.epoch) && !of(&above, sending.sent()));
+        assert!(of(&sending.handed_to(&me), sending.sent()));
+        let adopting = sending.granted_above(Epoch(4), &me);
+        assert!(of(&adopting, Epoch(4)) && !of(&adopting, Epoch(3)));
     }
 }

@@ -124,9 +124,25 @@ fn a_node_that_is_cut_off_loses_its_power_before_its_vms_run_elsewhere() {
     assert!(what.ends_with("reads off, after it was ordered to cut the power"), "{fence}");
     assert_eq!(fence["off_ordered"], true, "{fence}");
     assert!(cluster.drover("hv2", &["node", "fence", "hv3"]).contains("reads off, after it was ordered"));
+}
+
+/// Its power was cut, and nobody has to drive to it.
+#[test]
+fn a_node_whose_power_was_cut_is_switched_on_again_and_takes_no_vms() {
+    let cluster = with_bmcs();
     cluster.drover("hv1", &["config", "set", "--power-on", "true"]);
-    cluster.until("hv3 is switched on again", || hv3.is_on().then_some(()));
-    cluster.until("it is on record", || {
+    let mut web = Guest::up(&cluster, "hv3", &Domain::new("web"), &[]);
+    let hv3 = cluster.node("hv3");
+    cluster.lab.cut("hv3", Net::Cluster, Cut::Silent).unwrap();
+    let running = |vm: &serde_json::Value| vm["run_state"] == "running" && vm["node"] != "hv3";
+    let vm = cluster.vm_until("hv2", "web", "runs elsewhere", running);
+    cluster.until("the order is on record", || {
         (cluster.json("hv2", &["node", "fence", "hv3"])["on_ordered"] == true).then_some(())
     });
+    cluster.until("hv3 is switched on again", || hv3.is_on().then_some(()));
+    cluster.lab.heal("hv3", Net::Cluster).unwrap();
+    cluster.daemon_until("hv1", "hv3", "run");
+    cluster.fence_until("hv1", "hv3", "over");
+    web.wait_rebooted_on(vm["node"].as_str().unwrap());
+    assert_eq!(cluster.json("hv1", &["node", "info", "hv3"])["domain_state"], "flushed");
 }

@@ -22,6 +22,8 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 const PAUSE: Duration = Duration::from_secs(5);
 /// The longest pause.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
+/// The pause after an attempt without proof while the node has a session.
+const AHEAD_AGAIN: Duration = Duration::from_secs(30);
 /// What was found before is looked up again before anything is done.
 const FRESH: Duration = Duration::from_secs(5);
 
@@ -97,6 +99,11 @@ impl Attempts {
     pub fn ended(self, now: Mono, found: Found) -> Attempts {
         let failed = self.failed.saturating_add(u32::from(judge(&found) == Verdict::None));
         Attempts { last: Some((now, found)), failed, ..self }
+    }
+
+    /// Whether an attempt found no proof a short while ago.
+    pub(super) fn had_no_proof(&self, now: Mono) -> bool {
+        self.last.as_ref().is_some_and(|(at, found)| judge(found) != Verdict::Off && now.since(*at) < AHEAD_AGAIN)
     }
 
     /// Whether the last attempt ended before then, without proof: what it found may have changed with that.

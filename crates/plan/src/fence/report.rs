@@ -2,7 +2,7 @@
 
 use super::{Outlook, waits};
 use crate::{condemned::fence_of, faults, recover::Plan};
-use drover_model::{ClusterView, DaemonState, Fence, FencePhase, NodeName};
+use drover_model::{ClusterView, Fence, FencePhase, NodeName};
 use std::collections::BTreeMap;
 
 /// How many VMs a fault names.
@@ -29,9 +29,9 @@ pub fn faults(view: &ClusterView, outlook: &Outlook, plan: &Plan) -> BTreeMap<St
     let mut faults = BTreeMap::new();
     for (name, node) in &view.nodes {
         let Some(fence) = fence_of(view, name, node) else { continue };
-        // Before it reports, its record may still have the boot that has ended: the primary ends a fence as soon as there
-        // is a session.
-        if fence.phase == FencePhase::Over && node.daemon_state() == DaemonState::Run {
+        // By its session: while it joins, its record still has the boot that has ended.
+        let present = node.session.as_ref().is_some_and(|session| session.value.boot == fence.boot);
+        if fence.phase == FencePhase::Over && present {
             faults.insert(format!("{FALSE}{name}"), (false_proof(name, fence), FALSE_DELTA));
         }
         if fence.phase == FencePhase::Over || node.session.is_some() {
@@ -88,7 +88,7 @@ fn false_proof(name: &NodeName, fence: &Fence) -> String {
     format!(
         "Node {name} is back in the boot of its machine that was proved to have ended ({}). So the proof was false, \
         and its VMs may have run on two nodes at once: check their disks. Correct [fence] or [watchdog] in the \
-        configuration of {name}. This is reported until its machine is booted again.",
+        configuration of {name}. This is reported while its daemon runs in that boot.",
         proof.join("; ")
     )
 }

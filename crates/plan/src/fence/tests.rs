@@ -133,6 +133,23 @@ fn a_machine_that_does_not_answer_is_asked_about_while_its_session_lives_and_no_
     }
 }
 
+/// Sessions of machines that fall silent together end one after the other.
+#[test]
+fn nodes_with_sessions_that_do_not_answer_count_as_silent() {
+    let mut view = cluster(five(), vec![]);
+    silence(&mut view, &["c"]);
+    let (mut lives, _) = liveness::observe(&Lives::new(), &view, at(0), WallTime(0));
+    lives.get_mut(&name("c")).unwrap().since = at(50);
+    let decide = |unheard: &[&str]| {
+        let unheard = unheard.iter().map(|node| name(node)).collect();
+        next(&view, (&lives, &unheard), &Plan::default(), &Tries::new(), at(60), WallTime(60_000))
+    };
+    assert_eq!(step_of(decide(&[])), Some(Step::Suspect));
+    let held = decide(&["d", "e"]);
+    assert_eq!((held.steps, held.ask), (vec![], vec![]));
+    assert!(held.held.is_some_and(|why| why.contains("3 of 5 nodes are silent (c, d, e)")));
+}
+
 #[test]
 fn what_was_found_while_its_session_lived_counts_when_it_has_ended() {
     // It has just ended.

@@ -137,7 +137,7 @@ pub(super) fn sent(s: &Situation<'_>, state: &VmState, seen: Option<&Seen>, to: 
             }
         }
         // If nobody heard how it ended, it may be what was left here of a guest that executes there, by post-copy, and
-        // that the host ended.
+        // that the host ended. So it is started there; also if it did power itself off, which nothing tells.
         Some(seen) if powered_itself_off(seen, s.memory, s.now).is_none() => Decision::wait(WHO_ENDED_IT, again),
         Some(seen) if seen.off == Some(OffReason::Migrated) => {
             Decision::to(Step::Undefine, format!("gone from here; handing it over to {to}"))
@@ -194,7 +194,8 @@ pub fn shown(claim: &Claim, mark: Mark, paused: Paused) -> Paused {
 
 /// At the holder of the claim, which has no `to`: what is to be done about a domain that a migration has left as it is.
 pub(super) fn landed(s: &Situation<'_>, claim: &Claim, state: &VmState, seen: &Seen) -> Option<Decision> {
-    if seen.sending {
+    // What came before another grant is no guest, complete or not: it is removed ([`super::strays`]).
+    if seen.sending || claim.is_past(seen.mark.epoch) {
         return None;
     }
     let comes = waits_for_us(claim, seen.mark);

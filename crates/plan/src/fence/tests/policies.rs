@@ -35,20 +35,38 @@ fn a_proof_waits_for_an_administrator_if_the_policy_says_so() {
 }
 
 #[test]
-fn a_node_whose_power_was_cut_is_switched_on_again_once_if_the_policy_says_so() {
-    let config = |power_on, maintenance| ClusterConfig { power_on, maintenance, ..ClusterConfig::default() };
-    let recovered = |fence: Fence| Fence { off_ordered: true, ..fence.to(FencePhase::Recovered, WallTime(3)) };
+fn a_node_whose_power_was_cut_is_switched_on_again_once_if_the_policy_said_so() {
+    let config = |maintenance| ClusterConfig { maintenance, ..ClusterConfig::default() };
+    let recovered =
+        |fence: Fence| Fence { off_ordered: true, then_on: true, ..fence.to(FencePhase::Recovered, WallTime(3)) };
     let step = |config: &ClusterConfig, change: &dyn Fn(Fence) -> Fence| {
         step_of(outlook(&off(config, |fence| change(recovered(fence))), &[("c", 50)], 60))
     };
-    assert_eq!(step(&config(true, false), &|fence| fence), Some(Step::PowerOn));
-    assert_eq!(step(&config(false, false), &|fence| fence), None);
-    assert_eq!(step(&config(true, true), &|fence| fence), None, "in maintenance");
-    let on = config(true, false);
-    assert_eq!(step(&on, &|fence| Fence { on_ordered: true, ..fence }), None, "it was tried");
-    assert_eq!(step(&on, &|fence| Fence { off_ordered: false, ..fence }), None, "it was off by itself");
-    assert_eq!(step(&on, &|fence| Fence { for_good: true, ..fence }), None, "it is gone for good");
-    assert_eq!(step(&on, &|fence| fence.to(FencePhase::Proved, WallTime(4))), Some(Step::Recover), "first its VMs");
+    assert_eq!(step(&config(false), &|fence| fence), Some(Step::PowerOn));
+    assert_eq!(step(&config(true), &|fence| fence), None, "in maintenance");
+    let quiet = config(false);
+    let now_on = ClusterConfig { power_on: true, ..config(false) };
+    assert_eq!(step(&now_on, &|fence| Fence { then_on: false, ..fence }), None, "it was cut under another policy");
+    assert_eq!(step(&quiet, &|fence| Fence { on_ordered: true, ..fence }), None, "it was tried");
+    assert_eq!(step(&quiet, &|fence| Fence { for_good: true, ..fence }), None, "it is gone for good");
+    let confirmed = |fence: Fence| {
+        let what = "said so".to_owned();
+        let word = Evidence { kind: EvidenceKind::Administrator, at: WallTime(2), by: name("a"), what };
+        Fence { evidence: [fence.evidence.clone(), vec![word]].concat(), ..fence }
+    };
+    assert_eq!(step(&quiet, &confirmed), None, "somebody may be at work in it");
+    assert_eq!(step(&quiet, &|fence| fence.to(FencePhase::Proved, WallTime(4))), Some(Step::Recover), "first its VMs");
+
+    // What waits for the node itself does not keep it off.
+    let view = off(&quiet, |fence| recovered(fence).to(FencePhase::Recovering, WallTime(4)));
+    let (lives, _) = liveness::observe(&Lives::new(), &view, at(0), WallTime(0));
+    let with = |fate: Fate| {
+        let item = crate::recover::Item { uuid: uuid::Uuid::nil(), vm: "web".parse().unwrap(), node: name("c"), fate };
+        let plan = Plan { items: vec![item] };
+        step_of(next(&view, (&lives, &BTreeSet::new()), &plan, &Tries::new(), at(60), WallTime(60_000)))
+    };
+    assert_eq!(with(Fate::Waits("its disk is there".to_owned())), Some(Step::PowerOn));
+    assert_eq!(with(Fate::Freed), None);
 }
 
 #[test]
@@ -61,8 +79,8 @@ fn a_node_that_is_back_in_the_boot_that_was_proved_to_have_ended_is_a_fault() {
     let (message, _) = &told["fence-false-c"];
     assert!(told.len() == 1 && message.contains("(said so)") && message.contains("two nodes at once"), "{told:?}");
     let mut joining = view.clone();
-    joining.change_node(&name("c"), |node| node.status = None);
-    assert_eq!(faults(&joining), BTreeMap::new(), "it has not reported: its record may be the old one");
+    joining.change_node(&name("c"), |node| node.session.as_mut().unwrap().boot = "b2".to_owned());
+    assert_eq!(faults(&joining), BTreeMap::new(), "it has not written its new boot to its record");
     put(&mut view, "c", &Fence { boot: "b0".to_owned(), ..over });
     assert_eq!(faults(&view), BTreeMap::new(), "it was booted since");
     let fault = serde_json::json!({

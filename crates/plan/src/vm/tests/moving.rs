@@ -511,3 +511,16 @@ fn a_guest_that_does_not_converge_is_sent_again_by_post_copy() {
         assert_eq!(case.decide().step, step);
     }
 }
+
+/// A node that died was sending its guest here. What has come is no guest, whole or not, and is never let run.
+#[test]
+fn what_a_dead_node_was_sending_here_is_removed_and_the_vm_is_started_anew() {
+    let granted = claim("b>a").granted_above_sent(&name("a"));
+    for domain in ["switching", "paused", "running", "split-half"] {
+        let mut case = Case::new(VmState::Start, "a", "a", domain);
+        let Obs::Known(seen) = &mut case.domain else { panic!("{domain}") };
+        seen.mark.epoch = claim("b>a").sent();
+        case.claim = Some(Stored::new(granted.clone(), Version(2)));
+        assert_eq!(case.decide().step, Step::Destroy, "{domain}");
+    }
+}

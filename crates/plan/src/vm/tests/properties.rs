@@ -107,7 +107,7 @@ proptest! {
             (HandOver(_) | StartThere(_), domain) => prop_assert!(false, "handed over while {:?}", domain),
             (CallBack, Obs::Known(seen)) => {
                 let here = match seen.run {
-                    RunState::Off => matches!(seen.off, Some(OffReason::Shutdown | OffReason::ShutdownOrEnded)),
+                    RunState::Off => seen.off == Some(OffReason::Shutdown),
                     run => !(seen.sending || run == RunState::Paused && seen.is_torn()),
                 };
                 prop_assert!(here, "{:?}", seen);
