@@ -217,8 +217,8 @@ impl Claim {
         epoch <= self.born && self.adopts != Some(epoch)
     }
 
-    /// Whether a guest with this mark is not this grant's: others have had the VM in between. (With the mark just before
-    /// the grant's nobody has.)
+    /// Whether a guest with this mark is not this grant's: others have had the VM in between. (With the mark just
+    /// before the grant's nobody has.)
     pub fn is_past(&self, mark: Epoch) -> bool {
         mark.next() < self.epoch && self.adopts != Some(mark)
     }
