@@ -54,7 +54,7 @@ struct Book {
 pub(crate) struct State {
     pub(crate) running: BTreeMap<Uuid, BTreeMap<NodeName, Mark>>,
     /// The nodes that have the floating address.
-    owners: BTreeSet<NodeName>,
+    pub(crate) owners: BTreeSet<NodeName>,
     /// VMs that an order may have deleted.
     condemned: BTreeSet<Uuid>,
     /// Guests that the host ended while the node's daemon listened, which have not run since, and where.

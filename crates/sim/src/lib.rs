@@ -11,6 +11,8 @@
 //!
 //! The [`invariants`] hold at every moment of both: above all, no VM runs on two nodes.
 //!
+//! A [`scenario`] is written by people, and runs on the same machines without faults at random.
+//!
 //! `drover-sim --seeds 1..1000` runs seeds; `drover-sim --seed 7` runs one and logs its events.
 
 mod clone;
@@ -19,6 +21,7 @@ mod layout;
 mod lies;
 mod orders;
 mod power;
+pub mod scenario;
 mod stall;
 mod strangers;
 mod table;

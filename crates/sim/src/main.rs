@@ -4,6 +4,7 @@ use clap::Parser;
 use drover_sim::{Lie, Options, Shape, Tally};
 use std::{
     ops::Range,
+    path::PathBuf,
     process::ExitCode,
     sync::atomic::{AtomicU64, Ordering},
     sync::{Mutex, PoisonError},
@@ -14,8 +15,10 @@ use std::{
 ///
 /// The same seed always gives the same run. If seeds fail, the command that shows the log of the first one is printed.
 #[derive(Parser)]
-#[command(version)]
+#[command(version, args_conflicts_with_subcommands = true)]
 struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// The seeds to run
     #[arg(long, default_value = "0..1000", value_parser = range, value_name = "FROM..TO")]
     seeds: Range<u64>,
@@ -36,6 +39,16 @@ struct Arguments {
     level: tracing::Level,
 }
 
+#[derive(clap::Subcommand)]
+enum Command {
+    /// Play scenarios, and print their stories and what did not hold (docs/scenarios.md)
+    Scenario {
+        /// Files with a scenario each
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
+}
+
 fn range(text: &str) -> Result<Range<u64>, String> {
     let ends = text.split_once("..").and_then(|(from, to)| Some((from.parse().ok()?, to.parse().ok()?)));
     ends.map(|(from, to): (u64, u64)| from..to).ok_or_else(|| "expected FROM..TO, such as 0..1000".to_owned())
@@ -43,6 +56,9 @@ fn range(text: &str) -> Result<Range<u64>, String> {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if let Some(Command::Scenario { files }) = &arguments.command {
+        return scenarios(files);
+    }
     let options = |seed| Options {
         weather: Duration::from_secs(arguments.weather),
         lie: arguments.lie,
@@ -53,6 +69,27 @@ fn main() -> ExitCode {
         Some(seed) => one(options(seed), arguments.level),
         None => many(arguments.seeds.clone(), options, arguments.lie, arguments.shape),
     }
+}
+
+fn scenarios(files: &[PathBuf]) -> ExitCode {
+    let mut failed = false;
+    for file in files {
+        let name = file.display().to_string();
+        let text = std::fs::read_to_string(file).map_err(|error| format!("{name}: cannot be read: {error}"));
+        match text.and_then(|text| drover_sim::scenario::play(&name, &text)) {
+            Ok(played) => {
+                println!("{name}:");
+                print!("{}", played.story);
+                played.failures.iter().for_each(|failure| println!("FAILED: {failure}"));
+                failed |= !played.failures.is_empty();
+            }
+            Err(why) => {
+                println!("{why}");
+                failed = true;
+            }
+        }
+    }
+    if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
 /// Puts the virtual time in front of each line of the log.

@@ -146,6 +146,11 @@ impl Mains {
         self.wires.set_answers(name, answers);
     }
 
+    /// Changes a machine's BMC, if it has one.
+    pub(crate) fn change_bmc(&self, name: &NodeName, change: impl FnOnce(&mut FakeBmc)) {
+        self.power.change(name.as_str(), change);
+    }
+
     /// Something else is wrong with a BMC, or nothing.
     pub(crate) fn mood(&self, name: &NodeName, dice: &mut Dice) {
         let troubles = [

@@ -104,6 +104,7 @@ pub(crate) struct Machine {
     /// The power of all machines, and whether this one had it when that was looked at last.
     pub(crate) mains: Mains,
     on: bool,
+    memory: Bytes,
     /// Whether it has a BMC.
     bmc: bool,
     watchdog: Option<FakeDevice>,
@@ -117,6 +118,14 @@ pub(crate) struct Machine {
     pub(crate) is_newer: bool,
 }
 
+/// What a machine has.
+#[derive(Debug, Clone)]
+pub(crate) struct Fittings {
+    pub(crate) memory: Bytes,
+    pub(crate) bmc: bool,
+    pub(crate) watchdog: Option<Make>,
+}
+
 /// State shared by all daemons of a run.
 #[derive(Clone)]
 pub(crate) struct Common {
@@ -124,6 +133,8 @@ pub(crate) struct Common {
     pub(crate) judge: Judge,
     shape: Shape,
     lie: Lie,
+    /// Session timeout of the store, and term of the primary's lease.
+    session: Duration,
     /// The newer version, where there are two.
     newer: Option<Newer>,
 }
@@ -141,6 +152,11 @@ pub(crate) struct World {
 }
 
 impl Machine {
+    /// Whether it has power and has booted.
+    pub(crate) fn has_booted(&self) -> bool {
+        self.on && self.mains.is_on(&self.name)
+    }
+
     /// Starts the daemon, if it does not run. `same_machine`: an administrator says that this is the machine that has
     /// the name.
     pub(crate) fn start_daemon(&mut self, common: &Common, same_machine: bool) {
@@ -155,14 +171,15 @@ impl Machine {
         self.on = true;
         self.mains.set(&self.name, PowerState::On);
         self.mains.set_answers(&self.name, !self.isolated);
-        let Common { cluster, judge, shape, lie, newer } = common.clone();
+        let Common { cluster, judge, shape, lie, session, newer } = common.clone();
         self.daemons += 1;
         let version = if self.is_newer { ", of the newer version," } else { "" };
         judge.note(&format!("{}: daemon {}{version} starts", self.name, self.daemons), |_| ());
-        let store = cluster.session(SESSION_TIMEOUT);
+        let store = cluster.session(session);
         let hypervisor = Arc::new(lie.connection(self.hardware.connect()));
         let began = judge.start();
-        let facts = HostFacts { cpus: 8, memory_total: MEMORY, memory_available: MEMORY, ..HostFacts::default() };
+        let facts =
+            HostFacts { cpus: 8, memory_total: self.memory, memory_available: self.memory, ..HostFacts::default() };
         let instance = Uuid::from_u64_pair(u64::from(self.daemons), self.name.as_str().bytes().map(u64::from).sum());
         judge.daemon_starts(&self.name, instance);
         let options = drover_agent::Options {
@@ -189,7 +206,7 @@ impl Machine {
                     interface: "eth1".to_owned(),
                     gateway: None,
                 }],
-                term: Some(SESSION_TIMEOUT),
+                term: Some(session),
             },
             bmc: if shape.has_bmcs() { self.mains.options(&self.name, self.bmc) } else { Default::default() },
             token: "drover_simulated".to_owned(),
@@ -356,7 +373,29 @@ fn always<T: Send + Sync + 'static>(value: T) -> watch::Receiver<Option<T>> {
 }
 
 impl World {
+    /// The cluster of a run with weather.
     fn new(options: Options) -> World {
+        let names = (1..=options.shape.nodes()).filter_map(|i| NodeName::new(&format!("hv{i}")).ok()).collect();
+        World::with(options, SESSION_TIMEOUT, names, &|_, dice| {
+            let bmc = options.shape.has_bmcs() && dice.per_mille(800);
+            let watchdog = options.shape.has_watchdogs().then(|| {
+                // Clocks that are 1 % wrong are broken already.
+                let mut wrong = || i32::try_from(dice.roll(21)).unwrap_or(0) - 10;
+                let good = options.lie.watchdog();
+                let clock_per_mille = good.clock_per_mille + wrong();
+                Make { clock_per_mille, timer_per_mille: wrong(), ..good }
+            });
+            Fittings { memory: MEMORY, bmc, watchdog }
+        })
+    }
+
+    /// A cluster of these machines, all of them off. `fit`: what a machine has.
+    pub(crate) fn with(
+        options: Options,
+        session: Duration,
+        names: Vec<NodeName>,
+        fit: &dyn Fn(&NodeName, &mut Dice) -> Fittings,
+    ) -> World {
         let mut dice = Dice::new(options.seed);
         let cluster = MemoryCluster::new(dice.any());
         let judge = Judge::new(cluster.clone(), options.shape);
@@ -375,16 +414,9 @@ impl World {
             hardware.observe_torn(Box::new(move |uuid, mark| observer.torn(&at, uuid, mark)));
             let (observer, at) = (judge.clone(), name.clone());
             hardware.observe_stale(Box::new(move |uuid, mark| observer.stale(&at, uuid, mark)));
-            let bmc = options.shape.has_bmcs() && dice.per_mille(800);
+            let Fittings { memory, bmc, watchdog } = fit(&node, dice);
             mains.plug(&name, &hardware, &kernel, bmc);
-            let watchdog = options.shape.has_watchdogs().then(|| {
-                // Clocks that are 1 % wrong are broken already.
-                let mut wrong = || i32::try_from(dice.roll(21)).unwrap_or(0) - 10;
-                let good = options.lie.watchdog();
-                let clock_per_mille = good.clock_per_mille + wrong();
-                let make = Make { clock_per_mille, timer_per_mille: wrong(), ..good };
-                mains.guard(&name, make)
-            });
+            let watchdog = watchdog.map(|make| mains.guard(&name, make));
             let (mains, isolated) = (mains.clone(), false);
             let (daemon, going_down) = Default::default();
             let (on, boots, daemons, is_newer) = (false, 1, 0, false);
@@ -397,6 +429,7 @@ impl World {
                 going_down,
                 mains,
                 on,
+                memory,
                 bmc,
                 watchdog,
                 isolated,
@@ -405,8 +438,6 @@ impl World {
                 is_newer,
             }
         };
-        let names: Vec<NodeName> =
-            (1..=options.shape.nodes()).filter_map(|i| NodeName::new(&format!("hv{i}")).ok()).collect();
         let mut machines: Vec<Machine> =
             names.iter().map(|name| machine(name.clone(), name.clone(), &mut dice)).collect();
         let cloned = names.iter().filter(|_| options.shape == Shape::Clones);
@@ -420,7 +451,7 @@ impl World {
             Newer::new(dice.any(), cluster.clone(), judge.clone())
         });
         let (shape, lie) = (options.shape, options.lie);
-        let common = Common { cluster: cluster.clone(), judge: judge.clone(), shape, lie, newer };
+        let common = Common { cluster: cluster.clone(), judge: judge.clone(), shape, lie, session, newer };
         World { dice, cluster, machines, clones, judge, shape, common }
     }
 
@@ -440,7 +471,7 @@ impl World {
     }
 
     /// Checks how the daemons of today's version read the configuration.
-    fn maintenance_holds(&self) {
+    pub(crate) fn maintenance_holds(&self) {
         for machine in self.machines.iter().filter(|machine| !machine.is_newer) {
             if let Some(daemon) = &machine.daemon {
                 self.judge.maintenance_holds(&machine.name, daemon.instance, &daemon.handle.view());
@@ -461,6 +492,12 @@ impl World {
         for machine in &mut self.machines {
             machine.start_daemon(&self.common, false);
         }
+    }
+
+    /// The machines that have power and have not booted: their BMCs have switched them on.
+    pub(crate) fn switched_on(&self) -> Vec<usize> {
+        let machines = self.machines.iter().enumerate();
+        machines.filter(|(_, m)| !m.on && m.boots > 1 && m.mains.is_on(&m.name)).map(|(n, _)| n).collect()
     }
 
     pub(crate) fn start_daemon(&mut self, index: usize) {

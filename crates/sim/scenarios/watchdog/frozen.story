@@ -1,0 +1,15 @@
+   0.0  hv1 is the primary
+   0.0  web runs on hv3
+  10.0  > freeze hv3
+  15.1  hv3 has no session with the store any more
+  18.1  hv3 is suspected to be off
+  18.1  there is no proof that hv3 is off: no BMC is configured for hv3 ([fence] in its configuration file); its machine answers at hv3:7370 (it refuses connections), so it runs, and only its daemon is down or has lost the store: look at droverd there; it has an armed watchdog, which proves it when it has not renewed its promise for 56 s
+  18.1  fault node-dead-hv3: Node hv3 is silent, and it is not proved that its machine is off: no BMC is configured for hv3 ([fence] in its configuration file); its machine answers at hv3:7370 (it refuses connections), so it runs, and only its daemon is down or has lost the store: look at droverd there; it has an armed watchdog, which proves it when it has not renewed its promise for 56 s. Its VMs are started on no other node before that. If the machine is off, confirm it: 'drover node fence hv3 --confirm-off'.
+  20.0  hv3 has no power
+  20.0  web ends on hv3
+  22.6  there is still no proof that hv3 is off: no BMC is configured for hv3 ([fence] in its configuration file); it has an armed watchdog, which proves it when it has not renewed its promise for 56 s
+  71.3  it is proved that hv3 is off (watchdog): its watchdog (timeout 10 s) has reset it: it has not renewed its promise for 56 s
+  71.3  the VMs of hv3 are given to other nodes
+  71.3  hv3 is in state flushed
+  71.4  no VM of hv3 is left to be given away
+  71.4  web starts on hv1
