@@ -63,7 +63,8 @@ enum State {
 const NODES: &str = "NODE is on|off|alive|dead|suspected|unproved|fenced|primary|ready|flush|flushed|unflush, \
                      NODE was fenced, NODE was cut by its bmc";
 const VMS: &str = "VM runs [on NODE [or NODE]], VM runs nowhere, VM is in state STATE, VM is gone";
-const WHEN: &str = "within TIME:, from TIME:, until TIME:, always:, never:, finally:, violation:";
+const WHEN: &str = "within TIME:, from TIME:, until TIME:, from TIME until TIME:, always:, never:, finally:, \
+                    violation:";
 
 /// Reads `within 15s: web runs on hv1 or hv2`. `after`: the time of the command before.
 pub(super) fn read(scenario: &Scenario, line: usize, after: Duration, rest: &str) -> Read<Expectation> {
@@ -72,6 +73,7 @@ pub(super) fn read(scenario: &Scenario, line: usize, after: Duration, rest: &str
     let when = match when.split_whitespace().collect::<Vec<_>>()[..] {
         ["within", span] => When::Within(after, after + time(span)?),
         ["from", at] => When::Throughout(time(at)?, None),
+        ["from", from, "until", until] => When::Throughout(time(from)?, Some(time(until)?)),
         ["until", at] => When::Throughout(Duration::ZERO, Some(time(at)?)),
         ["always"] => When::Throughout(Duration::ZERO, None),
         ["never"] => When::Never,

@@ -19,6 +19,8 @@ fn what_does_not_hold_is_told_with_its_line_once() {
         ("always: web runs", "5.0"),
         ("until 4s: web runs nowhere", "0.0"),
         ("from 10s: hv3 is on", "10.0"),
+        ("from 2s until 8s: web runs", "5.0"),
+        ("from 6s until 19s: web runs nowhere", "10.2"),
         ("never: hv2 hv3 were fenced", "10.1"),
         ("finally: hv3 is ready", "20.0"),
         ("within 15s: fault fence-held is raised", "20.0"),
