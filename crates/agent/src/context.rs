@@ -1,7 +1,7 @@
 //! What all duties of an agent share: who this node is, its clock, the store, the view, the drivers. What a duty
 //! publishes for others is a channel of its own ([`crate::published`]).
 
-use crate::{bmc::BmcOptions, clock::Clock, primary::PrimaryOptions, view::Views};
+use crate::{bmc::BmcOptions, clock::Clock, events::Events, primary::PrimaryOptions, view::Views};
 use drover_drivers::{
     console::ConsoleLogs, host_network::HostNetwork, hypervisor::Hypervisor, power::Power, presence::Presence,
     storage::Disks, watchdog::Watchdog,
@@ -86,6 +86,8 @@ pub struct Options {
     pub bmc: BmcOptions,
     /// The token that authenticates this daemon to the others.
     pub token: String,
+    /// This node's history.
+    pub events: Arc<Events>,
     /// The wall clock, for timestamps shown to people.
     pub wall: Arc<dyn Fn() -> WallTime + Send + Sync>,
 }

@@ -5,7 +5,13 @@
 //! allow, and waits again. It keeps no state: a new request on the node is seen in the next pass; moves that are under
 //! way then finish, and are planned anew. The moves themselves are done by the VMs' tasks.
 
-use crate::{arrivals, context::Context, records, view::differs};
+use crate::{
+    arrivals,
+    context::Context,
+    events::{About, Entry},
+    records,
+    view::differs,
+};
 use drover_model::{Claim, ClusterView, DrainReport, MoveKind, NodeName, NodeRecord, NodeState, Obs, RunState};
 use drover_plan::drain::{self, Order, Plan};
 use drover_store::StoreError;
@@ -144,6 +150,11 @@ async fn write(ctx: &Context, view: &ClusterView, order: &Order) -> Result<(), S
         vm = %order.record.name, to = %order.record.state, target = ?order.record.state.destination(),
         "ordered by the plan"
     );
+    let (me, name, state) = (ctx.me(), &order.record.name, &order.record.state);
+    let to = state.destination().map(ToString::to_string).unwrap_or_default();
+    let towards = if to.is_empty() { String::new() } else { format!(", to {to}") };
+    let what = format!("VM {name}: state {state}{towards}, ordered by the plan for node {me}.");
+    ctx.tell(Entry::new(&order.record, "planned", what).with("to", to));
     Ok(())
 }
 
@@ -153,5 +164,6 @@ async fn complete(ctx: &Context, view: &ClusterView, done: NodeState) -> Result<
     let record = NodeRecord { domain_state: done, ..node.record.value.clone() };
     records::set(&*ctx.store, ctx.me(), &node.record, &record).await?;
     tracing::info!(node = %ctx.me(), state = %done, "the node's state is complete");
+    ctx.tell(Entry::new(About::Node(ctx.me().clone()), "node-state", format!("Node {} is {done} now.", ctx.me())));
     Ok(())
 }

@@ -3,7 +3,7 @@
 //! Level-triggered: each pass of a VM's task compares the state with what is reported, so that a crash of the daemon
 //! leaves no fault unreported and none behind.
 
-use crate::{context::Context, records, view::differs};
+use crate::{context::Context, events::Entry, records, view::differs};
 use drover_model::{
     ClusterView, Fault, NodeName, NodeView, Paused, PausedBy, RecordKind, RecordPath, Role, RunState, Stored, Version,
     VmRecord, VmState, cluster::CLUSTER_SCHEMA,
@@ -214,11 +214,16 @@ async fn report(
         last_reported: now,
         acknowledged_at: old.as_ref().and_then(|f| f.value.acknowledged_at),
     };
+    let old_known = old.is_some();
     let write = match old {
         Some(old) => records::set_op(&id, &old, &fault)?,
         None => records::create_op(&id, &fault)?,
     };
-    ctx.store.multi(cause.into_iter().chain([write]).collect()).await
+    let (kind, what) = if old_known { ("fault-changed", "changed") } else { ("fault-raised", "raised") };
+    let told = Entry::of_cluster(kind, format!("Fault {what}: {}", fault.message)).with("fault", &id);
+    ctx.store.multi(cause.into_iter().chain([write]).collect()).await?;
+    ctx.tell(told);
+    Ok(())
 }
 
 /// Deletes faults of VMs and nodes that are not there any more.
@@ -239,7 +244,11 @@ async fn clear(ctx: &Context, leftovers: Vec<(String, RecordPath, Version)>) -> 
 
 async fn withdraw(ctx: &Context, id: &String) -> Result<(), StoreError> {
     match ctx.store.delete(&Fault::path(id), None).await {
-        Ok(()) | Err(StoreError::NotFound(_)) => Ok(()),
+        Ok(()) => {
+            ctx.tell(Entry::of_cluster("fault-ended", format!("Fault {id} has ended.")).with("fault", id));
+            Ok(())
+        }
+        Err(StoreError::NotFound(_)) => Ok(()),
         Err(error) => Err(error),
     }
 }

@@ -14,7 +14,12 @@ mod proof;
 mod pulse;
 mod watchdog;
 
-use crate::{context::Context, faults, records, view::differs};
+use crate::{
+    context::Context,
+    events::{About, Entry},
+    faults, records,
+    view::differs,
+};
 use drover_model::{
     Claim, ClusterView, Evidence, EvidenceKind, Fence, FencePhase, Mono, NodeName, NodeRecord, NodeSession, NodeState,
     Only, Primary, Promise, RecordKind, Stored, Version, VmRecord,
@@ -217,6 +222,7 @@ async fn write(ctx: &Context, view: &ClusterView, name: &NodeName, step: &Step) 
         }
     }
     ctx.store.multi(ops).await?;
+    ctx.tell(told(name, step, &record.value.boot));
     match step {
         Step::Suspect => tracing::warn!(node = %name, boot = record.value.boot, "a node is suspected to be off"),
         Step::Withdraw => tracing::info!(node = %name, "a node is suspected no more"),
@@ -235,6 +241,27 @@ async fn write(ctx: &Context, view: &ClusterView, name: &NodeName, step: &Step) 
         Step::End => tracing::info!(node = %name, "a node that was off is back"),
     }
     Ok(())
+}
+
+/// A step, as an event.
+fn told(node: &NodeName, step: &Step, boot: &str) -> Entry {
+    let of = |kind, what: &str| Entry::new(About::Node(node.clone()), kind, format!("Node {node} {what}."));
+    match step {
+        Step::Suspect => of("fence-suspect", "is suspected to be off").with("boot", boot),
+        Step::Withdraw => of("fence-withdrawn", "is suspected no more"),
+        Step::Proving => of("fence-proving", "is silent: looking for proof that it is off"),
+        Step::Cut => of("fence-cut", "is silent: its power is to be cut"),
+        Step::Unproved(problems) => of("fence-unproved", "is silent, and nothing proves that it is off: its VMs wait")
+            .with("problems", problems.join("; ")),
+        Step::Proved(what) => of("fence-proved", "is proved to be off").with("evidence", what),
+        Step::RanOut(what, _) => {
+            of("fence-proved", "is proved to have been reset by its watchdog").with("evidence", what)
+        }
+        Step::Recover => of("fence-recovering", "is off: its VMs are given to other nodes"),
+        Step::Recovered => of("fence-recovered", "is off, and nothing is left on it that another node can take"),
+        Step::PowerOn => of("fence-power-on", "is to be switched on again"),
+        Step::End => of("fence-over", "is back"),
+    }
 }
 
 /// Writes the orders of a plan. Returns whether all were written.
@@ -279,6 +306,9 @@ async fn try_order(ctx: &Context, view: &ClusterView, order: &Order) -> Result<(
         vm = %record.name, from = %node, state = %record.state, on = ?record.node, to = ?record.state.destination(),
         "a VM of a node that is off was given away"
     );
+    let to = record.state.destination().or(record.node.as_ref()).map(ToString::to_string).unwrap_or_default();
+    let what = format!("VM {} of node {node}, which is off, is given to {to} (state {}).", record.name, record.state);
+    ctx.tell(Entry::new(record, "recovery", what).with("from", node).with("to", to));
     Ok(())
 }
 

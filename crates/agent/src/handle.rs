@@ -1,6 +1,6 @@
 //! The API's access to a node: the view, the commands, and the node's own files.
 
-use crate::{commands::Commands, context::Context, records};
+use crate::{commands::Commands, context::Context, events::Events, records};
 use drover_drivers::{console, hypervisor::Hypervisor};
 use drover_model::{ClusterView, NameEntry, NodeName, RecordKind, VmName, VmRecord, VmView, WallTime};
 use drover_plan::liveness::Lives;
@@ -108,6 +108,17 @@ impl NodeHandle {
         }
         let name = VmName::new(which).ok()?;
         records::read::<NameEntry>(store, &name).await.ok()?.map(|found| found.value.0)
+    }
+
+    /// The same, with requests on behalf of this token, by name.
+    #[must_use]
+    pub fn asked_by(self, token: String) -> NodeHandle {
+        NodeHandle { commands: self.commands.asked_by(token), ..self }
+    }
+
+    /// This node's history.
+    pub fn events(&self) -> &Arc<Events> {
+        &self.context.options.events
     }
 
     /// The requests that change VMs and tokens.

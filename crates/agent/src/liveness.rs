@@ -1,7 +1,11 @@
 //! Detects when another node's daemon starts, stops or falls silent: the one place in a node where that is seen, logged
 //! and published.
 
-use crate::{context::Context, view::differs};
+use crate::{
+    context::Context,
+    events::{About, Entry},
+    view::differs,
+};
 use drover_model::DaemonState;
 use drover_plan::liveness::{self, Lives, Transition};
 use std::sync::Arc;
@@ -19,6 +23,10 @@ pub(crate) async fn run(ctx: Arc<Context>, published: watch::Sender<Lives>) {
         let before = published.borrow().clone();
         let (lives, transitions) = liveness::observe(&before, &view, ctx.clock.now(), ctx.wall());
         transitions.iter().for_each(log);
+        // Only one node tells it, or it would be told by all.
+        if view.primary_node() == Some(ctx.me()) {
+            transitions.iter().filter_map(told).for_each(|told| ctx.tell(told));
+        }
         published.send_if_modified(|now| {
             let changed = *now != lives;
             *now = lives;
@@ -28,6 +36,21 @@ pub(crate) async fn run(ctx: Arc<Context>, published: watch::Sender<Lives>) {
             return;
         }
     }
+}
+
+/// A transition, as an event, if it is news.
+fn told(transition: &Transition) -> Option<Entry> {
+    let Transition { node, from, to, seen_by } = transition;
+    let (from, about) = ((*from)?, About::Node(node.clone()));
+    Some(
+        match to {
+            Some(DaemonState::Dead) => Entry::new(about, "node-silent", format!("Node {node} is silent.")),
+            Some(to) => Entry::new(about, "node-daemon", format!("The daemon of node {node} is in state {to} now.")),
+            None => Entry::new(about, "node-removed", format!("Node {node} was removed.")),
+        }
+        .with("from", from)
+        .with("seen-by", seen_by),
+    )
 }
 
 fn log(transition: &Transition) {

@@ -211,7 +211,14 @@ mod tests {
         round_trips(ReadLog::default());
         let state = Some("migrate-live".parse().unwrap());
         let tag = Some("a".to_owned());
-        round_trips(ListVms { limit: tag.clone(), node: Some(name("a")), state, tag, negate: true, xml: Some(false) });
+        round_trips(ListVms {
+            limit: tag.clone(),
+            node: Some(name("a")),
+            state,
+            tag: tag.clone(),
+            negate: true,
+            xml: Some(false),
+        });
         round_trips(ListVms::default());
         let mut meta = ChangeMeta {
             limit: Some(vec![name("a"), name("b")]),
@@ -273,6 +280,13 @@ mod tests {
         for word in FaultKey::WORDS {
             round_trips(ListFaults { sort_key: Some(word.parse().unwrap()) });
         }
+        round_trips(ListEvents {
+            after: Some("@5,hv1:7".to_owned()),
+            limit: Some(7),
+            vm: tag.clone(),
+            node: Some(name("a")),
+            kind: tag.clone(),
+        });
         round_trips(ChangeConfig {
             selector: Some("memprov".parse().unwrap()),
             moves_per_source: Some(1),

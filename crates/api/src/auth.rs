@@ -9,8 +9,8 @@ use subtle::{Choice, ConstantTimeEq};
 /// Hash of a token.
 pub(crate) type Hash = String;
 
-/// Checks the token of a request against the hashes in the view, and returns its hash.
-pub(crate) fn check(view: &ClusterView, headers: &HeaderMap) -> Result<Hash, ApiError> {
+/// Checks the token of a request against the hashes in the view, and returns its hash and its name.
+pub(crate) fn check(view: &ClusterView, headers: &HeaderMap) -> Result<(Hash, String), ApiError> {
     let refused = |why: &str| {
         Err(ApiError::new(
             StatusCode::UNAUTHORIZED,
@@ -25,7 +25,11 @@ pub(crate) fn check(view: &ClusterView, headers: &HeaderMap) -> Result<Hash, Api
     let given = headers.get("x-api-key").and_then(|v| v.to_str().ok()).or_else(bearer);
     let Some(given) = given.map(str::trim).filter(|g| !g.is_empty()) else { return refused("a token is needed") };
     let hash = tokens::hash(given);
-    if is_known(view, &hash) { Ok(hash) } else { refused("the token is not known to this cluster") }
+    if !is_known(view, &hash) {
+        return refused("the token is not known to this cluster");
+    }
+    let name = view.tokens().iter().find(|(_, token)| token.sha256 == hash).map(|(name, _)| name.to_string());
+    Ok((hash, name.unwrap_or_default()))
 }
 
 /// Whether a token is valid. All hashes are compared, each in constant time, so that timing reveals nothing.

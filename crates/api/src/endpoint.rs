@@ -22,6 +22,10 @@ pub(crate) struct Call {
     /// Whether another daemon forwarded it. It is then not forwarded again, to avoid loops while the views of the
     /// daemons differ.
     pub(crate) forwarded: bool,
+    /// Whether it accepts a stream of events.
+    pub(crate) streams: bool,
+    /// The id of the last event of such a stream that the client has.
+    pub(crate) last_event: Option<String>,
 }
 
 /// The form of a successful response.
@@ -125,6 +129,7 @@ pub static ENDPOINTS: LazyLock<Vec<Endpoint>> = LazyLock::new(|| {
     let subjects = [
         openapi::endpoints(),
         routes::cluster::endpoints(),
+        routes::events::endpoints(),
         routes::node::endpoints(),
         routes::fence::endpoints(),
         routes::vm::endpoints(),

@@ -74,7 +74,7 @@ fn without_body(response: Response) -> Response {
     }
 }
 
-async fn answer(state: ApiState, request: Request<Body>) -> Answer {
+async fn answer(mut state: ApiState, request: Request<Body>) -> Answer {
     let (endpoint, subject) = find(&request)?;
     let mut token = None;
     if endpoint.token {
@@ -82,15 +82,20 @@ async fn answer(state: ApiState, request: Request<Body>) -> Answer {
             let why = "this node has not read the cluster's records yet; try again in a moment";
             return Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, why));
         }
-        token = Some(auth::check(&state.node.view(), request.headers())?);
+        let (hash, name) = auth::check(&state.node.view(), request.headers())?;
+        state.node = state.node.asked_by(name);
+        token = Some(hash);
     }
     let (parts, body) = request.into_parts();
     // What needs no token takes no parameters, so that its body need not be received.
     let body = if token.is_none() { Bytes::new() } else { read(body, &parts.headers, &state.limits).await? };
     let args = Args::read(&endpoint.params, parts.uri.query(), &parts.headers, &body)?;
     let forwarded = parts.headers.contains_key(drover_client::FORWARDED);
+    let header = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok());
+    let streams = header("accept").is_some_and(|accepted| accepted.contains("text/event-stream"));
+    let last_event = header("last-event-id").filter(|id| !id.is_empty()).map(str::to_owned);
     let views = state.node.views();
-    let response = endpoint.run(Call { state, subject, forwarded }, args).await?;
+    let response = endpoint.run(Call { state, subject, forwarded, streams, last_event }, args).await?;
     Ok(match token {
         Some(token) => until_revoked(response, token, views),
         None => response,

@@ -3,9 +3,12 @@
 //! [`Client`] has one typed method per endpoint, in a file per subject. Requests and responses are the types of
 //! `drover_model::wire`.
 
+mod events;
 mod node;
 mod send;
 mod vm;
+
+pub use events::Followed;
 
 use bytes::Bytes;
 use drover_model::wire::{
@@ -84,6 +87,8 @@ pub struct Client {
     base: String,
     token: Option<String>,
     forwards: bool,
+    /// Whether a stream of server-sent events is asked for.
+    streams: bool,
     http: reqwest::Client,
 }
 
@@ -116,7 +121,7 @@ impl Client {
         }
         let http = send::http().map_err(|e| bad(e.to_string()))?;
         let base = format!("{}/api/v1", url.trim_end_matches('/').trim_end_matches("/api/v1"));
-        Ok(Client { base, token, forwards: false, http })
+        Ok(Client { base, token, forwards: false, streams: false, http })
     }
 
     /// Marks requests as forwarded by a daemon: the receiver does not forward them again.

@@ -6,7 +6,10 @@
 
 use crate::{Client, ClientError, FORWARDED, Result, reason};
 use drover_model::wire::Refusal;
-use reqwest::{Method, RequestBuilder, Response, StatusCode, header::RETRY_AFTER};
+use reqwest::{
+    Method, RequestBuilder, Response, StatusCode,
+    header::{ACCEPT, RETRY_AFTER},
+};
 use serde::Serialize;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
@@ -103,6 +106,9 @@ impl Client {
         }
         if self.forwards {
             request = request.header(FORWARDED, "1");
+        }
+        if self.streams {
+            request = request.header(ACCEPT, "text/event-stream");
         }
         if let Some(timeout) = timeout {
             request = request.timeout(timeout);

@@ -10,7 +10,7 @@ mod selffence;
 
 use clap::Parser;
 use config::Config;
-use drover_agent::{Agent, BmcOptions, Drivers, HostFacts, NodeHandle, Options, PrimaryService};
+use drover_agent::{Agent, BmcOptions, Drivers, Events, HostFacts, NodeHandle, Options, PrimaryService};
 use drover_api::{ApiState, FloatingApi};
 use drover_drivers::{
     console::LogFolder,
@@ -188,6 +188,8 @@ async fn run(
             primary: config.primary_options(),
             bmc,
             token: own.token.clone(),
+            events: Events::open(&config.paths.state, wall_time())
+                .map_err(|e| format!("cannot keep events in {}: {e}", config.paths.state.display()))?,
             wall: Arc::new(wall_time),
         },
         store,

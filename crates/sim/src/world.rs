@@ -210,6 +210,7 @@ impl Machine {
             },
             bmc: if shape.has_bmcs() { self.mains.options(&self.name, self.bmc) } else { Default::default() },
             token: "drover_simulated".to_owned(),
+            events: drover_agent::Events::in_memory(),
             wall: Arc::new(move || WallTime(u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX))),
         };
         let mut to_store: Arc<dyn Store> = Arc::new(store.clone());

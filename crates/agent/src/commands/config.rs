@@ -4,7 +4,7 @@ use super::{
     CommandError, Commands, Result,
     update::{Outcome, Write},
 };
-use crate::records;
+use crate::{events::About, records};
 use drover_model::{
     AfterProof, ClusterConfig, ClusterView, Only, Selector, Stall, WallTime,
     cluster::{DEADLINE_MAX_S, LIMIT_MAX, MAINTENANCE_MAX_S, TOLERATE_MAX},
@@ -97,7 +97,7 @@ impl ConfigChange {
 impl Commands {
     /// Changes the cluster's configuration.
     pub async fn set_config(&self, change: &ConfigChange) -> Result<ClusterConfig> {
-        self.update("the cluster's configuration", || async move {
+        self.update(About::Other("the cluster's configuration".to_owned()), || async move {
             let Some(old) = records::read::<ClusterConfig>(&*self.ctx.store, &Only).await? else {
                 return Err(CommandError::Unavailable(
                     "the cluster is not set up yet; try again in a moment".to_owned(),

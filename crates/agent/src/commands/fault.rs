@@ -4,7 +4,7 @@ use super::{
     CommandError, Commands, Result,
     update::{Outcome, Write},
 };
-use crate::records;
+use crate::{events::About, records};
 use drover_model::{ClusterView, Fault, RecordKind, RecordPath, Stored};
 
 impl Commands {
@@ -13,7 +13,7 @@ impl Commands {
         let gone = || CommandError::NotFound(format!("there is no fault {id}; see 'drover fault list'"));
         // What is no name of a record cannot be one's id.
         let id = &Fault::key(&RecordPath::new(&format!("/faults/{id}")).map_err(|_| gone())?).ok_or_else(gone)?;
-        self.update(&format!("fault {id}"), || async move {
+        self.update(About::Other(format!("fault {id}")), || async move {
             let Stored { version, .. } = records::read::<Fault>(&*self.ctx.store, id).await?.ok_or_else(gone)?;
             let changed = CommandError::Conflict(format!("fault {id} has just changed; look at it again"));
             let (ops, taken) = (vec![records::delete_op::<Fault>(id, Some(version))], vec![(0..1, changed)]);

@@ -5,7 +5,7 @@ use super::{
     node::known,
     update::{Outcome, Write},
 };
-use crate::records;
+use crate::{events::About, records};
 use drover_model::{
     ClusterView, DaemonState, Demand, Epoch, Fence, FencePhase, NodeName, NodeRecord, NodeSession, NodeStatus, Only,
     Primary, RecordKind, Version,
@@ -29,7 +29,7 @@ impl Commands {
     /// `for_good`: it does not come back, so that it keeps no VM.
     pub async fn confirm_off(&self, name: NodeName, boot: Option<String>, for_good: bool) -> Result<FencePhase> {
         let (name, boot) = (&name, boot.as_deref());
-        self.update(&format!("node {name}"), || async move {
+        self.update(About::Node(name.clone()), || async move {
             let store = &*self.ctx.store;
             let (record, session, status, old, primary) = tokio::join!(
                 records::read::<NodeRecord>(store, name),

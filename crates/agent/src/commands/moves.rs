@@ -88,7 +88,7 @@ impl Commands {
         decide: impl Fn(&ClusterView, &VmView) -> Result<VmRecord>,
     ) -> Result<Change> {
         let decide = &decide;
-        self.update(&self.vm_name(&uuid), || async move {
+        self.update(self.about(&uuid), || async move {
             let read = self.read(&uuid).await?;
             let view = self.view()?;
             let Some(shown) = view.vms.get(&uuid) else {

@@ -4,7 +4,7 @@ use super::{
     CommandError, Commands, Result,
     update::{Outcome, Write},
 };
-use crate::{belongings, records};
+use crate::{belongings, events::About, records};
 use drover_model::{
     Claim, ClusterView, NodeName, NodeRecord, NodeSession, NodeState, Only, Primary, RecordKind, RecordPath, Version,
     VmRecord,
@@ -28,7 +28,7 @@ impl Commands {
     /// Drains a node, or makes it ready again. Replaces a request of this kind that is under way.
     pub async fn set_domain_state(&self, name: NodeName, ready: bool, force: bool) -> Result<NodeState> {
         let name = &name;
-        self.update(&format!("node {name}"), || async move {
+        self.update(About::Node(name.clone()), || async move {
             let old = records::read::<NodeRecord>(&*self.ctx.store, name).await?;
             let view = self.view()?;
             known(&view, name)?;
@@ -50,7 +50,7 @@ impl Commands {
 
     /// Makes a node the primary, or has it hand the role over. Returns whether that changes anything.
     pub async fn set_coordinator_state(&self, name: &NodeName, primary: bool) -> Result<bool> {
-        self.update("the role of the primary", || async move {
+        self.update(About::Other("the role of the primary".to_owned()), || async move {
             let old = records::read::<Primary>(&*self.ctx.store, &Only).await?;
             let view = self.view()?;
             known(&view, name)?;
@@ -88,7 +88,7 @@ impl Commands {
     pub async fn remove_node(&self, name: NodeName) -> Result<()> {
         known(&*self.view()?, &name)?;
         let name = &name;
-        self.update(&format!("node {name}"), || async move {
+        self.update(About::Node(name.clone()), || async move {
             let store = &*self.ctx.store;
             // Read before the decision: a change since then is a conflict, and it is decided again.
             let record = records::read::<NodeRecord>(store, name).await?;
@@ -117,8 +117,8 @@ impl Commands {
                 tracing::warn!(vm = %name, %gone, "no node can take a VM of a node that was removed: move it yourself");
                 continue;
             };
-            let (to, what) = (&to, self.vm_name(&uuid));
-            let done = self.update(&what, || async move {
+            let (to, what) = (&to, self.about(&uuid));
+            let done = self.update(what, || async move {
                 let old = self.read(&uuid).await?.record;
                 let new = match &old.value.node {
                     Some(node) if node == gone => VmRecord { node: Some(to.clone()), ..old.value.clone() },

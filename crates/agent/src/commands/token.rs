@@ -4,7 +4,7 @@ use super::{
     CommandError, Commands, Result,
     update::{Outcome, Write},
 };
-use crate::{records, tokens};
+use crate::{events::About, records, tokens};
 use drover_model::{ClusterView, NodeRecord, Token, TokenName, TokenRole, WallTime, cluster::CLUSTER_SCHEMA};
 use drover_plan::node;
 
@@ -14,7 +14,7 @@ impl Commands {
         let token = tokens::mint().map_err(|e| CommandError::Unavailable(format!("cannot create a token: {e}")))?;
         let record = token_record(name.clone(), &token, role, self.ctx.wall());
         let (name, record) = (&name, &record);
-        self.update(&format!("token {name}"), || async move {
+        self.update(About::Other(format!("token {name}")), || async move {
             let exists = CommandError::Conflict(format!("a token named {name} exists already; revoke it first"));
             let (ops, taken) = (vec![records::create_op(name, record)?], vec![(0..1, exists)]);
             let new = name.clone();
@@ -52,7 +52,7 @@ impl Commands {
             )));
         }
         let name = &name;
-        self.update(&format!("token {name}"), || async move {
+        self.update(About::Other(format!("token {name}")), || async move {
             let missing = CommandError::NotFound(format!("there is no token named {name}"));
             let (ops, taken) = (vec![records::delete_op::<Token>(name, None)], vec![(0..1, missing)]);
             let gone = name.clone();

@@ -2,6 +2,7 @@
 //! one place through which every request goes that changes something.
 
 use super::{CommandError, Commands, Result};
+use crate::events::{About, Entry};
 use drover_model::ClusterView;
 use drover_store::{Op, StoreError};
 use std::{future::Future, ops::Range, sync::Arc, time::Duration};
@@ -43,7 +44,7 @@ impl Commands {
     /// Executes a request. `attempt` reads and decides; it is called again after a conflict. `what` is being changed.
     pub(super) async fn update<A, F: Future<Output = Result<Outcome<A>>>>(
         &self,
-        what: &str,
+        what: About,
         attempt: impl Fn() -> F,
     ) -> Result<A> {
         // This server of the store may be behind: what it does not know yet would be refused, or called unchanged.
@@ -57,6 +58,8 @@ impl Commands {
             match self.ctx.store.multi(write.ops).await {
                 Ok(()) => {
                     tracing::info!("{what}: {}", write.log);
+                    let said = format!("Ordered: {what}: {}.", write.log);
+                    self.ctx.tell(Entry::new(what, "request", said).by(&self.by));
                     self.shown(|view| (write.shows)(view)).await;
                     return Ok(write.answer);
                 }

@@ -4,7 +4,7 @@ use super::{
     Change, CommandError, Commands, Define, Defined, Modified, Modify, Result, Vm, known_node, moves,
     update::{Outcome, Shows, Write},
 };
-use crate::{belongings, departed, records};
+use crate::{belongings, departed, events::About, records};
 use drover_model::{
     Claim, ClusterView, Definition, Epoch, NameEntry, NodeName, NodeRecord, Placed, PlacedBy, Stored, Version, VmMeta,
     VmName, VmRecord, VmState, VmStatus, domain::devices::Devices, placed::Reasons,
@@ -78,9 +78,9 @@ fn name_taken(name: &VmName) -> CommandError {
 
 impl Commands {
     /// A VM's name for messages, as far as this node knows it.
-    pub(super) fn vm_name(&self, uuid: &Uuid) -> String {
+    pub(super) fn about(&self, uuid: &Uuid) -> About {
         let view = self.ctx.views.latest();
-        view.vms.get(uuid).map_or_else(|| format!("VM {uuid}"), |vm| format!("VM {}", vm.record.value.name))
+        view.vms.get(uuid).map_or_else(|| About::Vm(uuid.to_string(), *uuid), |vm| About::from(&vm.record.value))
     }
 
     /// Defines a VM, and chooses its node if none is named.
@@ -140,10 +140,10 @@ impl Commands {
 
     /// Adds the records of a new VM. `claim`: makes its claim of that of a VM which nobody holds. `how`: for the log.
     pub(super) async fn add(&self, record: VmRecord, claim: impl Fn(Claim) -> Claim, how: &str) -> Result<Change> {
-        let (uuid, name) = (record.uuid, record.name.clone());
+        let uuid = record.uuid;
         let (record, claim) = (&record, &claim);
         let record = self
-            .update(&format!("VM {name}"), || async move {
+            .update(About::from(record), || async move {
                 let departed = departed::Now::read(&*self.ctx.store).await?;
                 let fresh = departed.value().claim();
                 let claim = claim(fresh.clone());
@@ -188,7 +188,7 @@ impl Commands {
 
     /// Changes a VM's wanted state.
     pub async fn set_state(&self, uuid: Uuid, command: Command) -> Result<Change> {
-        self.update(&self.vm_name(&uuid), || async move {
+        self.update(self.about(&uuid), || async move {
             let vm = self.read(&uuid).await?;
             let new = admit::command(&vm.record.value, &vm.guest(), command)?;
             let old = vm.record;
@@ -209,7 +209,7 @@ impl Commands {
     pub async fn modify(&self, uuid: Uuid, request: Modify) -> Result<Modified> {
         let definition = &Definition::parse(&request.xml, uuid)?;
         let request = &request;
-        self.update(&self.vm_name(&uuid), || async move {
+        self.update(self.about(&uuid), || async move {
             let vm = self.read(&uuid).await?;
             expect(request.expected, &vm.record)?;
             let new = admit::modify(&vm.record.value, &vm.guest(), definition, request.restart)?;
@@ -249,7 +249,7 @@ impl Commands {
     /// Renames a VM that is off.
     pub async fn rename(&self, uuid: Uuid, name: VmName, expected: Option<Version>) -> Result<Change> {
         let name = &name;
-        self.update(&self.vm_name(&uuid), || async move {
+        self.update(self.about(&uuid), || async move {
             let Vm { record: old, claim, .. } = self.read(&uuid).await?;
             expect(expected, &old)?;
             if old.value.name == *name {
@@ -275,7 +275,7 @@ impl Commands {
     /// Deletes a VM, with or without the disks that Drover manages. `None`: it is gone. Otherwise its node is deleting
     /// it.
     pub async fn delete(&self, uuid: Uuid, disks: bool) -> Result<Option<Change>> {
-        self.update(&self.vm_name(&uuid), || async move {
+        self.update(self.about(&uuid), || async move {
             let Vm { record, claim, .. } = self.read(&uuid).await?;
             match admit::delete(&record.value, &claim.value, disks)? {
                 Deletion::ByNode(new) => {

@@ -5,6 +5,7 @@ use super::{
     record::{Read, Reading},
     service::Outcome,
 };
+use crate::events::Entry;
 use drover_model::{Mono, NodeName, Primary, Stored, Version};
 use drover_plan::primary::{Heard, Write};
 use drover_store::{Result as StoreResult, lock};
@@ -119,6 +120,12 @@ impl PrimaryLoop {
                     why = write.why,
                     "the primary's record was changed by this node"
                 );
+                let holder = write.record.holder.as_ref().map_or("no node", NodeName::as_str);
+                let what = match write.record.candidate() {
+                    Some(to) => format!("The primary role is being handed from {holder} to {to}."),
+                    None => format!("The primary is {holder}."),
+                };
+                self.ctx.tell(Entry::of_cluster("primary", what).with("why", &write.why));
                 if write.make_lease {
                     (self.authority, self.last_beat) = (self.timing.authority(sent), Some(sent));
                 }

@@ -1,7 +1,7 @@
 //! Steps of a VM's move to another node. `plan::vm::moving` says how they fit together.
 
 use super::{Snapshot, Task};
-use crate::records;
+use crate::{events::Entry, records};
 use drover_drivers::hypervisor::{HypervisorError, Sending};
 use drover_model::{
     Claim, Mono, MoveFailure, NodeName, Progress, RunState, Stored, Version, VmRecord, VmState, VmStatus,
@@ -215,6 +215,8 @@ impl Task {
         self.failure = None;
         self.memory.handed_over();
         tracing::info!(vm = %record.value.name, %to, "handed a VM over");
+        let what = format!("VM {} was handed over to {to}.", record.value.name);
+        self.ctx.tell(Entry::new(&record.value, "vm-moved", what).with("to", to));
         Ok(())
     }
 

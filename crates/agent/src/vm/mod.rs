@@ -12,6 +12,7 @@ mod step;
 
 use crate::{
     context::{Context, Options},
+    events::Entry,
     faults::{self, Told, Troubles},
     published::Strays,
     records,
@@ -92,6 +93,8 @@ struct Task {
     settled: Option<Settled>,
     /// The last failure of the hypervisor, so that it is logged once; empty: it did as it was told.
     refused: String,
+    /// The guest as it was last seen here, for the node's history: its run state, and the crashes.
+    seen: Option<(RunState, u32)>,
     /// Since when its domain runs here without a claim of this node.
     stray: Option<Mono>,
 }
@@ -114,6 +117,7 @@ pub(crate) async fn run(
         outgoing: None,
         settled: None,
         refused: String::new(),
+        seen: None,
         stray: None,
     };
     let mut retry = RETRY;
@@ -221,6 +225,7 @@ impl Task {
             self.ctx.store.sync().await?;
             (snapshot, decision) = self.decide().await?;
         }
+        self.tell_of_guest(&snapshot, &decision.doing);
         let sending = snapshot.domain.known().is_some_and(|d| d.sending);
         if !matches!(decision.step, Step::Wait | Step::Leave) {
             tracing::debug!(vm = %self.uuid, step = ?decision.step, doing = decision.doing, "step");
@@ -480,6 +485,32 @@ impl Task {
             replaced: snapshot.replaced.clone(),
         };
         (old != Some(&status)).then_some(status)
+    }
+
+    /// Records that this node's guest went off or crashed, or is paused.
+    fn tell_of_guest(&mut self, snapshot: &Snapshot, doing: &str) {
+        let held = snapshot.claim.as_ref().is_some_and(|claim| {
+            // What was sent away ends here, and goes on there.
+            claim.value.is_held_by(self.ctx.me()) && claim.value.to.is_none()
+        });
+        let (Some(record), Some(domain)) = (snapshot.record.as_ref().filter(|_| held), snapshot.own()) else { return };
+        if domain.sending {
+            return;
+        }
+        let now = (domain.run, self.memory.crashes);
+        let Some((run, crashes)) = self.seen.replace(now) else { return };
+        let (vm, me) = (&record.value, self.ctx.me());
+        let told = if now.1 > crashes {
+            Entry::new(vm, "guest-crashed", format!("The guest of VM {} crashed on {me}.", vm.name))
+                .with("in-a-row", now.1)
+        } else if now.0 == RunState::Off && run != RunState::Off {
+            Entry::new(vm, "guest-off", format!("The guest of VM {} is off on {me}.", vm.name))
+        } else if now.0 == RunState::Paused && run == RunState::Running {
+            Entry::new(vm, "guest-paused", format!("The guest of VM {} is paused on {me}.", vm.name))
+        } else {
+            return;
+        };
+        self.ctx.tell(told.with("doing", doing).with("state", &vm.state));
     }
 
     /// Raises or withdraws the fault of a stray. One that is handed over soon is none.

@@ -1,6 +1,7 @@
 //! The endpoints and the functions behind them, by subject.
 
 pub(crate) mod cluster;
+pub(crate) mod events;
 pub(crate) mod fence;
 mod logs;
 pub(crate) mod node;

@@ -6,6 +6,7 @@ mod bad_input;
 mod behind;
 mod disks;
 mod drain;
+mod events;
 mod fence;
 mod gone;
 mod import;

@@ -184,6 +184,7 @@ impl TestNode {
             primary: PrimaryOptions { term: Some(Duration::from_secs(4)), ..PrimaryOptions::default() },
             bmc,
             token: format!("drover_of_{name}"),
+            events: drover_agent::Events::in_memory(),
             wall: Arc::new(move || WallTime(wall.load(Ordering::Relaxed))),
         };
         let session = cluster.session(Duration::from_secs(4));

@@ -136,6 +136,7 @@ fn start(crew: &Crew, n: u64, name: &NodeName, network: &FakeNetwork) -> Result<
         primary: PrimaryOptions { term: Some(SESSION_TIMEOUT), ..PrimaryOptions::default() },
         bmc: drover_agent::BmcOptions::default(),
         token: format!("drover_of_{name}"),
+        events: drover_agent::Events::in_memory(),
         wall: Arc::new(|| WallTime(now() / 1000)),
     };
     let drivers = Drivers {

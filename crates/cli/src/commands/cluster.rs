@@ -20,6 +20,7 @@ commands! {
     Cluster {
         Maintenance(Maintenance),
         Plan(Plan),
+        Events(super::events::List),
     }
 }
 

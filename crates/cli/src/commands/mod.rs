@@ -5,6 +5,7 @@ mod cluster;
 mod completion;
 mod config;
 mod connection;
+mod events;
 mod fault;
 mod node;
 mod status;

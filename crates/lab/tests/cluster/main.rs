@@ -12,6 +12,7 @@ mod daemons;
 mod definitions;
 mod disks;
 mod ends;
+mod events;
 mod fence;
 mod flush;
 mod guests;

@@ -5,7 +5,7 @@ use drover_lab::{Cut, Domain, Net, Service};
 use std::time::Instant;
 
 /// A cluster of three nodes with BMCs.
-fn with_bmcs() -> Cluster {
+pub(crate) fn with_bmcs() -> Cluster {
     let cluster = Cluster::up(3);
     cluster.lab.give_bmcs().unwrap();
     cluster.wait_healthy();

@@ -4,6 +4,7 @@
 //! this cluster does not have are present and empty, as clients expect them.
 
 mod drain;
+mod event;
 mod fault;
 mod fence;
 mod import;
@@ -16,6 +17,7 @@ mod status;
 mod vm;
 
 pub use drain::{DrainOutcome, DrainWait};
+pub use event::{BadCursor, Cursor, Event, Events};
 pub use fault::{FaultInfo, FaultKey};
 pub use fence::{FenceInfo, LossPlan, NodeLoss, Proof};
 pub use import::ImportedVm;

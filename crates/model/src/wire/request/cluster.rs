@@ -1,6 +1,6 @@
 //! Requests about the cluster, its faults and its tokens.
 
-use crate::{AfterProof, Selector, Stall, TokenName, wire::FaultKey};
+use crate::{AfterProof, NodeName, Selector, Stall, TokenName, wire::FaultKey};
 use serde::{Deserialize, Serialize};
 
 /// Switches maintenance on or off.
@@ -26,6 +26,32 @@ pub struct ListFaults {
     /// Sort key, in ascending order; if not given, by id.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sort_key: Option<FaultKey>,
+}
+
+/// Lists events.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct ListEvents {
+    /// Only what came after this position, the oldest first; if not given, the newest events.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(title = "the cursor of an earlier answer"))]
+    pub after: Option<String>,
+    /// Number of events at most (100).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(range(min = 1, max = 4096)))]
+    pub limit: Option<usize>,
+    /// Only those about this VM.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(title = "a VM's name or UUID"))]
+    pub vm: Option<String>,
+    /// Only those about this node, or recorded by it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(title = "a node's name"))]
+    pub node: Option<NodeName>,
+    /// Only those of this kind.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(title = "a kind of events, such as fence-proved"))]
+    pub kind: Option<String>,
 }
 
 /// Changes the cluster's configuration; fields that are not given are unchanged.

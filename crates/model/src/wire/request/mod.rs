@@ -8,7 +8,7 @@ mod cluster;
 mod node;
 mod vm;
 
-pub use cluster::{ChangeConfig, CreateToken, ListFaults, PlanLosses, SetMaintenance};
+pub use cluster::{ChangeConfig, CreateToken, ListEvents, ListFaults, PlanLosses, SetMaintenance};
 pub use node::{DomainOrder, FenceNode, ListNodes, RemoveNode, RoleOrder, SetCoordinatorState, SetDomainState};
 pub use vm::{
     ChangeMeta, ChangeTag, DefineOrChange, DefineVm, DeleteVm, ImportVm, ListVms, ModifyVm, MoveAction, MoveVm,
