@@ -14,7 +14,7 @@ use drover_model::{
 use file::Journal;
 use std::{
     collections::{BTreeMap, VecDeque},
-    fmt, io,
+    fmt,
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -124,15 +124,19 @@ impl Events {
         Events::of(1, None)
     }
 
-    /// In files in this folder, which exists. The events there are kept.
-    ///
-    /// # Errors
-    /// If the files cannot be read, or the thread cannot be started. A full disk is none.
-    pub fn open(folder: &Path, now: WallTime) -> io::Result<Arc<Events>> {
-        let (journal, last) = Journal::open(folder)?;
+    /// In files in this folder, which exists. The events there are kept. If the files cannot be used, only in memory:
+    /// a node without a history is better than none.
+    pub fn open(folder: &Path, now: WallTime) -> Arc<Events> {
+        let (journal, last) = match Journal::open(folder) {
+            Ok((journal, last)) => (Some(journal), last),
+            Err(error) => {
+                tracing::warn!(folder = %folder.display(), %error, "cannot keep events in files; they are in memory only");
+                (None, 0)
+            }
+        };
         // What was told and not written before a loss of power had numbers too. They are not used again, because they
         // are below the time, unless there was more than one event in each millisecond, or the clock was set back.
-        Ok(Events::of(now.0.max(last.saturating_add(1)), Some(journal)))
+        Events::of(now.0.max(last.saturating_add(1)), journal)
     }
 
     fn of(next: u64, journal: Option<Journal>) -> Arc<Events> {

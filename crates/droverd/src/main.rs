@@ -188,8 +188,7 @@ async fn run(
             primary: config.primary_options(),
             bmc,
             token: own.token.clone(),
-            events: Events::open(&config.paths.state, wall_time())
-                .map_err(|e| format!("cannot keep events in {}: {e}", config.paths.state.display()))?,
+            events: Events::open(&config.paths.state, wall_time()),
             wall: Arc::new(wall_time),
         },
         store,

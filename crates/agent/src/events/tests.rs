@@ -32,7 +32,7 @@ fn written(folder: &Path, lines: usize) {
 #[test]
 fn events_survive_a_restart_with_a_torn_line_and_numbers_go_on() {
     let folder = tempfile::tempdir().unwrap();
-    let events = Events::open(folder.path(), WallTime(100)).unwrap();
+    let events = Events::open(folder.path(), WallTime(100));
     tell(&events, "one");
     tell(&events, "two");
     written(folder.path(), 2);
@@ -41,7 +41,7 @@ fn events_survive_a_restart_with_a_torn_line_and_numbers_go_on() {
     let mut file = fs::OpenOptions::new().append(true).open(folder.path().join("events.jsonl")).unwrap();
     file.write_all(b"{\"node\":\"hv1\",\"seq\":102,\"wh").unwrap();
     // The clock was set back meanwhile.
-    let events = Events::open(folder.path(), WallTime(7)).unwrap();
+    let events = Events::open(folder.path(), WallTime(7));
     tell(&events, "three");
     written(folder.path(), 4);
     let page = events.page("hv1", None, 10, |_| true);
@@ -50,7 +50,7 @@ fn events_survive_a_restart_with_a_torn_line_and_numbers_go_on() {
     assert_eq!((numbers, page.last), (vec![100, 101, 102], 102));
     drop(events);
     // What was told and lost with the power has a number below the time.
-    let events = Events::open(folder.path(), WallTime(5000)).unwrap();
+    let events = Events::open(folder.path(), WallTime(5000));
     tell(&events, "four");
     let page = events.page("hv1", Some(&after(102)), 10, |_| true);
     assert_eq!((texts(&page), page.last), (vec!["four"], 5000));
@@ -59,7 +59,7 @@ fn events_survive_a_restart_with_a_torn_line_and_numbers_go_on() {
 #[test]
 fn pages_follow_each_other_without_a_gap_or_a_repetition() {
     let folder = tempfile::tempdir().unwrap();
-    let events = Events::open(folder.path(), WallTime(1)).unwrap();
+    let events = Events::open(folder.path(), WallTime(1));
     // More than are in memory.
     for n in 0..2 * RECENT {
         tell(&events, &n.to_string());
@@ -111,4 +111,14 @@ fn files_are_bounded_by_lines_and_by_size() {
     }
     let size = |path: &Path| fs::metadata(path).unwrap().len();
     assert!(size(&older) < FILE_MAX + 2000 && size(&newer) < FILE_MAX + 2000 && size(&older) > FILE_MAX / 2);
+}
+
+#[test]
+fn files_that_cannot_be_used_do_not_keep_a_daemon_from_its_work() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join("events.jsonl")).unwrap();
+    let events = Events::open(folder.path(), WallTime(100));
+    tell(&events, "one");
+    let page = events.page("hv1", None, 10, |_| true);
+    assert_eq!((texts(&page), page.last), (vec!["one"], 100));
 }
