@@ -130,7 +130,7 @@ impl Events {
         let (journal, last) = match Journal::open(folder) {
             Ok((journal, last)) => (Some(journal), last),
             Err(error) => {
-                tracing::warn!(folder = %folder.display(), %error, "cannot keep events in files; they are in memory only");
+                tracing::warn!(folder = %folder.display(), %error, "events are kept in memory only");
                 (None, 0)
             }
         };
