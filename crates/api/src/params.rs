@@ -137,7 +137,7 @@ mod tests {
             let param = define(name);
             assert_eq!((param.kind, param.required), (kind, false), "{name}");
         }
-        assert_eq!(super::of::<wire::DefineVm>().len(), 15);
+        assert_eq!(super::of::<wire::DefineVm>().len(), 16);
         assert_eq!(of(super::of::<wire::ModifyVm>(), "version").kind, Kind::Number(0, i64::MAX));
         assert_eq!(of(super::of::<wire::SetMaintenance>(), "until").kind, Kind::Number(0, i64::MAX));
         assert!(of(super::of::<wire::SetVmState>(), "state").required);

@@ -12,9 +12,4 @@
   20.1  hv3 is in state flushed
   20.1  web is in state start
   20.1  fault node-dead-hv3: Node hv3 is off (IPMI hv3 reads off), and its VMs were given to other nodes. When it is back, it takes VMs again after 'drover node ready hv3'; if it is gone for good, remove it ('drover node remove hv3 --confirm-off').
-  67.0  web is in state fail
-  67.0  fault vm-failed-web: VM web was given up: its domain vanished from hv2 while it ran, and no node reports it: somebody removed it or migrated it outside Drover. Make sure that it runs nowhere before you start it. See 'drover vm log web', fix the cause, and start it again.
-  90.0  > start web
-  90.1  web is in state start
-  90.1  web starts on hv2
-  90.1  fault vm-failed-web is over
+  21.2  web starts on hv2

@@ -8,10 +8,10 @@
   10.0  hv5 has no power
   10.0  db ends on hv5
   10.0  web ends on hv4
+  12.5  fault fence-held: 3 of 5 nodes are silent (hv3, hv4, hv5), which is more probably a problem of the network or of this cluster's store than the end of all of them: no further node is fenced by itself until it is over.
   15.1  hv3 has no session with the store any more
   15.1  hv4 has no session with the store any more
   15.1  hv5 has no session with the store any more
-  15.1  fault fence-held: 3 of 5 nodes are silent (hv3, hv4, hv5), which is more probably a problem of the network or of this cluster's store than the end of all of them: no further node is fenced by itself until it is over.
   60.0  > confirm-off hv4
   60.1  hv3 is suspected to be off
   60.1  proof is looked for that hv3 is off

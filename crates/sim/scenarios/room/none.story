@@ -19,7 +19,5 @@
   60.1  fault fence-waiting-hv3 is over
   60.1  fault node-dead-hv3 is over
   60.2  c starts on hv3
-  60.2  fault fence-false-hv3: Node hv3 is back in the boot of its machine that was proved to have ended (IPMI hv3 reads off). So the proof was false, and its VMs may have run on two nodes at once: check their disks. Correct [fence] or [watchdog] in the configuration of hv3. This is reported until its machine is booted again.
-  60.7  fault fence-false-hv3 is over
   70.0  > ready hv3
   70.1  hv3 is in state ready

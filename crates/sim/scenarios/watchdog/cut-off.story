@@ -17,6 +17,4 @@
  101.0  hv3 is switched on
  101.1  hv3 has a session with the store
  101.1  hv3 is back, and its fence is over
- 101.1  fault fence-false-hv3: Node hv3 is back in the boot of its machine that was proved to have ended (its watchdog (timeout 10 s) has reset it: it has not renewed its promise for 56 s). So the proof was false, and its VMs may have run on two nodes at once: check their disks. Correct [fence] or [watchdog] in the configuration of hv3. This is reported until its machine is booted again.
  101.1  fault node-dead-hv3 is over
- 101.2  fault fence-false-hv3 is over
