@@ -146,3 +146,17 @@ fn a_node_whose_power_was_cut_is_switched_on_again_and_takes_no_vms() {
     web.wait_rebooted_on(vm["node"].as_str().unwrap());
     assert_eq!(cluster.json("hv1", &["node", "info", "hv3"])["domain_state"], "flushed");
 }
+
+/// What has come at its target is no guest.
+#[test]
+fn a_guest_that_was_on_its_way_when_its_node_died_is_started_anew() {
+    let cluster = with_bmcs();
+    let mut web = Guest::up(&cluster, "hv3", &Domain::new("web"), &[]);
+    web.throttle("hv3");
+    cluster.drover("hv1", &["vm", "migrate", "web", "--to", "hv2"]);
+    web.wait_sending("hv1");
+    cluster.node("hv3").power_off().unwrap();
+    let running = |vm: &serde_json::Value| vm["run_state"] == "running" && vm["claim"]["node"] == "hv2";
+    cluster.vm_until("hv1", "web", "runs on its target", running);
+    web.wait_rebooted_on("hv2");
+}
