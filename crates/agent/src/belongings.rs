@@ -30,19 +30,20 @@ pub(crate) async fn of_vm(
     ops.push(Op::Delete(path, Some(record.version)));
     ops.extend(departed::remember(store, &claim.value).await?);
     for id in faults::of_vm(&uuid) {
-        let fault = Fault::path(&id);
-        let version = match store.get(&fault).await? {
-            Some(found) => found.version,
-            // Its node may be about to report one, which must not be left behind: then this is refused, and tried
-            // again.
-            None => {
-                ops.push(Op::Create(fault.clone(), Vec::new(), CreateMode::Persistent));
-                Version::NEW
-            }
-        };
-        ops.push(Op::Delete(fault, Some(version)));
+        ops.extend(gone(store, Fault::path(&id)).await?);
     }
     Ok(ops)
+}
+
+/// The steps after which there is no such record. Somebody may be about to make one (a fault, a fence), which must not
+/// be left behind: then they are refused, and tried again.
+async fn gone(store: &dyn Store, path: RecordPath) -> Result<Vec<Op>, StoreError> {
+    Ok(match store.get(&path).await? {
+        Some(found) => vec![Op::Delete(path, Some(found.version))],
+        None => {
+            vec![Op::Create(path.clone(), Vec::new(), CreateMode::Persistent), Op::Delete(path, Some(Version::NEW))]
+        }
+    })
 }
 
 /// The steps that delete a node's records and its token, and that note that it was removed, in one transaction, which
@@ -62,7 +63,7 @@ pub(crate) async fn of_node(
     ops.retain(|op| *op.path() != session);
     ops.push(Op::Delete(path, Some(record.version)));
     for path in [Fence::path(name), Promise::path(name)] {
-        ops.extend(store.get(&path).await?.map(|found| Op::Delete(path, Some(found.version))));
+        ops.extend(gone(store, path).await?);
     }
     if let Ok(token) = TokenName::of_node(name) {
         let path = Token::path(&token);

@@ -8,26 +8,24 @@
 
 mod disks;
 mod migrate;
+mod report;
 mod step;
 
 use crate::{
     context::{Context, Options},
-    events::Entry,
-    faults::{self, Told, Troubles},
+    faults,
     published::Strays,
     records,
 };
 use drover_drivers::hypervisor::Domain;
 use drover_model::{
-    Claim, Mono, MoveFailure, Obs, Replaced, RunState, Stored, Stray, Transit, Version, VmRecord, VmState, VmStatus,
-    VmView,
+    Claim, Mono, MoveFailure, Obs, Replaced, RunState, Stored, Stray, Version, VmRecord, VmState, VmStatus, VmView,
     domain::{KeptState, devices::Devices},
-    vm::VM_SCHEMA,
 };
 use drover_plan::{
     moves::{self, Back, Turn},
     place,
-    vm::{self as plan, Decision, Elsewhere, Failures, HostState, LOOK_ELSEWHERE, Memory, Seen, Situation, Step},
+    vm::{self as plan, Decision, Elsewhere, HostState, Memory, Seen, Situation, Step},
 };
 use drover_store::StoreError;
 use std::{sync::Arc, time::Duration};
@@ -64,6 +62,13 @@ impl Snapshot {
             self.claim.as_ref().is_some_and(|c| c.value.is_after(mark) || c.value.is_past(mark))
         };
         self.domain.known().filter(|domain| !earlier(domain))
+    }
+
+    /// The guest of the VM's present grant, if its domain is here.
+    fn granted(&self) -> Option<&Domain> {
+        let claim = &self.claim.as_ref().filter(|claim| claim.value.node.is_some())?.value;
+        let is_its = |mark| mark == claim.epoch || claim.adopts == Some(mark);
+        self.own().filter(|domain| is_its(domain.mark.epoch))
     }
 }
 
@@ -414,135 +419,6 @@ impl Task {
         let assigned = record.value.node.as_ref() == Some(self.ctx.me());
         claim.value.is_held_by(self.ctx.me()) || claim.value.node.is_none() && assigned
     }
-
-    /// What is the matter with the guest.
-    fn troubles(&self, snapshot: &Snapshot) -> Troubles {
-        let now = self.ctx.clock.now();
-        let lasting = |failures: &Option<Failures>| {
-            failures.as_ref().filter(|failures| failures.is_fault(now)).map(|failures| failures.why.clone())
-        };
-        let (paused, torn) = match &snapshot.domain {
-            Obs::Unknown(_) => (Told::Unknown, Told::Unknown),
-            _ => {
-                let torn = snapshot.own().is_some_and(|d| d.transit == Some(Transit::Broken));
-                let paused = snapshot.own().and_then(|d| d.paused.clone());
-                let paused = paused.filter(|paused| paused.by.is_fault() && !torn);
-                // It was resumed after an I/O error, and may have the next one in a moment.
-                let open = self.memory.io_error.as_ref().is_some_and(|attempts| attempts.is_open(now));
-                (if paused.is_none() && open { Told::Unknown } else { Told::Is(paused) }, Told::Is(torn))
-            }
-        };
-        let older = snapshot.record.as_ref().zip(snapshot.replaced.as_ref());
-        let older = older.and_then(|(record, replaced)| replaced.why_not_started(&record.value));
-        Troubles {
-            paused,
-            torn,
-            unresumed: lasting(&self.memory.run_failures),
-            unkillable: match (lasting(&self.memory.cut_failures), &snapshot.domain) {
-                (None, Obs::Unknown(_)) => Told::Unknown,
-                (why, _) => Told::Is(why),
-            },
-            older,
-        }
-    }
-
-    /// The VM's new status, if this node is to report it and it has changed.
-    fn status(&self, snapshot: &Snapshot, doing: &str) -> Option<VmStatus> {
-        let claim = &snapshot.claim.as_ref()?.value;
-        if !self.is_ours(snapshot) {
-            return None;
-        }
-        let domain = snapshot.own();
-        let old = snapshot.status.as_ref().map(|s| &s.value);
-        let vanished = self.memory.vanished.is_some();
-        let unknown = matches!(snapshot.domain, Obs::Unknown(_)) || vanished;
-        let run = if vanished {
-            plan::reported(old.and_then(|o| o.run), vanished, None)
-        } else if unknown {
-            old.and_then(|o| o.run)
-        } else {
-            domain.map(|d| d.run)
-        };
-        let since = old.filter(|o| o.run == run && o.node == *self.ctx.me()).map(|o| o.since);
-        let paused = domain.and_then(|d| Some(plan::shown(claim, d.mark, d.paused.clone()?)));
-        let status = VmStatus {
-            // Keep a newer layout number: otherwise the report would differ each time.
-            schema: old.map_or(VM_SCHEMA, |old| old.schema.max(VM_SCHEMA)),
-            node: self.ctx.me().clone(),
-            epoch: claim.epoch,
-            run,
-            paused: if unknown { old.and_then(|o| o.paused.clone()) } else { paused },
-            unknown,
-            doing: doing.to_owned(),
-            generation: if unknown { old.and_then(|o| o.generation) } else { domain.map(|d| d.mark.generation) },
-            crashes: self.memory.crashes,
-            ended: self.memory.ended,
-            since: since.unwrap_or_else(|| self.ctx.wall()),
-            console: old.is_some_and(|o| o.console) || domain.is_some(),
-            vnc: domain.and_then(|d| d.vnc.clone()),
-            progress: domain.filter(|d| d.sending).and_then(|_| old?.progress),
-            move_failure: self.failure.clone(),
-            replaced: snapshot.replaced.clone(),
-        };
-        (old != Some(&status)).then_some(status)
-    }
-
-    /// Records that this node's guest went off or crashed, or is paused.
-    fn tell_of_guest(&mut self, snapshot: &Snapshot, doing: &str) {
-        let held = snapshot.claim.as_ref().is_some_and(|claim| {
-            // What was sent away ends here, and goes on there.
-            claim.value.is_held_by(self.ctx.me()) && claim.value.to.is_none()
-        });
-        let (Some(record), Some(domain)) = (snapshot.record.as_ref().filter(|_| held), snapshot.own()) else { return };
-        if domain.sending {
-            return;
-        }
-        let now = (domain.run, self.memory.crashes);
-        let Some((run, crashes)) = self.seen.replace(now) else { return };
-        let (vm, me) = (&record.value, self.ctx.me());
-        let told = if now.1 > crashes {
-            Entry::new(vm, "guest-crashed", format!("The guest of VM {} crashed on {me}.", vm.name))
-                .with("in-a-row", now.1)
-        } else if now.0 == RunState::Off && run != RunState::Off {
-            Entry::new(vm, "guest-off", format!("The guest of VM {} is off on {me}.", vm.name))
-        } else if now.0 == RunState::Paused && run == RunState::Running {
-            Entry::new(vm, "guest-paused", format!("The guest of VM {} is paused on {me}.", vm.name))
-        } else {
-            return;
-        };
-        self.ctx.tell(told.with("doing", doing).with("state", &vm.state));
-    }
-
-    /// Raises or withdraws the fault of a stray. One that is handed over soon is none.
-    async fn report_stray(&self, snapshot: &Snapshot, decision: &Decision) -> Result<(), StoreError> {
-        let lasting = self.stray.is_some_and(|since| self.ctx.clock.now().since(since) >= LOOK_ELSEWHERE);
-        let name = || match (&snapshot.record, snapshot.domain.known()) {
-            (Some(record), _) => record.value.name.to_string(),
-            (None, Some(domain)) => domain.name.clone(),
-            (None, None) => self.uuid.to_string(),
-        };
-        let message = lasting.then(|| {
-            format!(
-                "A guest of VM {} ({}) runs on {} without a claim: {}.",
-                name(),
-                self.uuid,
-                self.ctx.me(),
-                decision.doing
-            )
-        });
-        faults::of_stray(&self.ctx, &self.uuid, message).await
-    }
-
-    async fn report(&self, snapshot: &Snapshot, decision: &Decision) -> Result<(), StoreError> {
-        // The records of a VM are deleted together; a report in between would make that fail.
-        if decision.step == Step::DeleteRecords {
-            return Ok(());
-        }
-        match (self.status(snapshot, &decision.doing), &snapshot.status) {
-            (Some(status), Some(old)) => records::set(&*self.ctx.store, &self.uuid, old, &status).await.map(|_| ()),
-            _ => Ok(()),
-        }
-    }
 }
 
 /// Whether this step lets a guest execute again at the node that it was sent to.
@@ -551,11 +427,12 @@ fn is_last_of_move(snapshot: &Snapshot, decision: &Decision) -> bool {
     sent && matches!(decision.step, Step::HandOver(_))
 }
 
-/// What is to be noted of the VM's replaced disks. What an earlier VM with its UUID has left tells nothing of it.
+/// What is to be noted of the VM's replaced disks. Only the guest of a grant tells of them: not what an earlier VM with
+/// its UUID has left, nor a copy of the guest that somebody's own migration has left here.
 fn replaced(snapshot: &Snapshot, seen: &Obs<Seen>) -> Option<Replaced> {
     let before = snapshot.status.as_ref().and_then(|status| status.value.replaced.as_ref());
     let record = snapshot.record.as_ref().map(|record| &record.value);
-    let disks = snapshot.own().map(|domain| plan::Disks { started: &domain.started_with, live: &domain.disks });
+    let disks = snapshot.granted().map(|domain| plan::Disks { started: &domain.started_with, live: &domain.disks });
     plan::noted(before, record, seen.known().zip(disks))
 }
 
@@ -608,6 +485,18 @@ mod tests {
         let of = |epoch: Epoch| snapshot(&claim, epoch);
         assert!(of(claim.epoch).own().is_some());
         assert!(of(Epoch(6)).own().is_none());
+    }
+
+    /// A copy that somebody's own migration left has the disks from before a snapshot, and the guest's mark.
+    #[test]
+    fn a_copy_on_a_node_without_the_claim_tells_nothing_of_the_disks() {
+        let me = NodeName::new("a").unwrap();
+        let held = Claim::new(Epoch(7)).granted_to(&me);
+        assert!(snapshot(&held, held.epoch).granted().is_some());
+        assert!(snapshot(&held.released(), held.epoch).granted().is_none());
+        assert!(snapshot(&held.granted_to(&me), held.epoch).granted().is_none(), "it has the mark before the grant's");
+        let adopting = held.granted_above(held.epoch, &me);
+        assert!(snapshot(&adopting, held.epoch).granted().is_some());
     }
 
     /// What a node that died was sending is no guest that could vanish.
