@@ -54,8 +54,18 @@ async fn pass(ctx: &Context, view: &ClusterView) -> bool {
 
 /// What the loss of each node would mean. Others go on between two nodes.
 pub(crate) async fn losses(view: &ClusterView, size: Option<Demand>) -> Vec<(NodeName, Loss)> {
-    let mut losses = Vec::with_capacity(view.nodes.len());
-    for node in view.nodes.keys() {
+    losses_of(view, view.nodes.keys(), size, || true).await
+}
+
+/// The same for these nodes, as far as it comes while `more` says so.
+pub(crate) async fn losses_of<'a>(
+    view: &ClusterView,
+    nodes: impl IntoIterator<Item = &'a NodeName>,
+    size: Option<Demand>,
+    more: impl Fn() -> bool,
+) -> Vec<(NodeName, Loss)> {
+    let mut losses = Vec::new();
+    for node in nodes.into_iter().take_while(|_| more()) {
         losses.push((node.clone(), standing::loss(view, node, size)));
         tokio::task::yield_now().await;
     }

@@ -1,6 +1,7 @@
 //! What an order means for the standing recovery plan, for the answer to whoever gave it.
 
 use super::Commands;
+use crate::standing::losses_of;
 use drover_model::NodeName;
 use drover_plan::standing;
 use std::time::Duration;
@@ -23,15 +24,7 @@ impl Commands {
         let own = view.vms.get(&uuid).and_then(|vm| vm.holder().or(vm.record.value.node.as_ref()));
         let mut nodes: Vec<&NodeName> = view.nodes.keys().collect();
         nodes.sort_by_key(|node| Some(*node) != own);
-        let mut losses = Vec::new();
-        for node in nodes {
-            if self.ctx.clock.now() >= end {
-                break;
-            }
-            losses.push((node.clone(), standing::loss(&view, node, None)));
-            // Others go on between two nodes.
-            tokio::task::yield_now().await;
-        }
+        let losses = losses_of(&view, nodes, None, || self.ctx.clock.now() < end).await;
         standing::warnings(&view, &losses)
     }
 }

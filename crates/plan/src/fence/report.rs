@@ -38,20 +38,18 @@ pub fn faults(view: &ClusterView, outlook: &Outlook, plan: &Plan) -> BTreeMap<St
             continue;
         }
         let message = if fence.phase == FencePhase::Proved && waits(view, fence) {
-            let proof: Vec<&str> = fence.evidence.iter().map(|evidence| &*evidence.what).collect();
             format!(
                 "Node {name} is off ({}), and its VMs wait, because they are not to be recovered by themselves \
                 ('drover config set --after-proof recover' changes that). To start them on other nodes, confirm it: \
                 'drover node fence {name} --confirm-off'.",
-                proof.join("; ")
+                proof(fence)
             )
         } else if fence.phase.is_proved() {
-            let proof: Vec<&str> = fence.evidence.iter().map(|evidence| &*evidence.what).collect();
             format!(
                 "Node {name} is off ({}), and its VMs were given to other nodes. When it is back, it takes VMs again \
                 after 'drover node ready {name}'; if it is gone for good, remove it ('drover node remove {name} \
                 --confirm-off').",
-                proof.join("; ")
+                proof(fence)
             )
         } else {
             let why = if fence.problems.is_empty() { "" } else { ": " };
@@ -82,14 +80,18 @@ pub fn faults(view: &ClusterView, outlook: &Outlook, plan: &Plan) -> BTreeMap<St
     faults
 }
 
+/// All that proves it, in a line.
+fn proof(fence: &Fence) -> String {
+    fence.evidence.iter().map(|evidence| &*evidence.what).collect::<Vec<_>>().join("; ")
+}
+
 /// What is said of a node that joined in the boot whose end was proved.
 fn false_proof(name: &NodeName, fence: &Fence) -> String {
-    let proof: Vec<&str> = fence.evidence.iter().map(|evidence| &*evidence.what).collect();
     format!(
         "Node {name} is back in the boot of its machine that was proved to have ended ({}). So the proof was false, \
         and its VMs may have run on two nodes at once: check their disks. Correct [fence] or [watchdog] in the \
         configuration of {name}. This is reported while its daemon runs in that boot.",
-        proof.join("; ")
+        proof(fence)
     )
 }
 
