@@ -79,8 +79,24 @@ pub fn cache(program: &Path) -> PathBuf {
     program.parent().and_then(Path::parent).unwrap_or(Path::new("/var/cache/drover-lab")).join("guest")
 }
 
-/// Builds the image in a folder. Reuses what is there already.
+/// Builds the image in a folder. Reuses what is there already. Labs that come up at the same time build one after the
+/// other: each would remove what another one has just downloaded.
 pub fn build(folder: &Path) -> Result<Guest> {
+    in_turn(folder, || build_alone(folder))
+}
+
+/// Does something that nobody else does in this folder at the same time, in this process or another.
+fn in_turn<T>(folder: &Path, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    fs::create_dir_all(folder).attempt(|| format!("cannot create {}", folder.display()))?;
+    let lock = folder.join("lock");
+    let failed = || format!("cannot lock {}", lock.display());
+    // It is released when this function ends, or the process does.
+    let turn = fs::File::create(&lock).attempt(failed)?;
+    turn.lock().attempt(failed)?;
+    work()
+}
+
+fn build_alone(folder: &Path) -> Result<Guest> {
     let guest = Guest::at(folder);
     let unpacked = folder.join("kernel");
     if !guest.kernel.exists() || !unpacked.join("complete").exists() {
@@ -128,7 +144,7 @@ fn fetch_kernel(folder: &Path, unpacked: &Path, kernel: &Path) -> Result<()> {
     fs::remove_dir_all(&downloads).ok();
     fs::create_dir_all(&downloads).attempt(failed)?;
     let script = format!(
-        "cd '{}' && apt-get -q download {package} && dpkg-deb -x {package}_*.deb '{}'",
+        "cd '{}' && apt-get -q -o Acquire::Retries=3 download {package} && dpkg-deb -x {package}_*.deb '{}'",
         downloads.display(),
         unpacked.display()
     );
@@ -186,5 +202,30 @@ impl Archive {
     fn end(mut self) -> Vec<u8> {
         self.entry("TRAILER!!!", 0, &[]);
         self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn builds_of_the_same_folder_take_turns() {
+        let folder = tempfile::tempdir().unwrap();
+        let download = folder.path().join("download");
+        let build = || {
+            in_turn(folder.path(), || {
+                // Another build that is under way has it.
+                fs::create_dir(&download).attempt(|| "two at the same time".to_owned())?;
+                (0..100).for_each(|_| std::thread::yield_now());
+                fs::remove_dir(&download).attempt(|| "somebody removed it".to_owned())
+            })
+        };
+        std::thread::scope(|scope| {
+            let builds: Vec<_> = (0..8).map(|_| scope.spawn(|| (0..50).try_for_each(|_| build()))).collect();
+            for done in builds {
+                done.join().unwrap().unwrap();
+            }
+        });
     }
 }
