@@ -48,6 +48,7 @@ mod fence;
 mod handle;
 mod liveness;
 mod membership;
+mod orphans;
 mod primary;
 mod published;
 pub mod records;
@@ -185,6 +186,10 @@ fn duties(context: &Arc<Context>, published: &Published, keeper: view::Keeper) -
         Duty::restartable("fence", {
             let (ctx, lives) = (ctx(), lives.subscribe());
             move || fence::run(ctx.clone(), lives.clone())
+        }),
+        Duty::restartable("orphans", {
+            let ctx = ctx();
+            move || orphans::run(ctx.clone())
         }),
         Duty::restartable("standing", {
             let ctx = ctx();

@@ -134,6 +134,11 @@ impl ClusterView {
         uuids.filter_map(|uuid| self.vms.get(uuid))
     }
 
+    /// The nodes that VMs concern, whether they are in the cluster or not.
+    pub fn concerned(&self) -> impl Iterator<Item = &NodeName> {
+        self.concerns.keys()
+    }
+
     /// The VMs that should move, or whose guest may be on its way; by UUID.
     pub fn moving(&self) -> impl Iterator<Item = &Arc<VmView>> {
         self.moving.iter().filter_map(|uuid| self.vms.get(uuid))

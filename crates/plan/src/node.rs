@@ -69,9 +69,25 @@ pub fn remove(view: &ClusterView, name: &NodeName) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// The VMs at rest whose node is not in the cluster, and that node. What a node may still hold is not at rest.
+pub fn orphans(view: &ClusterView) -> impl Iterator<Item = (&VmView, &NodeName)> {
+    let gone = view.concerned().filter(|name| !view.nodes.contains_key(*name));
+    gone.flat_map(move |name| view.vms_of(name).map(move |vm| (&**vm, name)))
+        .filter(|(vm, name)| vm.record.value.node.as_ref() == Some(*name) && is_orphan(view, vm))
+}
+
+/// Whether it is one of those.
+pub fn is_orphan(view: &ClusterView, vm: &VmView) -> bool {
+    let node = vm.record.value.node.as_ref();
+    node.is_some_and(|node| !view.nodes.contains_key(node) && !vm.is_held_by(node) && vm.sent_to() != Some(node))
+}
+
 /// The node that a VM at rest is assigned to when its own is not there any more: the one that it would be moved to, or
-/// else any that runs, as a VM may be defined where it cannot be started now.
+/// else any that runs, as a VM may be defined where it cannot be started now. The one that holds it, if there is one.
 pub fn heir(view: &ClusterView, vm: &VmView) -> Option<NodeName> {
+    if let Some(holder) = vm.holder().filter(|holder| view.nodes.contains_key(*holder)) {
+        return Some(holder.clone());
+    }
     let placement = place::choose(view, &Ledger::of(view), &Wanted::moved(vm).by(How::Cold));
     let runs = || view.nodes.iter().find(|(_, node)| node.daemon_state() == DaemonState::Run);
     placement.node().or_else(|| runs().map(|(name, _)| name)).cloned()
@@ -194,5 +210,19 @@ mod tests {
         let assigned = vm(1, 64).on("a");
         let refusal = remove(&cluster(vec![gone("a")], vec![assigned]), &name("a")).unwrap_err();
         assert_eq!(refusal.to_string(), "node a has VMs that are assigned to it: vm1; move or undefine them first");
+    }
+    #[test]
+    fn a_vm_whose_node_is_gone_is_given_to_its_holder_or_else_where_it_fits() {
+        let mut coming = running(5, "a", 64).on("gone");
+        if let Some(claim) = &mut coming.claim {
+            claim.value.to = Some(name("gone"));
+        }
+        let held = vm(4, 64).on("gone").held_by("gone");
+        let vms = vec![vm(1, 64).on("a"), vm(2, 64).on("gone"), running(3, "b", 64).on("gone"), held, coming];
+        let view = cluster(vec![node("a", 8), node("b", 8)], vms);
+        let found: Vec<_> = orphans(&view).map(|(vm, _)| vm.record.value.name.to_string()).collect();
+        assert_eq!(found, ["vm2", "vm3"], "what it may run is not given away");
+        let heirs: Vec<_> = orphans(&view).map(|(vm, _)| heir(&view, vm)).collect();
+        assert!(matches!(&heirs[..], [Some(_), Some(holder)] if *holder == name("b")), "{heirs:?}");
     }
 }

@@ -103,35 +103,22 @@ impl Commands {
             let shows = Box::new(move |view: &ClusterView| !view.nodes.contains_key(&gone));
             Ok(Outcome::Write(Write { ops, answer: (), log: "removed".to_owned(), shows, taken }))
         })
-        .await?;
-        self.take_in(name).await
+        .await
     }
 
-    /// Assigns the VMs that were defined on a node in the moment of its removal, after it was decided, to other nodes.
-    /// (A definition that comes later finds that the node is not there.)
-    async fn take_in(&self, gone: &NodeName) -> Result<()> {
-        let view = self.view_of_now().await?;
-        for vm in view.vms_of(gone).filter(|vm| vm.record.value.node.as_ref() == Some(gone)) {
-            let (uuid, name) = (vm.record.value.uuid, &vm.record.value.name);
-            let Some(to) = node::heir(&view, vm) else {
-                tracing::warn!(vm = %name, %gone, "no node can take a VM of a node that was removed: move it yourself");
-                continue;
-            };
-            let (to, what) = (&to, self.about(&uuid));
-            let done = self.update(what, || async move {
-                let old = self.read(&uuid).await?.record;
-                let new = match &old.value.node {
-                    Some(node) if node == gone => VmRecord { node: Some(to.clone()), ..old.value.clone() },
-                    _ => old.value.clone(),
-                };
-                super::vm::replaced(&old, new, format!("assigned to {to}, because {gone} was removed"))
-            });
-            // It may be deleted meanwhile. The node is removed in any case.
-            if let Err(error) = done.await {
-                tracing::warn!(vm = %name, %gone, %error, "a VM of a removed node is not assigned to another");
-            }
-        }
-        Ok(())
+    /// Assigns a VM at rest to a node, if its own is not in the cluster any more.
+    pub(crate) async fn give_to_heir(&self, uuid: Uuid, gone: &NodeName, heir: NodeName) -> Result<()> {
+        let (heir, what) = (&heir, self.about(&uuid));
+        let done = self.update(what, || async move {
+            // A view may show the VM of a new node before the node.
+            let node = records::read::<NodeRecord>(&*self.ctx.store, gone).await?;
+            let old = self.read(&uuid).await?.record;
+            let is_orphan = node.is_none() && old.value.node.as_ref() == Some(gone);
+            let node = if is_orphan { Some(heir.clone()) } else { old.value.node.clone() };
+            let new = VmRecord { node, ..old.value.clone() };
+            super::vm::replaced(&old, new, format!("assigned to {heir}, because {gone} was removed"))
+        });
+        done.await.map(|_| ())
     }
 }
 

@@ -2,7 +2,7 @@
 //! restart of components.
 
 use super::{
-    Place,
+    Place, deaths,
     fill::{self, Records},
     helper::Helper,
     meter,
@@ -56,15 +56,15 @@ const NO_ROOM: u64 = 600;
 const HEAP: (u32, u32) = (256, 24);
 
 /// The cluster.
-struct Large<'a> {
-    place: &'a Place<'a>,
-    crowd: Crew,
+pub(super) struct Large<'a> {
+    pub(super) place: &'a Place<'a>,
+    pub(super) crowd: Crew,
     alone: Crew,
     /// The process of all other nodes.
-    others: Helper,
+    pub(super) others: Helper,
     one: Helper,
-    records: Records,
-    client: Client,
+    pub(super) records: Records,
+    pub(super) client: Client,
     /// Declared last, so that it is dropped after its users.
     ensemble: Ensemble,
     token: String,
@@ -98,6 +98,7 @@ pub(super) fn run(place: &Place<'_>) -> Result<Rows> {
     large.flush()?;
     large.daemon_again()?;
     large.ensemble_again()?;
+    large.deaths()?;
     Ok(large.rows)
 }
 
@@ -137,7 +138,7 @@ impl<'a> Large<'a> {
         let token = "drover_of_the_measurement".to_owned();
         let crew = |names: &[NodeName], coordinators, memory, token| {
             let names = names.to_vec();
-            Crew { servers: ensemble.addresses(), names, coordinators, memory, token }
+            Crew { servers: ensemble.addresses(), names, coordinators, bmcs: deaths::names(), memory, token }
         };
         let alone = crew(std::slice::from_ref(own), 0, NO_ROOM, Some(token.clone()));
         let crowd = crew(others, 3, ROOM, None);
@@ -149,14 +150,19 @@ impl<'a> Large<'a> {
         Ok(Large { place, ensemble, crowd, alone, others, one, records, client, token, rows, vms: 0, more: 0 })
     }
 
-    fn say(&self, what: &str) {
+    pub(super) fn say(&self, what: &str) {
         (self.place.progress)(&format!("{} nodes, {} VMs: {what}", self.place.size.nodes, self.vms));
     }
 
-    fn row(&mut self, what: &str, figure: Figure, detail: String) {
+    pub(super) fn row(&mut self, what: &str, figure: Figure, detail: String) {
         let scene = Scene { cluster: format!("{} nodes", self.place.size.nodes), vms: self.vms };
         (self.place.progress)(&format!("    {} VMs: {what}: {figure} ({detail})", self.vms));
         self.rows.push((scene, Row { what: what.to_owned(), figure, detail, target: None }));
+    }
+
+    /// The first number that no VM has.
+    pub(super) fn beyond(&self) -> usize {
+        self.place.size.vms as usize + self.more
     }
 
     /// Creates VMs up to a number, after checking that they fit into the machine's memory.
@@ -274,7 +280,7 @@ impl<'a> Large<'a> {
     fn changes(&mut self) -> Result<Costs> {
         self.say("defining and changing VMs, one after the other");
         let idle = self.at_rest(Duration::from_secs(10))?;
-        let first = self.place.size.vms as usize + self.more;
+        let first = self.beyond();
         self.more += CHANGES;
         let define = self.spent(idle, CHANGES, |client, n| {
             block_on(client.define_vm(&DefineVm { xml: definitions::xml(first + n), ..DefineVm::default() }))
@@ -343,7 +349,7 @@ impl<'a> Large<'a> {
         Ok(())
     }
 
-    fn set_states(&self, numbers: impl Iterator<Item = usize>, state: PowerOrder) -> Result<()> {
+    pub(super) fn set_states(&self, numbers: impl Iterator<Item = usize>, state: PowerOrder) -> Result<()> {
         let set =
             async |n: usize| self.client.set_vm_state(&definitions::name(n), SetVmState::to(state)).await.map(|_| ());
         block_on(stream::iter(numbers).map(set).buffer_unordered(IN_FLIGHT).try_collect())

@@ -3,19 +3,20 @@
 
 use super::words::{Answer, Crew, Question, Ready, Usage};
 use crate::{definitions, pings::now};
-use drover_agent::{Agent, Drivers, HostFacts, NodeHandle, Options, PrimaryOptions};
+use drover_agent::{Agent, BmcOptions, ClusterKey, Drivers, HostFacts, NodeHandle, Options, PrimaryOptions};
 use drover_api::ApiState;
 use drover_drivers::{
     console::FakeLogs,
     host_network::fake::FakeHostNetwork,
     hypervisor::fake::{FakeMachine, FakeNetwork},
-    power::fake::FakePower,
+    power::fake::{self, FakeBmc, FakePower},
     presence::fake::FakePresence,
     storage::fake::FakeDisks,
 };
 use drover_lab::{LabError, Result};
 use drover_model::{
-    Bytes, ClusterView, DomainType, NodeName, NodeState, RecordPath, Role, RunState, TokenName, TokenRole, WallTime,
+    Bmc, Bytes, ClusterView, DomainType, NodeName, NodeState, PowerState, RecordPath, Role, RunState, TokenName,
+    TokenRole, WallTime,
 };
 use drover_store::zookeeper::{self, ZooKeeperStore};
 use futures_util::future::try_join_all;
@@ -48,11 +49,27 @@ pub(crate) fn run(crew: &str) -> Result<()> {
     outcome
 }
 
+/// What all nodes of a helper share.
+#[derive(Default)]
+struct Surroundings {
+    network: FakeNetwork,
+    power: FakePower,
+    presence: FakePresence,
+}
+
+/// Address of a node's API, for the other agents.
+fn api_of(node: &NodeName) -> String {
+    format!("{node}:7370")
+}
+
 async fn serve(crew: &Crew, begin: Instant) -> Result<()> {
-    let network = FakeNetwork::default();
+    let world = Surroundings::default();
+    for name in &crew.bmcs {
+        world.power.put(name.as_str(), FakeBmc { machine: name.to_string(), ..FakeBmc::default() });
+    }
     let mut nodes = (0_u64..)
         .zip(&crew.names)
-        .map(|(n, name)| start(crew, n, name, &network))
+        .map(|(n, name)| start(crew, n, name, &world))
         .collect::<Result<Vec<NodeHandle>>>()?;
     let (_serves, api) = match (&crew.token, nodes.first()) {
         (Some(token), Some(node)) => answer_requests(node.clone(), token).await?,
@@ -72,7 +89,7 @@ async fn serve(crew: &Crew, begin: Instant) -> Result<()> {
     while let Some(line) = questions.recv().await {
         let question =
             serde_json::from_str::<Question>(&line).map_err(|e| LabError::new(format!("the question {line:?}"), e))?;
-        say(&answer(question, &nodes).await?)?;
+        say(&answer(question, &nodes, &world).await?)?;
     }
     for node in &nodes {
         node.stop();
@@ -100,7 +117,7 @@ fn questions() -> mpsc::UnboundedReceiver<String> {
 }
 
 /// Assembles a node.
-fn start(crew: &Crew, n: u64, name: &NodeName, network: &FakeNetwork) -> Result<NodeHandle> {
+fn start(crew: &Crew, n: u64, name: &NodeName, world: &Surroundings) -> Result<NodeHandle> {
     let failed = |e: String| LabError::new(format!("cannot start node {name}"), e);
     let store = ZooKeeperStore::start(zookeeper::Options {
         servers: crew.servers.clone(),
@@ -109,7 +126,7 @@ fn start(crew: &Crew, n: u64, name: &NodeName, network: &FakeNetwork) -> Result<
     });
     let store = Arc::new(store.map_err(|e| failed(e.to_string()))?);
     let uri = format!("fake://{name}");
-    let machine = network.plug(&uri, &FakeMachine::new(n));
+    let machine = world.network.plug(&uri, &FakeMachine::new(n));
     let memory = Bytes::mib(crew.memory);
     let facts = HostFacts { cpus: 128, memory_total: memory, memory_available: memory, ..HostFacts::default() };
     let (known, domain_type) = watch::channel(Some(DomainType::Kvm));
@@ -118,7 +135,7 @@ fn start(crew: &Crew, n: u64, name: &NodeName, network: &FakeNetwork) -> Result<
     let options = Options {
         name: name.clone(),
         role: if coordinates { Role::Coordinator } else { Role::Hypervisor },
-        api: format!("{name}:7370"),
+        api: api_of(name),
         machine: name.to_string(),
         boot: "1".to_owned(),
         same_machine: false,
@@ -134,7 +151,10 @@ fn start(crew: &Crew, n: u64, name: &NodeName, network: &FakeNetwork) -> Result<
         console_dir: "/nowhere/consoles".into(),
         log_file: "/nowhere/log".into(),
         primary: PrimaryOptions { term: Some(SESSION_TIMEOUT), ..PrimaryOptions::default() },
-        bmc: drover_agent::BmcOptions::default(),
+        bmc: BmcOptions {
+            bmc: crew.bmcs.contains(name).then(|| Bmc { access: fake::at(name.as_str()), password: None }),
+            key: ClusterKey::parse(&"5e".repeat(32)).ok(),
+        },
         token: format!("drover_of_{name}"),
         events: drover_agent::Events::in_memory(),
         wall: Arc::new(|| WallTime(now() / 1000)),
@@ -144,8 +164,8 @@ fn start(crew: &Crew, n: u64, name: &NodeName, network: &FakeNetwork) -> Result<
         disks: Arc::new(FakeDisks::default()),
         consoles: Arc::new(FakeLogs::default()),
         network: Arc::new(FakeHostNetwork::new(n)),
-        power: Arc::new(FakePower::default()),
-        presence: Arc::new(FakePresence::default()),
+        power: Arc::new(world.power.clone()),
+        presence: Arc::new(world.presence.clone()),
         watchdog: None,
     };
     let agent = Agent::new(options, store, drivers);
@@ -174,7 +194,7 @@ async fn answer_requests(node: NodeHandle, _token: &str) -> Result<(watch::Sende
     Ok((stop, Some(address.to_string())))
 }
 
-async fn answer(question: Question, nodes: &[NodeHandle]) -> Result<Answer> {
+async fn answer(question: Question, nodes: &[NodeHandle], world: &Surroundings) -> Result<Answer> {
     let one = || nodes.first().ok_or_else(|| LabError::new("a helper without nodes", "there is none"));
     let runs = |view: &ClusterView, uuid: &Uuid| {
         let status = view.vms.get(uuid).and_then(|vm| vm.status.as_ref());
@@ -199,6 +219,28 @@ async fn answer(question: Question, nodes: &[NodeHandle]) -> Result<Answer> {
                 view.nodes.get(&name).is_some_and(|node| node.record.value.domain_state == NodeState::Flushed)
             };
             vec![seen(one()?, is).await?]
+        }
+        Question::Cut(names) => {
+            for name in &names {
+                world.power.set_machine(name.as_str(), PowerState::Off);
+                world.presence.set_silent(&api_of(name), true);
+            }
+            vec![now()]
+        }
+        Question::Recovered(mut uuids, gone) => {
+            let all = uuids.len();
+            let mut first = None;
+            let recovered = |view: &ClusterView| {
+                let is_gone =
+                    |uuid: &Uuid| view.vms.get(uuid).and_then(|vm| vm.holder()).is_none_or(|on| gone.contains(on));
+                uuids.retain(|uuid| is_gone(uuid) || !runs(view, uuid));
+                if uuids.len() < all {
+                    first.get_or_insert_with(now);
+                }
+                uuids.is_empty()
+            };
+            let last = seen(one()?, recovered).await?;
+            vec![first.unwrap_or(last), last]
         }
     };
     Ok(Answer::At(times))

@@ -6,6 +6,7 @@
 mod alone;
 mod course;
 mod crew;
+mod deaths;
 mod fill;
 mod helper;
 mod meter;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 /// The agents that a helper runs.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Crew {
     /// The members of the ensemble: `address:port`.
     pub(crate) servers: Vec<String>,
@@ -15,6 +15,8 @@ pub(crate) struct Crew {
     pub(crate) names: Vec<NodeName>,
     /// How many of the first nodes are coordinators.
     pub(crate) coordinators: usize,
+    /// The nodes of the cluster that have a BMC.
+    pub(crate) bmcs: Vec<NodeName>,
     /// Memory of each node, in MiB.
     pub(crate) memory: u64,
     /// The token for the API of the first node; `None`: no API.
@@ -32,6 +34,10 @@ pub(crate) enum Question {
     Running(Vec<Uuid>),
     /// When its first agent sees that a node is flushed.
     Flushed(NodeName),
+    /// When the power of these nodes, of another helper, was cut, for its BMCs and its network.
+    Cut(Vec<NodeName>),
+    /// When its first agent sees that the first of these VMs runs on none of these nodes; and that all do.
+    Recovered(Vec<Uuid>, Vec<NodeName>),
 }
 
 /// The first message of a helper.
