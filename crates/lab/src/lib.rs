@@ -12,7 +12,8 @@
 //! | `lab` | a lab as a whole: its folder and nodes, up and down |
 //! | `node` | one node, from outside: power, services, commands in it |
 //! | `boot` | one node, from inside: what runs before its PID 1 |
-//! | `bmc` | a node's management controller, which cuts its power |
+//! | `bmc` | a node's management controller, which cuts its power: by IPMI or Redfish |
+//! | `redfish`, [`https`] | a double of a Redfish service, and its server; the drivers' tests use them, too |
 //! | `watchdog` | what resets a node that does not pet it |
 //! | `fabric` | the networks, and cuts of links |
 //! | [`guest`], `domain` | the guest image, and a domain XML for it |
@@ -28,20 +29,24 @@ mod demo;
 mod domain;
 mod fabric;
 pub mod guest;
+pub mod https;
 mod lab;
 mod node;
 mod process;
+mod redfish;
 mod tools;
 mod watchdog;
 mod zookeeper;
 
-pub use bmc::{BMC_PASSWORD, BMC_USER};
+pub use bmc::{BMC_PASSWORD, BMC_USER, BmcKind, Quirk, redfish_bmc};
 pub use boot::boot as boot_node_entry;
 pub use demo::{demo_down, demo_up};
 pub use domain::Domain;
 pub use fabric::{Cut, Net};
+pub use https::{Answer, Identity};
 pub use lab::{Lab, Progress, Shape, Spec};
 pub use node::{Node, Service};
+pub use redfish::Service as Redfish;
 pub use rustix::process::Signal;
 pub use tools::{LabError, Result};
 pub use watchdog::{WATCHDOG, watchdog};

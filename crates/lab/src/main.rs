@@ -1,7 +1,7 @@
 //! The program `drover-lab`: a lab on the command line.
 
 use clap::{Parser, Subcommand};
-use drover_lab::{Cut, Domain, Lab, LabError, Net, Spec, guest};
+use drover_lab::{Cut, Domain, Lab, LabError, Net, Quirk, Spec, guest};
 use std::{
     path::{Path, PathBuf},
     process::{Command, ExitCode},
@@ -44,7 +44,8 @@ enum Action {
     /// Cut a node's link to a network
     ///
     /// silent: the switch drops all packets; carrier: the link goes down; in: drops packets to the node; out: drops
-    /// packets from the node; loss:P: drops P percent of the packets. A cut replaces an earlier one.
+    /// packets from the node; loss:P: drops P percent of the packets. A cut replaces
+    /// an earlier one.
     Cut {
         /// The node
         node: String,
@@ -93,6 +94,19 @@ enum Action {
         #[command(subcommand)]
         demo: Demo,
     },
+    /// Make a node's BMC for Redfish misbehave
+    ///
+    /// none; slow:SECONDS; conflict: answers orders by 409 "already off"; deaf: accepts orders; both follow none; dies:
+    /// does not answer when its node has lost its power; locked: refuses the user.
+    Quirk {
+        /// The node
+        node: String,
+        /// none, slow:SECONDS, conflict, deaf, dies, locked
+        quirk: Quirk,
+    },
+    /// Be the BMC of a node (internal)
+    #[command(hide = true)]
+    Redfish { node: String },
     /// Be the watchdog of a node (internal)
     #[command(hide = true)]
     Watchdog { node: String },
@@ -138,6 +152,8 @@ fn run(arguments: Arguments) -> Result<ExitCode, LabError> {
     let progress = |step: &str| eprintln!("[{:5.1} s] {step}", start.elapsed().as_secs_f32());
     match arguments.action {
         Action::BootNode { spec } => match drover_lab::boot_node_entry(&spec)? {},
+        Action::Quirk { node, quirk } => lab()?.node(&node)?.set_quirk(quirk)?,
+        Action::Redfish { node } => match drover_lab::redfish_bmc(lab()?, &node)? {},
         Action::Watchdog { node } => drover_lab::watchdog(&lab()?, &node)?,
         Action::Up { nodes, no_droverd } => {
             let spec = Spec { daemon: !no_droverd, ..Spec::cluster(nodes.into()) };

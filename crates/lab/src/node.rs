@@ -98,9 +98,11 @@ impl<'a> Node<'a> {
 
     /// Boots the node without services: its namespaces, links, file system and PID 1. Does nothing if it is on.
     pub(crate) fn boot(&self) -> Result<()> {
+        let _turn = self.turn()?;
         if self.is_on() {
             return Ok(());
         }
+        self.bmc_with_power()?;
         let failed = || format!("cannot boot {}", self.name);
         // Remains of an unfinished boot or power-off.
         for process in process::marked(&self.mark()) {
@@ -155,9 +157,16 @@ impl<'a> Node<'a> {
         self.wait_libvirt()
     }
 
+    /// The node loses its power, and so does its BMC if it has that quirk.
+    pub fn power_off(&self) -> Result<()> {
+        self.bmc_without_power();
+        self.cut_power()
+    }
+
     /// Cuts the node's power. The links are removed first, because the kernel would close the connections of killed
     /// processes, which a machine without power does not do.
-    pub fn power_off(&self) -> Result<()> {
+    pub(crate) fn cut_power(&self) -> Result<()> {
+        let _turn = self.turn()?;
         self.lab.fabric().unplug_node(&self.name);
         if let Some(init) = self.init() {
             init.kill()?;
@@ -168,6 +177,15 @@ impl<'a> Node<'a> {
         // Absent if the node was off.
         fs::remove_file(self.power_file()).ok();
         self.lab.fabric().remove_node(&self.name)
+    }
+
+    /// Whoever changes the node's power: its BMC and others may do so at the same time.
+    fn turn(&self) -> Result<File> {
+        let failed = || format!("{}: cannot lock its power", self.name);
+        fs::create_dir_all(self.folder()).attempt(failed)?;
+        let turn = File::create(self.folder().join("power.lock")).attempt(failed)?;
+        turn.lock().attempt(failed)?;
+        Ok(turn)
     }
 
     fn environment(&self, command: &mut Command) {

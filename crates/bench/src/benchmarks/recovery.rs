@@ -49,7 +49,7 @@ struct TimeLine {
 
 fn run(world: &World<'_>) -> Result<Vec<Row>> {
     world.report("giving each node a BMC");
-    world.lab().give_bmcs()?;
+    world.lab().give_bmcs(|_| drover_lab::BmcKind::Ipmi)?;
     let checked = |node: &wire::Node| node.bmc.as_ref().is_some_and(|bmc| bmc.checked > 0 && bmc.problem.is_empty());
     let all_checked = || nodes(world, NODES[0]).ok()?.iter().all(checked).then_some(());
     Lab::until("a BMC does not answer", TIMEOUT, all_checked)?;

@@ -27,6 +27,7 @@ mod paused;
 mod power;
 mod primary;
 mod proof;
+mod redfish;
 mod scripts;
 mod snapshots;
 mod strays;

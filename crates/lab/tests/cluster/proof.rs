@@ -1,13 +1,18 @@
 //! Nodes that are fenced by themselves: their BMCs prove that they are off, or cut their power; and nodes that are not.
 
 use crate::support::{Cluster, Guest, grants};
-use drover_lab::{Cut, Domain, Net, Service};
+use drover_lab::{BmcKind, Cut, Domain, Net, Node, Service};
 use std::time::Instant;
 
-/// A cluster of three nodes with BMCs.
+/// A cluster of three nodes with BMCs for IPMI.
 pub(crate) fn with_bmcs() -> Cluster {
+    with_bmcs_of(|_| BmcKind::Ipmi)
+}
+
+/// A cluster of three nodes with BMCs.
+pub(crate) fn with_bmcs_of(kind: impl Fn(&Node<'_>) -> BmcKind) -> Cluster {
     let cluster = Cluster::up(3);
-    cluster.lab.give_bmcs().unwrap();
+    cluster.lab.give_bmcs(kind).unwrap();
     cluster.wait_healthy();
     for node in ["hv1", "hv2", "hv3"] {
         let good = |info: &serde_json::Value| info["bmc"]["checked"].as_u64() > Some(0) && info["bmc"]["problem"] == "";

@@ -1,79 +1,24 @@
-//! A node's management controller (BMC): OpenIPMI's `ipmi_sim` in the switch, on the cluster network, where it outlives
-//! its node. Its chassis control cuts and restores the node's power.
+//! A BMC that speaks IPMI: OpenIPMI's `ipmi_sim`. Its chassis control cuts and restores the node's power.
 
+use super::{BMC_PASSWORD, BMC_USER};
 use crate::{
-    fabric::Net,
-    lab::Lab,
-    node::{Node, Service},
+    node::Node,
     process,
     tools::{Attempt, Result, find, run},
 };
 use std::{
     fs::{self, File, Permissions},
     os::unix::fs::PermissionsExt,
-    path::PathBuf,
     process::{Command, Stdio},
     time::Duration,
 };
-
-/// The BMCs' user, with the privilege of an operator.
-pub const BMC_USER: &str = "operator";
-/// The user's password.
-pub const BMC_PASSWORD: &str = "lab-bmc-s3cret";
 
 /// Description of the simulated controller (`ipmi_sim`'s emulator commands).
 const EMULATOR: &str =
     "mc_setbmc 0x20\nmc_add 0x20 0 no-device-sdrs 0x23 9 8 0x9f 0x1291 0xf02 persist_sdr\nmc_enable 0x20\n";
 
-impl Lab {
-    /// Gives every node a BMC: starts it, configures it in the node, gives all nodes one cluster key, and starts their
-    /// daemons again.
-    ///
-    /// # Errors
-    /// If a step fails; see [`Node::start_bmc`].
-    pub fn give_bmcs(&self) -> Result<()> {
-        let nodes = self.nodes();
-        let Some(first) = nodes.first() else { return Ok(()) };
-        first.exec(&["droverd", "--new-cluster-key"])?;
-        let key = first.exec(&["cat", "/etc/drover/cluster.key"])?;
-        for node in &nodes {
-            node.start_bmc()?;
-            let section = format!(
-                "\n[fence.ipmi]\naddress = \"{}\"\nuser = \"{BMC_USER}\"\npassword_file = \
-                \"/etc/drover/bmc.password\"\n",
-                node.bmc_address()
-            );
-            let file = node.folder().join("etc/drover/drover.toml");
-            let failed = || format!("{}: cannot configure the BMC", node.name());
-            let old = fs::read_to_string(&file).attempt(failed)?;
-            fs::write(&file, old + &section).attempt(failed)?;
-            let secrets = format!(
-                "umask 077; echo {BMC_PASSWORD} > /etc/drover/bmc.password; echo {} > /etc/drover/cluster.key",
-                key.trim()
-            );
-            node.exec(&["sh", "-c", &secrets])?;
-            node.stop(Service::Drover)?;
-            node.start_drover()?;
-        }
-        Ok(())
-    }
-}
-
 impl Node<'_> {
-    /// Address of the node's BMC in the cluster network.
-    pub fn bmc_address(&self) -> String {
-        Net::Cluster.address(100 + self.index())
-    }
-
-    fn bmc_folder(&self) -> PathBuf {
-        self.lab().folder().join("bmc").join(self.name())
-    }
-
-    fn bmc_mark(&self) -> String {
-        format!("{}/bmc-{}", self.lab().id(), self.name())
-    }
-
-    /// Starts the node's BMC, and waits until it answers. It is taken down with the lab.
+    /// Starts the node's BMC for IPMI, and waits until it answers. It is taken down with the lab.
     ///
     /// # Errors
     /// If `ipmi_sim` (package `openipmi`) or `ipmitool` is missing, or a step fails.
@@ -114,9 +59,7 @@ impl Node<'_> {
         fs::write(folder.join("lan"), network).attempt(failed)?;
         fs::write(folder.join("emu"), EMULATOR).attempt(failed)?;
         let switch = self.lab().fabric().netns("switch");
-        run(&["ip", "-n", &switch, "address", "replace", &format!("{address}/24"), "dev", "cluster"])?;
-        // The lab itself asks it from there, through the loopback interface.
-        run(&["ip", "-n", &switch, "link", "set", "lo", "up"])?;
+        self.plug_bmc()?;
         let log = File::create(folder.join("log")).attempt(failed)?;
         let started = Command::new("setsid")
             .args(["--fork", "nsenter", &format!("--net=/run/netns/{switch}")])
@@ -140,12 +83,7 @@ impl Node<'_> {
         crate::Lab::until(&what, Duration::from_secs(20), || self.bmc("status").ok()).map(|_| ())
     }
 
-    /// Ends the node's BMC, as if it had lost its power. Its address stays.
-    pub fn stop_bmc(&self) -> Result<()> {
-        process::marked(&self.bmc_mark()).iter().try_for_each(process::Process::kill)
-    }
-
-    /// What the node's BMC says to `chassis power` and this word, asked from the switch.
+    /// What the node's BMC for IPMI says to `chassis power` and this word, asked from the switch.
     ///
     /// # Errors
     /// If it does not answer, or refuses.
