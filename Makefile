@@ -34,6 +34,10 @@ lab: build ## A cluster of three nodes on this machine
 lab-down: ## Remove every trace of the lab
 	@if [ -x $(BIN)/drover-lab ]; then $(BIN)/drover-lab down; fi
 
+.PHONY: rounds
+rounds: build ## Random faults on a real cluster, checked from outside (root); SEED=1 ROUNDS=20 NODES=3
+	$(BIN)/drover-lab rounds --seed $(or $(SEED),1) --rounds $(or $(ROUNDS),20) --nodes $(or $(NODES),3)
+
 .PHONY: check
 check: ## Formatting, lints, and documentation without warnings
 	$(CARGO) fmt --all --check

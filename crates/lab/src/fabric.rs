@@ -79,6 +79,8 @@ pub enum Cut {
     In,
     /// The switch drops packets from the node.
     Out,
+    /// The switch drops packets to and from ZooKeeper's ports of the node and of the others.
+    Store,
     /// The switch drops this percentage of packets, in both directions.
     Loss(u8),
 }
@@ -92,8 +94,9 @@ impl FromStr for Cut {
             "carrier" => Ok(Cut::Carrier),
             "in" => Ok(Cut::In),
             "out" => Ok(Cut::Out),
+            "store" => Ok(Cut::Store),
             _ => loss(text).map(Cut::Loss).ok_or_else(|| {
-                format!("{text:?} is not a valid cut; accepted are silent, carrier, in, out, loss:1 to loss:100")
+                format!("{text:?} is not a valid cut; accepted are silent, carrier, in, out, store, loss:1 to loss:100")
             }),
         }
     }
@@ -219,6 +222,14 @@ impl Fabric {
             Cut::Silent => (to("drop"), from("drop")),
             Cut::In => (to("drop"), String::new()),
             Cut::Out => (String::new(), from("drop")),
+            Cut::Store => {
+                let ports = "{ 2181, 2888, 3888 }";
+                // In either direction: it may have connected, or been connected to.
+                let rules = |rule: &dyn Fn(&str) -> String| {
+                    ["dport", "sport"].map(|which| rule(&format!("tcp {which} {ports} drop"))).concat()
+                };
+                (rules(&to), rules(&from))
+            }
             Cut::Loss(percent) => {
                 let chance = format!("numgen random mod 100 < {percent} drop");
                 (to(&chance), from(&chance))

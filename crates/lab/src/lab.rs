@@ -166,6 +166,14 @@ impl Lab {
             progress(&format!("booting {}", node.name()));
             node.boot()?;
         }
+        drop(nodes);
+        lab.start_services(progress)?;
+        Ok(lab)
+    }
+
+    /// Starts all services that do not run, on nodes that are on, and waits until they are ready.
+    pub(crate) fn start_services(&self, progress: Progress<'_>) -> Result<()> {
+        let nodes = self.nodes();
         for node in &nodes {
             for service in node.services().into_iter().filter(|s| *s != Service::Drover) {
                 node.start_if_down(service)?;
@@ -178,9 +186,7 @@ impl Lab {
             progress(&format!("waiting for droverd on {name}"));
             launch.wait()?;
         }
-        nodes.iter().try_for_each(Node::wait_libvirt)?;
-        drop(nodes);
-        Ok(lab)
+        nodes.iter().try_for_each(Node::wait_libvirt)
     }
 
     /// Leaves the lab up when this value is dropped.

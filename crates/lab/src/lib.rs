@@ -15,6 +15,8 @@
 //! | `bmc` | a node's management controller, which cuts its power: by IPMI or Redfish |
 //! | `redfish`, [`https`] | a double of a Redfish service, and its server; the drivers' tests use them, too |
 //! | `watchdog` | what resets a node that does not pet it |
+//! | `watch` | a watcher: does a guest run twice, stop without need, is an address on two nodes |
+//! | `rounds` | rounds of random faults, under the eyes of a watcher |
 //! | `fabric` | the networks, and cuts of links |
 //! | [`guest`], `domain` | the guest image, and a domain XML for it |
 //! | `zookeeper` | ZooKeeper members, in nodes or alone for the store's tests |
@@ -34,7 +36,9 @@ mod lab;
 mod node;
 mod process;
 mod redfish;
+mod rounds;
 mod tools;
+mod watch;
 mod watchdog;
 mod zookeeper;
 
@@ -47,7 +51,9 @@ pub use https::{Answer, Identity};
 pub use lab::{Lab, Progress, Shape, Spec};
 pub use node::{Node, Service};
 pub use redfish::Service as Redfish;
+pub use rounds::{Report, Rounds};
 pub use rustix::process::Signal;
 pub use tools::{LabError, Result};
+pub use watch::Watch;
 pub use watchdog::{WATCHDOG, watchdog};
 pub use zookeeper::Ensemble;

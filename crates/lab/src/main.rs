@@ -1,7 +1,7 @@
 //! The program `drover-lab`: a lab on the command line.
 
 use clap::{Parser, Subcommand};
-use drover_lab::{Cut, Domain, Lab, LabError, Net, Quirk, Spec, guest};
+use drover_lab::{Cut, Domain, Lab, LabError, Net, Quirk, Rounds, Spec, guest};
 use std::{
     path::{Path, PathBuf},
     process::{Command, ExitCode},
@@ -44,14 +44,14 @@ enum Action {
     /// Cut a node's link to a network
     ///
     /// silent: the switch drops all packets; carrier: the link goes down; in: drops packets to the node; out: drops
-    /// packets from the node; loss:P: drops P percent of the packets. A cut replaces
+    /// packets from the node; store: drops ZooKeeper's packets; loss:P: drops P percent of the packets. A cut replaces
     /// an earlier one.
     Cut {
         /// The node
         node: String,
         /// cluster, upstream or storage
         net: Net,
-        /// silent, carrier, in, out, loss:P
+        /// silent, carrier, in, out, store, loss:P
         #[arg(default_value = "silent")]
         how: Cut,
     },
@@ -93,6 +93,34 @@ enum Action {
     Demo {
         #[command(subcommand)]
         demo: Demo,
+    },
+    /// Run rounds of random faults on a lab of their own, and check from outside that no guest suffers
+    ///
+    /// In each round a move, a flush or a handoff of the primary may be under way. One or two faults come: a node loses
+    /// its power, hangs, or is cut off; droverd, libvirtd or ZooKeeper's leader is killed or stopped; a BMC is dead or
+    /// slow. Then all is healed, and the cluster must become as it was. Meanwhile a watcher checks: no guest executes
+    /// in two QEMU processes, no guest of a node without a fault stops, no floating address is on two nodes for longer
+    /// than a handoff. The same seed gives the same rounds. The lab is taken down at the end, unless something was
+    /// found: then it stays as it is ('drover-lab --dir FOLDER sh hv1', 'drover-lab --dir FOLDER down').
+    Rounds {
+        /// Decides what happens
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// How many rounds
+        #[arg(long, default_value_t = 20)]
+        rounds: u64,
+        /// Number of the first round
+        #[arg(long, default_value_t = 1)]
+        first: u64,
+        /// Number of nodes
+        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(3..=5))]
+        nodes: u8,
+        /// Number of guests
+        #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=20))]
+        guests: u8,
+        /// Leave the lab up
+        #[arg(long)]
+        keep: bool,
     },
     /// Make a node's BMC for Redfish misbehave
     ///
@@ -152,6 +180,23 @@ fn run(arguments: Arguments) -> Result<ExitCode, LabError> {
     let progress = |step: &str| eprintln!("[{:5.1} s] {step}", start.elapsed().as_secs_f32());
     match arguments.action {
         Action::BootNode { spec } => match drover_lab::boot_node_entry(&spec)? {},
+        Action::Rounds { seed, rounds, first, nodes, guests, keep } => {
+            let folder = arguments.dir.unwrap_or_else(|| beside("rounds"));
+            let lab = Lab::up(&folder, Spec::cluster(nodes.into()), &program, &progress)?.keep();
+            let wanted = Rounds { seed, first, count: rounds, guests: guests.into() };
+            let report = lab.rounds(wanted, &|line| println!("{line}"))?;
+            let longest = report.recovery.iter().max().copied().unwrap_or_default();
+            println!(
+                "seed {seed}: {} rounds, nothing was found; longest time to recover {:.1} s, longest time that an \
+                 address was on two nodes {:.1} s",
+                report.recovery.len(),
+                longest.as_secs_f32(),
+                report.longest_shared.as_secs_f32()
+            );
+            if !keep {
+                Lab::remove(&folder)?;
+            }
+        }
         Action::Quirk { node, quirk } => lab()?.node(&node)?.set_quirk(quirk)?,
         Action::Redfish { node } => match drover_lab::redfish_bmc(lab()?, &node)? {},
         Action::Watchdog { node } => drover_lab::watchdog(&lab()?, &node)?,

@@ -7,7 +7,7 @@ use rustix::{
 };
 use std::{
     fs,
-    path::Path,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -59,6 +59,24 @@ impl Process {
         pids.split_whitespace().skip(1).last()?.parse().ok()
     }
 
+    /// Its PID namespace.
+    pub(crate) fn pid_namespace(&self) -> Option<PathBuf> {
+        fs::read_link(format!("/proc/{}/ns/pid", self.pid)).ok()
+    }
+
+    /// All processes of the host whose name begins with `name`.
+    pub(crate) fn all(name: &str) -> Vec<Process> {
+        let named =
+            |pid: &i32| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.starts_with(name));
+        pids().into_iter().filter(named).filter_map(Process::of).collect()
+    }
+
+    /// A process that does not exist, for tests.
+    #[cfg(test)]
+    pub(crate) fn sample(pid: i32) -> Process {
+        Process { pid, start: 0 }
+    }
+
     /// Sends SIGKILL, and waits until the process has ended.
     pub(crate) fn kill(&self) -> Result<()> {
         self.signal(Signal::KILL)?;
@@ -99,12 +117,15 @@ impl Process {
 /// All processes whose [`MARK`] begins with `prefix`.
 pub(crate) fn marked(prefix: &str) -> Vec<Process> {
     let mark = format!("{MARK}={prefix}");
-    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
-    let pids = entries.flatten().filter_map(|e| e.file_name().to_str()?.parse::<i32>().ok());
-    pids.filter(|pid| {
+    let marked = pids().into_iter().filter(|pid| {
         let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
         environment.split(|b| *b == 0).any(|variable| variable.starts_with(mark.as_bytes()))
-    })
-    .filter_map(Process::of)
-    .collect()
+    });
+    marked.filter_map(Process::of).collect()
+}
+
+/// The PIDs of all processes of the host.
+fn pids() -> Vec<i32> {
+    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    entries.flatten().filter_map(|e| e.file_name().to_str()?.parse().ok()).collect()
 }

@@ -86,6 +86,11 @@ impl Node<'_> {
         }
     }
 
+    /// Whether its BMC runs.
+    pub(crate) fn bmc_runs(&self) -> bool {
+        !process::marked(&self.bmc_mark()).is_empty()
+    }
+
     /// Ends the node's BMC, as if it had lost its power. Its address stays.
     pub fn stop_bmc(&self) -> Result<()> {
         process::marked(&self.bmc_mark()).iter().try_for_each(process::Process::kill)
