@@ -57,7 +57,8 @@ fn vcpus(process: Process) -> Option<Duration> {
     for task in tasks.flatten() {
         // It may have ended meanwhile.
         let Ok(stat) = fs::read_to_string(task.path().join("stat")) else { continue };
-        // proc_pid_stat(5): `pid (name) state`, and further on the flags (9th) and the user and system time (14th, 15th).
+        // proc_pid_stat(5): `pid (name) state`, and further on the flags (9th), the user time (14th) and the system time
+        // (15th).
         let Some((head, rest)) = stat.rsplit_once(") ") else { continue };
         if !head.split_once('(').is_some_and(|(_, name)| name.starts_with("CPU ")) {
             continue;
@@ -104,9 +105,18 @@ mod tests {
 
     #[test]
     fn local_addresses_are_found_and_no_others() {
-        let trie = "Main:\n  +-- 0.0.0.0/0 3 0 5\n     |-- 0.0.0.0\n        /0 universe UNICAST\n     +-- 10.0.0.0/24\n        \
-                    |-- 10.0.0.3\n           /32 host LOCAL\n        |-- 10.0.0.255\n           /32 link BROADCAST\n        \
-                    |-- 10.0.0.200\n           /32 host LOCAL\n";
+        let trie = "Main:
+  +-- 0.0.0.0/0 3 0 5
+     |-- 0.0.0.0
+        /0 universe UNICAST
+     +-- 10.0.0.0/24 2 0 2
+        |-- 10.0.0.3
+           /32 host LOCAL
+        |-- 10.0.0.255
+           /32 link BROADCAST
+        |-- 10.0.0.200
+           /32 host LOCAL
+";
         let found: Vec<String> = local_addresses(trie).iter().map(IpAddr::to_string).collect();
         assert_eq!(found, ["10.0.0.3", "10.0.0.200"]);
     }
