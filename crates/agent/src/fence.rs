@@ -80,13 +80,16 @@ pub(crate) async fn run(ctx: Arc<Context>, mut lives: watch::Receiver<Lives>) {
     }
 }
 
-/// Whether two views differ in what fences depend on. VMs matter only while some are to be recovered.
+/// Whether two views differ in what fences depend on. VMs matter only while some are to be recovered. A fault that was
+/// reported when its cause was over already, by this node or a primary that is none any more, is seen only afterwards,
+/// and is to be withdrawn then.
 fn of_interest(old: &ClusterView, new: &ClusterView) -> bool {
     let recovering = fence::recovering(new);
     !old.nodes.ptr_eq(&new.nodes)
         || old.primary != new.primary
         || old.config != new.config
         || !old.fences().ptr_eq(new.fences())
+        || !old.faults().ptr_eq(new.faults()) && !fence::report::reported(old).eq(fence::report::reported(new))
         || !recovering.is_empty() && recovering.keys().any(|node| vms_differ(old, new, node))
 }
 
@@ -342,4 +345,32 @@ pub(crate) async fn returned(ctx: &Context, seen: Option<(Version, Mono)>) -> Re
         fence::Return::Replace(new) => Some(records::set_op(ctx.me(), &fence, &new)?),
     };
     Ok(Return::With(op))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use drover_model::{Fault, WallTime};
+
+    #[test]
+    fn a_fault_of_a_fence_that_appears_is_looked_at_and_others_are_not() {
+        let old = ClusterView::default();
+        for (id, interesting) in
+            [("fence-held", true), ("node-dead-b", true), ("vm-failed-x", false), ("primary-services", false)]
+        {
+            let fault = Fault {
+                schema: 1,
+                id: id.to_owned(),
+                message: "m".to_owned(),
+                health_delta: 10,
+                first_reported: WallTime(1),
+                last_reported: WallTime(1),
+                acknowledged_at: None,
+            };
+            let mut new = old.clone();
+            new.apply(&Fault::path(&id.to_owned()), Some((&serde_json::to_vec(&fault).unwrap(), Version(3))));
+            assert_eq!(of_interest(&old, &new), interesting, "{id}");
+            assert_eq!(of_interest(&new, &old), interesting, "{id} that has gone");
+        }
+    }
 }

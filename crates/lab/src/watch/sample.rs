@@ -57,8 +57,8 @@ fn vcpus(process: Process) -> Option<Duration> {
     for task in tasks.flatten() {
         // It may have ended meanwhile.
         let Ok(stat) = fs::read_to_string(task.path().join("stat")) else { continue };
-        // proc_pid_stat(5): `pid (name) state`, and further on the flags (9th), the user time (14th) and the system time
-        // (15th).
+        // proc_pid_stat(5): `pid (name) state`, and further on the flags (9th), the user time (14th) and the system
+        // time (15th).
         let Some((head, rest)) = stat.rsplit_once(") ") else { continue };
         if !head.split_once('(').is_some_and(|(_, name)| name.starts_with("CPU ")) {
             continue;
