@@ -1,6 +1,6 @@
 //! Answers VMs that are to be moved to this node: whether there is room for them and what they need.
 
-use crate::{context::Context, records};
+use crate::{context::Context, operation::scope, records};
 use drover_model::{Arrival, ClusterView, RecordKind, VmRecord, vm::VM_SCHEMA};
 use drover_plan::arrivals::{self, Answer};
 use drover_store::StoreError;
@@ -28,7 +28,8 @@ pub(crate) async fn pass(ctx: &Context, view: &ClusterView, granted: &mut Grante
             // Before the write, whose outcome may be unknown.
             granted.0.insert(answer.uuid);
         }
-        if let Err(error) = write(ctx, &answer).await {
+        let operation = view.vms.get(&answer.uuid).and_then(|vm| vm.record.value.operation.clone());
+        if let Err(error) = scope(operation, write(ctx, &answer)).await {
             tracing::debug!(vm = %answer.uuid, %error, "cannot write the answer to a VM that is to be moved here");
             all = false;
         }

@@ -12,7 +12,11 @@ use drover_model::{
 };
 use drover_plan::vm::HostState;
 use drover_store::Store;
-use std::{path::PathBuf, pin::Pin, sync::Arc};
+use std::{
+    path::PathBuf,
+    pin::Pin,
+    sync::{Arc, atomic::AtomicU64},
+};
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -127,6 +131,8 @@ pub(crate) struct Context {
     /// The generation of the store session in which this daemon created its node's session record; 0: none. Nothing is
     /// done under the node's name in any other session ([`Context::is_member`]).
     pub(crate) member: watch::Sender<u64>,
+    /// Number of operations that this daemon has begun.
+    pub(crate) operations: AtomicU64,
 }
 
 impl Context {
@@ -145,6 +151,7 @@ impl Context {
             views,
             clock: Clock::new(),
             member: watch::channel(0).0,
+            operations: AtomicU64::new(0),
         }
     }
 

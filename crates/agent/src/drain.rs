@@ -9,6 +9,7 @@ use crate::{
     arrivals,
     context::Context,
     events::{About, Entry},
+    operation::scope,
     records,
     view::differs,
 };
@@ -39,9 +40,10 @@ pub(crate) async fn run(ctx: Arc<Context>, report: watch::Sender<Option<DrainRep
         // In this loop, so that arriving VMs and VMs started here are counted in one place.
         let answered = arrivals::pass(&ctx, &view, &mut granted).await;
         let state = view.nodes.get(ctx.me()).map(|node| node.record.value.domain_state);
+        let operation = view.nodes.get(ctx.me()).and_then(|node| node.record.value.operation.clone());
         let busy = match state {
-            Some(NodeState::Flush) => pass(&ctx, &view, Way::Out, &report).await,
-            Some(NodeState::Unflush) => pass(&ctx, &view, Way::Home, &report).await,
+            Some(NodeState::Flush) => scope(operation, pass(&ctx, &view, Way::Out, &report)).await,
+            Some(NodeState::Unflush) => scope(operation, pass(&ctx, &view, Way::Home, &report)).await,
             _ => {
                 // Cleared without notifying: the report would change, and a changed report wakes this loop.
                 report.send_if_modified(|now| now.take().is_some());

@@ -6,9 +6,9 @@
 
 mod file;
 
-use crate::context::Context;
+use crate::{context::Context, operation};
 use drover_model::{
-    NodeName, VmRecord, WallTime,
+    NodeName, Operation, VmRecord, WallTime,
     wire::{Cursor, Event},
 };
 use file::Journal;
@@ -74,9 +74,10 @@ impl Entry {
         Entry::new(About::Other(String::new()), kind, what)
     }
 
-    /// Who asked for it: a token's name.
-    pub(crate) fn by(self, token: &str) -> Entry {
-        Entry(Event { by: token.to_owned(), ..self.0 })
+    /// Of this operation, instead of that of the work that is done now.
+    pub(crate) fn of(self, operation: Operation) -> Entry {
+        let Operation { id, by } = operation;
+        Entry(Event { operation: id.into(), by, ..self.0 })
     }
 
     /// A detail. Empty ones are omitted.
@@ -213,8 +214,12 @@ impl Events {
 }
 
 impl Context {
-    /// Records an event in this node's history.
+    /// Records an event in this node's history, as part of the operation of the work that is done now, if any.
     pub(crate) fn tell(&self, told: Entry) {
+        let told = match operation::current() {
+            Some(operation) if told.0.operation.is_empty() => told.of(operation),
+            _ => told,
+        };
         self.options.events.tell(self.me(), self.wall(), told);
     }
 }

@@ -17,12 +17,14 @@ mod watchdog;
 use crate::{
     context::Context,
     events::{About, Entry},
-    faults, records,
+    faults,
+    operation::scope,
+    records,
     view::differs,
 };
 use drover_model::{
     Claim, ClusterView, Evidence, EvidenceKind, Fence, FencePhase, Mono, NodeName, NodeRecord, NodeSession, NodeState,
-    Only, Primary, Promise, RecordKind, Stored, Version, VmRecord,
+    Only, Operation, Primary, Promise, RecordKind, Stored, Version, VmRecord,
 };
 use drover_plan::{
     fence::{self, Step},
@@ -126,7 +128,7 @@ async fn pass(
     let mut done = true;
     for (node, step) in &outlook.steps {
         let sent = ctx.clock.now();
-        match write(ctx, view, node, step).await {
+        match scope(operation_of(ctx, view, node, step), write(ctx, view, node, step)).await {
             // Only now that it is known to be written.
             Ok(()) if *step == Step::Cut => seeker.cut(ctx, view, node, sent),
             Ok(()) if *step == Step::PowerOn => seeker.power_on(ctx, view, node, sent),
@@ -147,6 +149,14 @@ async fn pass(
     }
     let poll = (!done || !plan.is_done()).then(|| now.after(LOOK_AGAIN));
     poll.into_iter().chain(outlook.look_again).chain(listen_again).min()
+}
+
+/// The operation of a step: a suspicion begins one, and all that follows from it is part of that.
+fn operation_of(ctx: &Context, view: &ClusterView, node: &NodeName, step: &Step) -> Option<Operation> {
+    match step {
+        Step::Suspect => Some(ctx.own_operation()),
+        _ => view.fences().get(node)?.value.operation.clone(),
+    }
 }
 
 /// The conditions of every write about a silent node.
@@ -280,7 +290,8 @@ async fn recover(ctx: &Context, view: &ClusterView, plan: &Plan) -> bool {
 }
 
 async fn write_order(ctx: &Context, view: &ClusterView, order: &Order) -> bool {
-    match try_order(ctx, view, order).await {
+    let operation = view.fences().get(&order.node).and_then(|fence| fence.value.operation.clone());
+    match scope(operation, try_order(ctx, view, order)).await {
         Ok(()) => true,
         Err(error) => {
             tracing::debug!(vm = %order.uuid, node = %order.node, %error, "a VM was not recovered; it is planned \

@@ -2,7 +2,7 @@
 
 use crate::{commands::Commands, context::Context, events::Events, records};
 use drover_drivers::{console, hypervisor::Hypervisor};
-use drover_model::{ClusterView, NameEntry, NodeName, RecordKind, VmName, VmRecord, VmView, WallTime};
+use drover_model::{ClusterView, NameEntry, NodeName, OperationId, RecordKind, VmName, VmRecord, VmView, WallTime};
 use drover_plan::liveness::Lives;
 use drover_store::SessionState;
 use std::{
@@ -110,10 +110,9 @@ impl NodeHandle {
         records::read::<NameEntry>(store, &name).await.ok()?.map(|found| found.value.0)
     }
 
-    /// The same, with requests on behalf of this token, by name.
-    #[must_use]
-    pub fn asked_by(self, token: String) -> NodeHandle {
-        NodeHandle { commands: self.commands.asked_by(token), ..self }
+    /// An id for the operation that a request begins.
+    pub fn new_operation_id(&self) -> OperationId {
+        self.context.new_operation_id()
     }
 
     /// This node's history.

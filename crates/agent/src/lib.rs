@@ -49,6 +49,7 @@ mod handle;
 mod liveness;
 mod membership;
 mod orphans;
+pub mod operation;
 mod primary;
 mod published;
 pub mod records;

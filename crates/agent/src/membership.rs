@@ -283,6 +283,7 @@ fn own_record(ctx: &Context, old: Option<&NodeRecord>) -> NodeRecord {
         migration: ctx.options.migration.clone(),
         domain_state: old.map_or(NodeState::Ready, |old| old.domain_state),
         boot: ctx.options.boot.clone(),
+        operation: old.and_then(|old| old.operation.clone()),
     }
 }
 

@@ -1,5 +1,7 @@
-//! Typed records over the store's bytes: each kind is read and written by its key ([`RecordKind`]).
+//! Typed records over the store's bytes: each kind is read and written by its key ([`RecordKind`]). What is written gets
+//! the operation that it belongs to ([`crate::operation`]).
 
+use crate::operation::stamped;
 use drover_model::{RecordKind, RecordPath, Stored, Version, record::Writer};
 use drover_store::{CreateMode, Op, Record, Store, StoreError};
 use serde::Serialize;
@@ -54,14 +56,18 @@ fn unwritable(error: serde_json::Error) -> StoreError {
     StoreError::Broken(format!("a record cannot be encoded: {error}"))
 }
 
+fn replaced<T: RecordKind>(old: &Stored<T>, value: &T) -> Result<Vec<u8>, StoreError> {
+    old.replaced_by(&stamped(Some(&old.value), value)).map_err(unwritable)
+}
+
 /// The step of a `multi` that creates a persistent record.
 pub fn create_op<T: RecordKind>(key: &T::Key, value: &T) -> Result<Op, StoreError> {
-    Ok(Op::Create(T::path(key), encode(value)?, CreateMode::Persistent))
+    Ok(Op::Create(T::path(key), encode(&*stamped(None, value))?, CreateMode::Persistent))
 }
 
 /// The step of a `multi` that replaces a record which was read. Fields of a newer version are kept.
 pub fn set_op<T: RecordKind>(key: &T::Key, old: &Stored<T>, value: &T) -> Result<Op, StoreError> {
-    Ok(Op::Set(T::path(key), old.replaced_by(value).map_err(unwritable)?, old.version))
+    Ok(Op::Set(T::path(key), replaced(old, value)?, old.version))
 }
 
 /// The step of a `multi` that fails if the record has another version.
@@ -81,7 +87,7 @@ pub async fn set<T: RecordKind>(
     old: &Stored<T>,
     value: &T,
 ) -> Result<Version, StoreError> {
-    store.set(&T::path(key), old.replaced_by(value).map_err(unwritable)?, old.version).await
+    store.set(&T::path(key), replaced(old, value)?, old.version).await
 }
 
 /// Creates a persistent record, or replaces an existing one, whoever wrote it and whether or not it can be read. For

@@ -286,6 +286,7 @@ mod tests {
             vm: tag.clone(),
             node: Some(name("a")),
             kind: tag.clone(),
+            operation: Some("3f9a0c71d2e4".parse().unwrap()),
         });
         round_trips(ChangeConfig {
             selector: Some("memprov".parse().unwrap()),

@@ -6,7 +6,10 @@ use crate::{
     params::{Kind, Param},
 };
 use axum::http::Method;
-use drover_model::wire::{Nothing, Refusal, VERSION};
+use drover_model::{
+    operation::{OPERATION_MAX, OPERATION_MIN},
+    wire::{Nothing, Refusal, VERSION},
+};
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
@@ -61,6 +64,17 @@ fn path_parameter(path: &str) -> Option<Value> {
     Some(json!({"name": name, "in": "path", "required": true, "schema": {"type": "string"}}))
 }
 
+/// The header that every request may have that changes something.
+fn operation_header() -> Value {
+    let what = format!("{OPERATION_MIN} to {OPERATION_MAX} lower-case letters, digits and hyphens");
+    let about = format!(
+        "The id of the operation that the request begins, in its records, events and log lines: {what}. If it is not \
+         given, or not valid, X-Request-Id is used, or one is made."
+    );
+    json!({"name": drover_client::OPERATION, "in": "header", "required": false, "description": about,
+           "schema": {"type": "string"}})
+}
+
 /// The whole document.
 pub fn document() -> Value {
     let mut settings = SchemaSettings::openapi3();
@@ -105,7 +119,10 @@ pub fn document() -> Value {
             responses["413"] = refused("The body is too large.");
             responses["415"] = refused("The body is of another type than JSON or a form.");
         }
-        if endpoint.method != Method::GET {
+        let changes = endpoint.method != Method::GET;
+        if changes {
+            let header = json!({"description": "The id of the operation.", "schema": {"type": "string"}});
+            responses["200"]["headers"] = json!({drover_client::OPERATION: header});
             responses["409"] = refused("Somebody else changed it meanwhile, or the name is taken.");
         }
         let mut parameters: Vec<Value> = path_parameter(endpoint.path).into_iter().collect();
@@ -114,6 +131,9 @@ pub fn document() -> Value {
         // Every method accepts parameters as query, form or JSON; a body is only described where one is usual.
         let or_body = takes_body && !endpoint.params.is_empty();
         parameters.extend(endpoint.params.iter().map(|param| query(param, or_body)));
+        if changes {
+            parameters.push(operation_header());
+        }
         if or_body {
             operation["requestBody"] = body(endpoint);
         }

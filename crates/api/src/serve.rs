@@ -17,7 +17,8 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
-use drover_model::ClusterView;
+use drover_agent::operation::scope;
+use drover_model::{ClusterView, Operation, OperationId};
 use futures_util::{StreamExt, stream};
 use percent_encoding::percent_decode_str;
 use std::{io, sync::Arc, time::Duration};
@@ -51,7 +52,11 @@ pub async fn serve(listeners: Vec<TcpListener>, state: ApiState, mut stop: watch
 
 async fn handle(State(state): State<ApiState>, request: Request<Body>) -> Response {
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let mut response = answer(state, request).await.unwrap_or_else(IntoResponse::into_response);
+    let operation = operation(&state, &request);
+    let mut response = answer(state, request, operation.clone()).await.unwrap_or_else(IntoResponse::into_response);
+    if let Some(id) = operation.and_then(|id| HeaderValue::from_str(id.as_str()).ok()) {
+        response.headers_mut().insert(drover_client::OPERATION, id);
+    }
     if method == Method::HEAD {
         response = without_body(response);
     }
@@ -74,17 +79,26 @@ fn without_body(response: Response) -> Response {
     }
 }
 
-async fn answer(mut state: ApiState, request: Request<Body>) -> Answer {
+/// The id of the operation that a request begins, unless it only reads: the client's, if it gives a valid one.
+fn operation(state: &ApiState, request: &Request<Body>) -> Option<OperationId> {
+    if matches!(*request.method(), Method::GET | Method::HEAD) {
+        return None;
+    }
+    let given = |name: &str| request.headers().get(name)?.to_str().ok()?.to_ascii_lowercase().parse().ok();
+    let id = given(drover_client::OPERATION).or_else(|| given("X-Request-Id"));
+    Some(id.unwrap_or_else(|| state.node.new_operation_id()))
+}
+
+async fn answer(state: ApiState, request: Request<Body>, operation: Option<OperationId>) -> Answer {
     let (endpoint, subject) = find(&request)?;
-    let mut token = None;
+    let (mut token, mut by) = (None, String::new());
     if endpoint.token {
         if !state.node.is_loaded() {
             let why = "this node has not read the cluster's records yet; try again in a moment";
             return Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, why));
         }
         let (hash, name) = auth::check(&state.node.view(), request.headers())?;
-        state.node = state.node.asked_by(name);
-        token = Some(hash);
+        (token, by) = (Some(hash), name);
     }
     let (parts, body) = request.into_parts();
     // What needs no token takes no parameters, so that its body need not be received.
@@ -95,7 +109,9 @@ async fn answer(mut state: ApiState, request: Request<Body>) -> Answer {
     let streams = header("accept").is_some_and(|accepted| accepted.contains("text/event-stream"));
     let last_event = header("last-event-id").filter(|id| !id.is_empty()).map(str::to_owned);
     let views = state.node.views();
-    let response = endpoint.run(Call { state, subject, forwarded, streams, last_event }, args).await?;
+    let operation = operation.map(|id| Operation { id, by });
+    let response = endpoint.run(Call { state, subject, forwarded, streams, last_event }, args);
+    let response = scope(operation, response).await?;
     Ok(match token {
         Some(token) => until_revoked(response, token, views),
         None => response,

@@ -11,6 +11,7 @@ mod vm;
 pub use events::Followed;
 
 use bytes::Bytes;
+use drover_model::OperationId;
 use drover_model::wire::{
     ChangeConfig, Config, CreateToken, FaultInfo, ListFaults, LossPlan, Maintenance, Message, NewToken, Nothing,
     PlanLosses, PrimaryNode, Refusal, Root, SetMaintenance, Status, TokenInfo,
@@ -19,7 +20,14 @@ use futures_util::{Stream, StreamExt, TryStreamExt};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::{Method, StatusCode};
 use serde::{Serialize, de::DeserializeOwned};
-use std::{fmt, io, time::Duration};
+use std::{
+    fmt, io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 use tokio_util::{
     bytes::BytesMut,
     codec::{Decoder, FramedRead, LinesCodec, LinesCodecError},
@@ -30,6 +38,9 @@ use tokio_util::{
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Header of a request that a daemon forwards to another.
 pub const FORWARDED: &str = "X-Drover-Forwarded";
+
+/// Header of a request that changes something, and of its answer: the id of the operation that it begins.
+pub const OPERATION: &str = "X-Drover-Operation";
 
 /// Why a request failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -89,6 +100,8 @@ pub struct Client {
     forwards: bool,
     /// Whether a stream of server-sent events is asked for.
     streams: bool,
+    /// The operation that requests which change something are part of.
+    operation: Option<Arc<Begun>>,
     http: reqwest::Client,
 }
 
@@ -96,6 +109,31 @@ impl fmt::Debug for Client {
     // The token must not be logged.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Client").field("base", &self.base).finish_non_exhaustive()
+    }
+}
+
+/// An operation of a client's, which may take several requests.
+#[derive(Debug)]
+pub struct Begun {
+    id: OperationId,
+    asked: AtomicBool,
+}
+
+impl Begun {
+    /// An operation with this id.
+    pub fn new(id: OperationId) -> Begun {
+        Begun { id, asked: AtomicBool::new(false) }
+    }
+
+    /// Its id, if a request to change something was sent.
+    pub fn id(&self) -> Option<&OperationId> {
+        self.asked.load(Ordering::Relaxed).then_some(&self.id)
+    }
+
+    /// The id for a request that is sent now.
+    fn ask(&self) -> &str {
+        self.asked.store(true, Ordering::Relaxed);
+        self.id.as_str()
     }
 }
 
@@ -121,13 +159,19 @@ impl Client {
         }
         let http = send::http().map_err(|e| bad(e.to_string()))?;
         let base = format!("{}/api/v1", url.trim_end_matches('/').trim_end_matches("/api/v1"));
-        Ok(Client { base, token, forwards: false, streams: false, http })
+        Ok(Client { base, token, forwards: false, streams: false, operation: None, http })
     }
 
     /// Marks requests as forwarded by a daemon: the receiver does not forward them again.
     #[must_use]
     pub fn forwarding(self) -> Client {
         Client { forwards: true, ..self }
+    }
+
+    /// Makes requests that change something part of this operation.
+    #[must_use]
+    pub fn as_part_of(self, operation: Arc<Begun>) -> Client {
+        Client { operation: Some(operation), ..self }
     }
 
     /// The server's URL.

@@ -4,7 +4,7 @@
 //! if that is safe: if its connection could not be opened, if the server deferred it (503 with `Retry-After`), or if it
 //! only reads.
 
-use crate::{Client, ClientError, FORWARDED, Result, reason};
+use crate::{Client, ClientError, FORWARDED, OPERATION, Result, reason};
 use drover_model::wire::Refusal;
 use reqwest::{
     Method, RequestBuilder, Response, StatusCode,
@@ -106,6 +106,9 @@ impl Client {
         }
         if self.forwards {
             request = request.header(FORWARDED, "1");
+        }
+        if let Some(operation) = self.operation.as_ref().filter(|_| *method != Method::GET) {
+            request = request.header(OPERATION, operation.ask());
         }
         if self.streams {
             request = request.header(ACCEPT, "text/event-stream");

@@ -3,6 +3,7 @@
 use crate::{
     meta::Selector,
     name::TokenName,
+    operation::{self, Operation},
     record::{Only, RecordKind, Writer},
     units::WallTime,
     words::words,
@@ -47,6 +48,9 @@ pub struct ClusterConfig {
     /// Whether a node whose power was cut is switched on again when its VMs are recovered.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub power_on: bool,
+    /// The operation that changed it last. For people.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "operation::if_known")]
+    pub operation: Option<Operation>,
 }
 
 /// Default of [`ClusterConfig::tolerate`].
@@ -87,6 +91,7 @@ impl Default for ClusterConfig {
             tolerate: TOLERATE,
             after_proof: AfterProof::default(),
             power_on: false,
+            operation: None,
         }
     }
 }
@@ -202,6 +207,10 @@ impl RecordKind for ClusterConfig {
     const SCHEMA: u32 = CLUSTER_SCHEMA;
     const WRITER: Writer = Writer::Requests;
 
+    fn operation(&mut self) -> Option<&mut Option<Operation>> {
+        Some(&mut self.operation)
+    }
+
     /// For a daemon without a last value: each readable part; and maintenance is on unless the record says that it is
     /// off.
     fn salvage(_: &Only, document: &serde_json::Value) -> Option<ClusterConfig> {
@@ -236,6 +245,7 @@ impl RecordKind for ClusterConfig {
                 Some(_) => part(document, "after_proof", &self.after_proof),
             },
             power_on: document.get("power_on").is_some() && part(document, "power_on", &self.power_on),
+            operation: None,
         })
     }
 }

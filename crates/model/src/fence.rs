@@ -15,6 +15,7 @@
 use crate::{
     name::NodeName,
     node::NodeRecord,
+    operation::{self, Operation},
     record::{RecordKind, Writer},
     units::WallTime,
     vm::Epoch,
@@ -126,6 +127,9 @@ pub struct Fence {
     pub by: NodeName,
     /// See `by`.
     pub epoch: Epoch,
+    /// The operation that changed it last. For people.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "operation::if_known")]
+    pub operation: Option<Operation>,
 }
 
 impl Fence {
@@ -146,6 +150,7 @@ impl Fence {
             for_good: false,
             by: by.clone(),
             epoch,
+            operation: None,
         }
     }
 
@@ -181,6 +186,10 @@ impl RecordKind for Fence {
     const AT: &'static str = "/fences/*";
     const SCHEMA: u32 = FENCE_SCHEMA;
     const WRITER: Writer = Writer::Requests;
+
+    fn operation(&mut self) -> Option<&mut Option<Operation>> {
+        Some(&mut self.operation)
+    }
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //!   XML inside a VM's record.
 //! * [`console`], [`guests`], [`image`]: what is found on a node.
 //! * [`replaced`]: disks that a guest writes to instead of those in its definition.
+//! * [`operation`]: what belongs together, because it was asked for or decided at once.
 //! * [`bmc`]: what controls a node's power. [`watchdog`]: what resets a machine that is cut off.
 //! * [`record`]: kinds of records and their encoding. [`shelf`]: the list of the kinds, and the decoded records of
 //!   each.
@@ -26,6 +27,7 @@ pub mod meta;
 pub mod name;
 pub mod node;
 pub mod obs;
+pub mod operation;
 pub mod path;
 pub mod paused;
 pub mod placed;
@@ -58,6 +60,7 @@ pub use node::{
     RemovedNode, Role, Stray,
 };
 pub use obs::Obs;
+pub use operation::{Operation, OperationId};
 pub use path::{BadPath, RecordPath, layout};
 pub use paused::{DiskError, DiskProblem, Paused, PausedBy};
 pub use placed::{Placed, PlacedBy};

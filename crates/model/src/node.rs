@@ -5,6 +5,7 @@ use crate::{
     domain::DomainType,
     guests::Guests,
     name::{NodeName, VmName},
+    operation::{self, Operation},
     record::{RecordKind, Writer},
     units::{Bytes, WallTime},
     vm::Epoch,
@@ -111,6 +112,9 @@ pub struct NodeRecord {
     /// Boot id of the machine at its daemon's last registration. Empty in records of older daemons.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub boot: String,
+    /// The operation that changed it last. For people.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "operation::if_known")]
+    pub operation: Option<Operation>,
 }
 
 /// `/nodes/<name>/status`: a node's report, every few seconds and after changes.
@@ -302,6 +306,10 @@ impl RecordKind for NodeRecord {
     const SCHEMA: u32 = NODE_SCHEMA;
     const WRITER: Writer = Writer::Requests;
 
+    fn operation(&mut self) -> Option<&mut Option<Operation>> {
+        Some(&mut self.operation)
+    }
+
     /// The node's existence and its addresses. It accepts no VMs.
     fn salvage(name: &NodeName, document: &serde_json::Value) -> Option<NodeRecord> {
         let text = |field: &str| document.get(field).and_then(serde_json::Value::as_str).unwrap_or_default().to_owned();
@@ -315,6 +323,7 @@ impl RecordKind for NodeRecord {
             migration: text("migration"),
             domain_state: NodeState::Flushed,
             boot: text("boot"),
+            operation: None,
         })
     }
 }

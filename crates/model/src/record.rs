@@ -11,7 +11,7 @@
 //! * One that cannot be decoded is [`Unreadable`]. It is never written, and only what can be salvaged from it
 //!   ([`RecordKind::salvage`]) is used.
 
-use crate::path::RecordPath;
+use crate::{operation::Operation, path::RecordPath};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 use std::{
@@ -80,6 +80,11 @@ pub trait RecordKind: Serialize + DeserializeOwned + Clone + PartialEq + fmt::De
 
     /// The same if the last readable record, `self`, is known and still applies; `None`: it does not apply.
     fn salvage_after(&self, _document: &Value) -> Option<Self> {
+        None
+    }
+
+    /// Its field for the operation that changed it last; `None`: it has no such field.
+    fn operation(&mut self) -> Option<&mut Option<Operation>> {
         None
     }
 

@@ -63,6 +63,7 @@ pub fn node(n: &str, gib: u64) -> NodeView {
             migration: String::new(),
             domain_state: NodeState::Ready,
             boot: String::new(),
+            operation: None,
         }),
         status: Some(kept(NodeStatus {
             schema: NODE_SCHEMA,
@@ -125,6 +126,7 @@ pub fn vm(n: u128, mib: u64) -> VmView {
             going: None,
             older_disks: None,
             refused: Vec::new(),
+            operation: None,
         }),
         claim: Some(kept(Claim { epoch: Epoch(1), ..Claim::new(Epoch(0)) })),
         claim_unreadable: false,

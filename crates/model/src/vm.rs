@@ -17,6 +17,7 @@ use crate::{
     domain::Mark,
     meta::VmMeta,
     name::{NodeName, VmName},
+    operation::{self, Operation},
     placed::{self, Placed},
     record::{RecordKind, Version, Writer},
     units::Bytes,
@@ -103,6 +104,9 @@ pub struct VmRecord {
     /// again but an order that names the node.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub refused: Vec<StartRefused>,
+    /// The operation that changed it last. For people.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "operation::if_known")]
+    pub operation: Option<Operation>,
 }
 
 /// A node at which a VM could not be started.
@@ -355,6 +359,10 @@ impl RecordKind for VmRecord {
     const WRITER: Writer = Writer::Requests;
     const WHOLE: &'static [&'static str] = &["state"];
 
+    fn operation(&mut self) -> Option<&mut Option<Operation>> {
+        Some(&mut self.operation)
+    }
+
     /// Its name, its nodes and its definition: its name stays taken, and its resources are counted.
     fn salvage(uuid: &Uuid, document: &serde_json::Value) -> Option<VmRecord> {
         let text = |field: &str| document.get(field).and_then(serde_json::Value::as_str);
@@ -377,6 +385,7 @@ impl RecordKind for VmRecord {
             going: None,
             older_disks: None,
             refused: Vec::new(),
+            operation: None,
         })
     }
 }

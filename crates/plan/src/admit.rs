@@ -164,6 +164,7 @@ pub fn define(definition: &Definition, node: Option<NodeName>) -> VmRecord {
         placed: None,
         going: None,
         older_disks: None,
+        operation: None,
         refused: Vec::new(),
     }
 }

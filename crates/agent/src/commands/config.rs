@@ -4,7 +4,7 @@ use super::{
     CommandError, Commands, Result,
     update::{Outcome, Write},
 };
-use crate::{events::About, records};
+use crate::{events::About, operation::stamped, records};
 use drover_model::{
     AfterProof, ClusterConfig, ClusterView, Only, Selector, Stall, WallTime,
     cluster::{DEADLINE_MAX_S, LIMIT_MAX, MAINTENANCE_MAX_S, TOLERATE_MAX},
@@ -108,7 +108,7 @@ impl Commands {
                 return Ok(Outcome::Unchanged(new));
             }
             let ops = vec![records::set_op(&Only, &old, &new)?];
-            let (wanted, log) = (new.clone(), differences(&old.value, &new));
+            let (wanted, log) = (stamped(Some(&old.value), &new).into_owned(), differences(&old.value, &new));
             let shows = move |view: &ClusterView| view.config == wanted;
             Ok(Outcome::Write(Write { ops, answer: new, log, shows: Box::new(shows), taken: Vec::new() }))
         })

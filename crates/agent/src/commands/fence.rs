@@ -62,7 +62,9 @@ impl Commands {
                     None => records::create_op(name, &new)?,
                 },
             ];
-            let log = format!("confirmed to be off (boot {})", record.value.boot);
+            let before = old.as_ref().and_then(|old| old.value.operation.as_ref());
+            let before = before.map(|before| format!(", after operation {}", before.id)).unwrap_or_default();
+            let log = format!("confirmed to be off (boot {}{before})", record.value.boot);
             let (name, version) = (name.clone(), old.map_or(Version::NEW, |old| old.version.next()));
             let shows =
                 move |view: &ClusterView| view.fences().get(&name).is_some_and(|fence| fence.version >= version);

@@ -174,8 +174,6 @@ pub struct Modified {
 #[derive(Clone)]
 pub struct Commands {
     ctx: Arc<Context>,
-    /// The name of the token with which it is asked; empty: this daemon itself asks.
-    by: String,
 }
 
 /// The records that decisions about a VM depend on.
@@ -193,11 +191,7 @@ impl Vm {
 
 impl Commands {
     pub(crate) fn new(ctx: Arc<Context>) -> Commands {
-        Commands { ctx, by: String::new() }
-    }
-
-    pub(crate) fn asked_by(self, token: String) -> Commands {
-        Commands { by: token, ..self }
+        Commands { ctx }
     }
 
     /// The view, if there is one yet.

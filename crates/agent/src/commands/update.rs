@@ -59,7 +59,7 @@ impl Commands {
                 Ok(()) => {
                     tracing::info!("{what}: {}", write.log);
                     let said = format!("Ordered: {what}: {}.", write.log);
-                    self.ctx.tell(Entry::new(what, "request", said).by(&self.by));
+                    self.ctx.tell(Entry::new(what, "request", said));
                     self.shown(|view| (write.shows)(view)).await;
                     return Ok(write.answer);
                 }

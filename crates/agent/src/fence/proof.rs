@@ -2,9 +2,9 @@
 //! a task, so that a slow BMC delays nothing; there is one at most for each node. What they find is forgotten when this
 //! node gets the primary role anew: then it is found out again. The decisions are `plan::fence::proof`'s.
 
-use crate::{clock::Clock, context::Context};
+use crate::{clock::Clock, context::Context, operation::scope};
 use drover_drivers::{power::PowerError, presence::Answer};
-use drover_model::{Bmc, BmcRecord, ClusterView, Epoch, Mono, NodeName, NodeView, PowerState};
+use drover_model::{Bmc, BmcRecord, ClusterView, Epoch, Mono, NodeName, NodeView, Operation, PowerState};
 use drover_plan::{
     bmc,
     fence::{
@@ -93,21 +93,25 @@ impl Seeker {
             // Attempts while its session lives make no later one wait.
             self.tries.remove(name);
         }
-        self.begin(name.clone(), target.boot.clone(), async move { target.look(&ctx).await });
+        let boot = target.boot.clone();
+        let look = async move { scope(target.operation.clone(), target.look(&ctx)).await };
+        self.begin(name.clone(), boot, look);
     }
 
     /// Begins to cut the power of a node, which was announced in its fence by a request that was sent at `announced`.
     pub(super) fn cut(&mut self, ctx: &Arc<Context>, view: &ClusterView, name: &NodeName, announced: Mono) {
         let (Some(target), ctx) = (Target::of(ctx, view, name), ctx.clone()) else { return };
         let lives = self.lives.clone();
-        self.begin(name.clone(), target.boot.clone(), async move { target.cut(&ctx, &lives, announced).await });
+        self.begin(name.clone(), target.boot.clone(), async move {
+            scope(target.operation.clone(), target.cut(&ctx, &lives, announced)).await
+        });
     }
 
     /// Orders to switch a node on, which was announced in its fence by a request that was sent at `announced`. Once: if
     /// it fails, an administrator finds the node off, as without the order.
     pub(super) fn power_on(&mut self, ctx: &Arc<Context>, view: &ClusterView, name: &NodeName, announced: Mono) {
         let (Some(target), ctx) = (Target::of(ctx, view, name), ctx.clone()) else { return };
-        self.orders.spawn(async move { target.power_on(&ctx, announced).await });
+        self.orders.spawn(async move { scope(target.operation.clone(), target.power_on(&ctx, announced)).await });
         while self.orders.try_join_next().is_some() {}
     }
 
@@ -159,6 +163,8 @@ struct Target {
     bmc: Result<Bmc, String>,
     /// Addresses of other nodes, which should answer.
     peers: Vec<(NodeName, String)>,
+    /// That of its fence.
+    operation: Option<Operation>,
 }
 
 impl Target {
@@ -167,7 +173,8 @@ impl Target {
         let peers = fence::witnesses(view, ctx.me(), name).take(PEERS);
         let peers = peers.map(|(other, record)| (other.clone(), record.api.clone())).collect();
         let (boot, api) = (record.boot.clone(), record.api.clone());
-        Some(Target { name: name.clone(), boot, api, bmc: bmc_of(ctx, view, name), peers })
+        let operation = view.fences().get(name).and_then(|fence| fence.value.operation.clone());
+        Some(Target { name: name.clone(), boot, api, bmc: bmc_of(ctx, view, name), peers, operation })
     }
 
     async fn look(&self, ctx: &Context) -> Found {

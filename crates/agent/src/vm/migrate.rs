@@ -253,7 +253,12 @@ impl Task {
         let failed = result.as_ref().err().map(HypervisorError::words);
         self.log_failure(result);
         match failed {
-            None => tracing::info!(vm = %record.value.name, "a VM executes again after its migration"),
+            None => {
+                let (name, me) = (&record.value.name, self.ctx.me());
+                tracing::info!(vm = %name, "a VM executes again after its migration");
+                let what = format!("VM {name} executes on {me} again after its migration.");
+                self.ctx.tell(Entry::new(&record.value, "guest-resumed", what));
+            }
             Some(why) => self.memory.run_failed(mark.epoch, why, self.ctx.clock.now()),
         }
     }

@@ -14,12 +14,14 @@ mod step;
 use crate::{
     context::{Context, Options},
     faults,
+    operation::scope,
     published::Strays,
     records,
 };
 use drover_drivers::hypervisor::Domain;
 use drover_model::{
-    Claim, Mono, MoveFailure, Obs, Replaced, RunState, Stored, Stray, Version, VmRecord, VmState, VmStatus, VmView,
+    Claim, Mono, MoveFailure, Obs, Operation, Replaced, RunState, Stored, Stray, Version, VmRecord, VmState, VmStatus,
+    VmView,
     domain::{KeptState, devices::Devices},
 };
 use drover_plan::{
@@ -100,6 +102,9 @@ struct Task {
     refused: String,
     /// The guest as it was last seen here, for the node's history: its run state, and the crashes.
     seen: Option<(RunState, u32)>,
+    /// What this node decides itself after the guest has ended or was paused without an order, and the version of the
+    /// VM's record then: an order that comes later is of another operation.
+    own: Option<(Version, Operation)>,
     /// Since when its domain runs here without a claim of this node.
     stray: Option<Mono>,
 }
@@ -123,6 +128,7 @@ pub(crate) async fn run(
         settled: None,
         refused: String::new(),
         seen: None,
+        own: None,
         stray: None,
     };
     let mut retry = RETRY;
@@ -231,6 +237,21 @@ impl Task {
             (snapshot, decision) = self.decide().await?;
         }
         self.tell_of_guest(&snapshot, &decision.doing);
+        let operation = self.operation(&snapshot);
+        scope(operation, self.carry_out(&snapshot, &decision)).await?;
+        self.settled = self.settle(&snapshot, &decision);
+        Ok(decision)
+    }
+
+    /// The operation that the present state of the VM is part of.
+    fn operation(&self, snapshot: &Snapshot) -> Option<Operation> {
+        let record = snapshot.record.as_ref()?;
+        let own = self.own.as_ref().filter(|(version, _)| *version == record.version);
+        own.map(|(_, operation)| operation.clone()).or_else(|| record.value.operation.clone())
+    }
+
+    /// Reports, and does the step (drops it when the record changes).
+    async fn carry_out(&mut self, snapshot: &Snapshot, decision: &Decision) -> Result<(), StoreError> {
         let sending = snapshot.domain.known().is_some_and(|d| d.sending);
         if !matches!(decision.step, Step::Wait | Step::Leave) {
             tracing::debug!(vm = %self.uuid, step = ?decision.step, doing = decision.doing, "step");
@@ -238,8 +259,8 @@ impl Task {
         // The report is written before the step, so that whoever waits for the step sees what is under way; but it must
         // not delay a start, nor the resumption of a guest that executes nowhere just now.
         let hurry = decision.step == Step::Start || decision.step == Step::LetRun && self.memory.run_failures.is_none();
-        if !hurry && !is_last_of_move(&snapshot, &decision) {
-            self.report(&snapshot, &decision).await?;
+        if !hurry && !is_last_of_move(snapshot, decision) {
+            self.report(snapshot, decision).await?;
         }
         // A migration that an earlier daemon began, or whose order changed while it was under way.
         match snapshot.record.as_ref().and_then(|r| Some((r.version, r.value.state.destination()?.clone()))) {
@@ -254,22 +275,21 @@ impl Task {
         {
             let run = snapshot.own().map(|domain| domain.run);
             faults::of_failed_vm(&self.ctx, record, run).await?;
-            if self.is_ours(&snapshot) {
-                faults::of_guest(&self.ctx, record, &self.troubles(&snapshot)).await?;
+            if self.is_ours(snapshot) {
+                faults::of_guest(&self.ctx, record, &self.troubles(snapshot)).await?;
             }
         }
-        self.report_stray(&snapshot, &decision).await?;
+        self.report_stray(snapshot, decision).await?;
         let version = snapshot.record.as_ref().map(|r| r.version);
         let (ctx, uuid) = (self.ctx.clone(), self.uuid);
         tokio::select! {
             biased;
-            done = self.execute(&decision, &snapshot) => done?,
+            done = self.execute(decision, snapshot) => done?,
             () = record_changed(&ctx, uuid, version) => {
                 tracing::info!(vm = %uuid, step = ?decision.step, "the VM's record changed: the step is dropped");
             }
         }
-        self.settled = self.settle(&snapshot, &decision);
-        Ok(decision)
+        Ok(())
     }
 
     /// Observes, and asks plan.

@@ -6,7 +6,7 @@ use crate::{
     faults::{self, Told, Troubles},
     records,
 };
-use drover_model::{Obs, RunState, Transit, VmStatus, vm::VM_SCHEMA};
+use drover_model::{Obs, RunState, Transit, VmState, VmStatus, vm::VM_SCHEMA};
 use drover_plan::vm::{self as plan, Decision, Failures, LOOK_ELSEWHERE, Step};
 use drover_store::StoreError;
 
@@ -106,7 +106,15 @@ impl Task {
         } else {
             return;
         };
-        self.ctx.tell(told.with("doing", doing).with("state", &vm.state));
+        if matches!(vm.state, VmState::Start) {
+            // Nobody has ordered that: what follows is not part of the operation that started it once.
+            self.own = Some((record.version, self.ctx.own_operation()));
+        }
+        let told = told.with("doing", doing).with("state", &vm.state);
+        self.ctx.tell(match self.operation(snapshot) {
+            Some(operation) => told.of(operation),
+            None => told,
+        });
     }
 
     /// Raises or withdraws the fault of a stray. One that is handed over soon is none.

@@ -86,13 +86,14 @@ async fn page(call: &Call, after: Option<Cursor>, request: &ListEvents) -> Resul
 
 async fn own(call: &Call, after: Option<Cursor>, request: &ListEvents) -> Result<drover_agent::events::Page, ApiError> {
     let (node, limit) = (call.state.node.clone(), request.limit.unwrap_or(LIMIT));
-    let ListEvents { vm, node: of, kind, .. } = request.clone();
+    let ListEvents { vm, node: of, kind, operation, .. } = request.clone();
     // Also what was said of it under another name.
     let uuid = vm.as_ref().and_then(|vm| Some(node.view().vm(vm)?.record.value.uuid.to_string()));
     let wanted = move |event: &Event| {
         vm.as_ref().is_none_or(|vm| event.vm == *vm || event.uuid == *vm || uuid.as_ref() == Some(&event.uuid))
             && of.as_ref().is_none_or(|of| event.node == of.as_str() || event.about == of.as_str())
             && kind.as_ref().is_none_or(|kind| event.kind == *kind)
+            && operation.as_ref().is_none_or(|operation| event.operation == operation.as_str())
     };
     // It may read files.
     let read = move || node.events().page(node.me().as_str(), after.as_ref(), limit, wanted);

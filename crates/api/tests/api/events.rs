@@ -31,7 +31,7 @@ async fn what_was_asked_for_and_done_is_told_with_who_asked() {
     let [asked, done] = &found.events[..] else { panic!("{found:?}") };
     assert_eq!((asked.vm.as_str(), asked.by.as_str(), asked.node.as_str()), ("web", "test", "hv1"), "{asked:?}");
     assert!(asked.what.starts_with("Ordered: VM web: ") && asked.seq < done.seq, "{asked:?} {done:?}");
-    assert_eq!(done.by, "", "the daemon did it");
+    assert_eq!((done.by.as_str(), &done.operation), ("test", &asked.operation), "it follows from that");
     let told = node.get("/vm/web").await.json();
     let uuid = told["uuid"].as_str().unwrap();
     assert_eq!(events(&node, &format!("?vm={uuid}&after={before}")).await.events, found.events);

@@ -14,6 +14,7 @@ mod meta;
 mod moves;
 mod mutated;
 mod openapi;
+mod operations;
 mod primary;
 mod requests;
 mod status;

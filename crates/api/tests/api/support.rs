@@ -7,6 +7,7 @@ use axum::{
 };
 use drover_agent::{
     Agent, BmcOptions, ClusterKey, Drivers, HostFacts, JoinError, NodeHandle, Options, PrimaryLoop, PrimaryOptions,
+    records,
 };
 use drover_api::{ApiState, router};
 use drover_drivers::{
@@ -18,7 +19,8 @@ use drover_drivers::{
     storage::fake::FakeDisks,
 };
 use drover_model::{
-    Bmc, Bytes, ClusterView, DaemonState, DomainType, NodeName, Role, Secret, TokenName, TokenRole, WallTime,
+    Bmc, Bytes, ClusterView, DaemonState, DomainType, NodeName, NodeRecord, Role, Secret, TokenName, TokenRole,
+    WallTime,
 };
 use drover_store::memory::{MemoryCluster, MemoryStore};
 use futures_util::StreamExt;
@@ -238,6 +240,19 @@ impl TestNode {
         shown
     }
 
+    /// Serves its API at an address, for the other daemons.
+    pub(crate) async fn serve(&self) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let me = self.handle.me();
+        let old = records::read::<NodeRecord>(&self.session, me).await.unwrap().unwrap();
+        let api = listener.local_addr().unwrap().to_string();
+        let new = NodeRecord { api: api.clone(), ..old.value.clone() };
+        records::set(&self.session, me, &old, &new).await.unwrap();
+        let router = self.router.clone();
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        self.handle.views().wait_for(|view| view.nodes[me].record.value.api == api).await.unwrap();
+    }
+
     /// Begins to receive a stream.
     pub(crate) async fn open(&self, request: Request<Body>) -> BodyDataStream {
         let answer = self.router.clone().oneshot(request).await.unwrap();
@@ -267,6 +282,16 @@ impl TestNode {
         let (status, headers) = (answer.status(), answer.headers().clone());
         let bytes = to_bytes(answer.into_body(), 1 << 24).await.unwrap();
         Told { status, headers, text: String::from_utf8(bytes.to_vec()).unwrap() }
+    }
+
+    /// A request with these headers too.
+    pub(crate) async fn with_headers(&self, method: &str, path: &str, headers: &[(&str, &str)], body: Value) -> Told {
+        let mut request = Request::builder().method(method).uri(format!("/api/v1{path}"));
+        for (name, value) in [("x-api-key", &*self.token), ("content-type", "application/json")] {
+            request = request.header(name, value);
+        }
+        let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+        self.send(request.body(body.to_string().into()).unwrap()).await
     }
 
     pub(crate) async fn raw(&self, method: &str, path: &str, kind: &str, body: impl Into<Body>) -> Told {

@@ -10,7 +10,7 @@ use clap::Args;
 use clap_complete::ArgValueCompleter;
 use drover_client::{Client, ClientError, Followed};
 use drover_model::{
-    NodeName, WallTime,
+    NodeName, OperationId, WallTime,
     wire::{Event, ListEvents},
 };
 use futures_util::StreamExt;
@@ -39,6 +39,9 @@ pub(crate) struct List {
     /// Only events of this kind, such as fence-proved (format JSON shows it)
     #[arg(long, value_name = "KIND")]
     kind: Option<String>,
+    /// Only events of this operation: of what one command began, or one decision of Drover's
+    #[arg(long, value_name = "ID")]
+    operation: Option<OperationId>,
     /// Number of events to show, from the end
     #[arg(short = 'n', long, default_value_t = 50, value_name = "N")]
     limit: usize,
@@ -47,8 +50,9 @@ pub(crate) struct List {
 impl Run for List {
     async fn run(self, context: &Context) -> Result<(), Failure> {
         let (client, output) = (context.client()?, context.output);
-        let which = ListEvents { after: None, limit: Some(self.limit), vm: self.vm, node: self.node, kind: self.kind };
-        if self.follow {
+        let List { follow: following, limit, vm, node, kind, operation } = self;
+        let which = ListEvents { after: None, limit: Some(limit), vm, node, kind, operation };
+        if following {
             followable(output)?;
             let mut interrupted = pin!(tokio::signal::ctrl_c());
             return tokio::select! {

@@ -19,12 +19,13 @@ use crate::{
     screen::Screen,
 };
 use bytes::Bytes;
-use drover_client::{Client, ClientError};
+use drover_client::{Begun, Client, ClientError};
 use drover_model::wire::Log;
 use futures_util::{Stream, StreamExt};
 use std::{
     io::{self, BufRead, IsTerminal, Write},
     pin::pin,
+    sync::Arc,
 };
 
 /// What every command gets.
@@ -32,12 +33,14 @@ pub(crate) struct Context {
     /// The connection given with `-c` or `DROVER_CONNECTION`, if any.
     pub(crate) connection: Option<String>,
     pub(crate) output: Output,
+    /// What this command begins, if it changes something.
+    pub(crate) operation: Arc<Begun>,
 }
 
 impl Context {
     /// A client for the chosen cluster.
     fn client(&self) -> Result<Client, Failure> {
-        client(self.connection.as_deref())
+        Ok(client(self.connection.as_deref())?.as_part_of(self.operation.clone()))
     }
 }
 

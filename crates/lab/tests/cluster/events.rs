@@ -1,6 +1,9 @@
 //! The history of the cluster, as an administrator reads it.
 
-use crate::{proof::with_bmcs, support::Guest};
+use crate::{
+    proof::with_bmcs,
+    support::{Cluster, Guest},
+};
 use drover_lab::{Domain, Service};
 use serde_json::Value;
 
@@ -57,4 +60,36 @@ fn the_loss_of_a_node_is_a_readable_story() {
         });
     let events = |shown: &Value| shown["events"].as_array().unwrap().clone();
     assert!(events(&again).starts_with(&events(&told)), "{told}\n{again}");
+}
+
+/// What one command began is found by its id, in the events and the log of every node that did a part of it.
+#[test]
+fn a_flush_is_one_operation_on_all_nodes() {
+    let cluster = Cluster::up(2);
+    let mut guests = ["one", "two"].map(|name| Guest::up(&cluster, "hv1", &Domain::new(name), &[]));
+    let flushed = cluster.try_drover("hv2", &["node", "flush", "hv1", "--wait"]);
+    let id = flushed.err.lines().find_map(|line| line.strip_prefix("Operation "));
+    let id = id.filter(|_| flushed.code == 0).unwrap_or_else(|| panic!("{flushed:?}"));
+    for guest in &mut guests {
+        guest.wait_alive_on("hv2");
+    }
+    let query = ["cluster", "events", "--operation", id];
+    let all_of = |told: &Value, node: &str, kind: &str| {
+        let is = |event: &&Value| event["node"] == node && event["kind"] == kind;
+        told["events"].as_array().map_or(0, |events| events.iter().filter(is).count())
+    };
+    // The daemon on hv2 tells that they execute a moment after they do.
+    let told =
+        cluster.json_until("hv2", &query, "both guests are resumed", |told| all_of(told, "hv2", "guest-resumed") == 2);
+    let parts = [("planned", 2), ("vm-moved", 2), ("node-state", 1)];
+    for (kind, times) in parts {
+        assert_eq!(all_of(&told, "hv1", kind), times, "{kind}: {told}");
+    }
+    assert_eq!(kinds(&told).iter().filter(|kind| **kind == "request").count(), 1, "{told}");
+    assert!(told["events"].as_array().unwrap().iter().all(|event| event["operation"] == id), "{told}");
+    for (node, what) in [("hv1", "handed a VM over"), ("hv2", "a VM executes again after its migration")] {
+        let log = cluster.drover(node, &["node", "log", node, "--lines", "2000"]);
+        let said = log.lines().filter(|line| line.contains(&format!("op={id}")) && line.contains(what)).count();
+        assert_eq!(said, 2, "{node}: {log}");
+    }
 }

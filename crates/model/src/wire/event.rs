@@ -27,7 +27,11 @@ pub struct Event {
     pub about: String,
     /// What happened, in one sentence.
     pub what: String,
-    /// The name of the token with which it was asked for; empty: the daemon decided it.
+    /// The operation that it is part of: what was asked for or decided at once has the same one on all nodes. Empty:
+    /// none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub operation: String,
+    /// The name of the token with which the operation was asked for; empty: Drover decided it.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub by: String,
     /// Details, such as evidence and reasons.

@@ -1,6 +1,6 @@
 //! Requests about the cluster, its faults and its tokens.
 
-use crate::{AfterProof, NodeName, Selector, Stall, TokenName, wire::FaultKey};
+use crate::{AfterProof, NodeName, OperationId, Selector, Stall, TokenName, wire::FaultKey};
 use serde::{Deserialize, Serialize};
 
 /// Switches maintenance on or off.
@@ -52,6 +52,9 @@ pub struct ListEvents {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schemars(title = "a kind of events, such as fence-proved"))]
     pub kind: Option<String>,
+    /// Only those of this operation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub operation: Option<OperationId>,
 }
 
 /// Changes the cluster's configuration; fields that are not given are unchanged.
