@@ -198,7 +198,7 @@ async fn write(ctx: &Context, view: &ClusterView, name: &NodeName, step: &Step) 
             ops.extend([unchanged, records::set_op(name, old, &changed(old.value.to(FencePhase::Proving, now)))?]);
         }
         (Step::Cut, Some(old)) => {
-            let then_on = view.config.power_on;
+            let then_on = record.value.effective_power_on(&view.config);
             let new = Fence { off_ordered: true, then_on, ..changed(old.value.to(FencePhase::Proving, now)) };
             ops.extend([unchanged, records::set_op(name, old, &new)?]);
         }

@@ -283,6 +283,8 @@ fn own_record(ctx: &Context, old: Option<&NodeRecord>) -> NodeRecord {
         migration: ctx.options.migration.clone(),
         domain_state: old.map_or(NodeState::Ready, |old| old.domain_state),
         boot: ctx.options.boot.clone(),
+        after_proof: old.and_then(|old| old.after_proof),
+        power_on: old.and_then(|old| old.power_on),
         operation: old.and_then(|old| old.operation.clone()),
     }
 }

@@ -1,6 +1,6 @@
-//! The operation that a piece of work belongs to. Whoever begins such work says so once ([`scope`]); then every log line
-//! within has its id (`op=...`), so has every event that is told within, and records that are written within have the
-//! operation ([`stamped`]). By the records it comes to the other nodes.
+//! The operation that a piece of work belongs to. Whoever begins such work says so once ([`scope`]); then every log
+//! line within has its id (`op=...`), so has every event that is told within, and records that are written within have
+//! the operation (`stamped`). By the records it comes to the other nodes.
 
 use crate::context::Context;
 use drover_model::{Operation, OperationId, RecordKind};

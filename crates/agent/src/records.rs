@@ -1,5 +1,5 @@
-//! Typed records over the store's bytes: each kind is read and written by its key ([`RecordKind`]). What is written gets
-//! the operation that it belongs to ([`crate::operation`]).
+//! Typed records over the store's bytes: each kind is read and written by its key ([`RecordKind`]). What is written
+//! gets the operation that it belongs to ([`crate::operation`]).
 
 use crate::operation::stamped;
 use drover_model::{RecordKind, RecordPath, Stored, Version, record::Writer};

@@ -275,6 +275,10 @@ mod tests {
             domain_state: Some("unflush".parse().unwrap()),
         });
         round_trips(SetDomainState { state: DomainOrder::Flush, wait: true, force: true });
+        round_trips(SetNodePolicies {
+            after_proof: Some("inherit".parse().unwrap()),
+            power_on: Some("false".parse().unwrap()),
+        });
         round_trips(SetCoordinatorState { state: RoleOrder::Secondary });
         round_trips(SetMaintenance { state: true, until: Some(5), duration: Some(6) });
         for word in FaultKey::WORDS {

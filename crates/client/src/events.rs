@@ -95,3 +95,79 @@ impl Fields {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::pin::pin;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::{TcpListener, TcpStream},
+    };
+
+    /// Accepts a request; returns its first line, and begins the answer.
+    async fn asked(listener: &TcpListener) -> (String, TcpStream) {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            assert_ne!(stream.read_buf(&mut head).await.unwrap(), 0, "a whole request comes");
+        }
+        let head = String::from_utf8(head).unwrap();
+        assert!(head.contains("accept: text/event-stream\r\n"), "{head}");
+        let answer = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
+        stream.write_all(answer).await.unwrap();
+        (head.lines().next().unwrap().to_owned(), stream)
+    }
+
+    async fn send(stream: &mut TcpStream, text: &str) {
+        stream.write_all(format!("{:x}\r\n{text}\r\n", text.len()).as_bytes()).await.unwrap();
+    }
+
+    fn event(seq: u64) -> String {
+        let data = serde_json::to_string(&Event { node: "hv1".to_owned(), seq, ..Event::default() }).unwrap();
+        format!("id: @5,hv1:{seq}\ndata: {data}\n\n")
+    }
+
+    #[tokio::test]
+    async fn a_stream_whose_connection_breaks_is_resumed_after_the_last_whole_event() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = Client::new(&format!("http://{}", listener.local_addr().unwrap()), None).unwrap();
+        let server = tokio::spawn(async move {
+            let (first, mut stream) = asked(&listener).await;
+            let half = event(3);
+            for text in
+                [":\n\n", &event(1), "event: position\nid: @5,hv1:2\n\n", "event: newer\ndata: 1\n\n", &half[..30]]
+            {
+                send(&mut stream, text).await;
+            }
+            stream.set_zero_linger().unwrap();
+            drop(stream);
+            let (second, mut stream) = asked(&listener).await;
+            send(&mut stream, &event(3)).await;
+            send(&mut stream, "event: unanswered\ndata: {\"hv2\":\"off\"}\n\n").await;
+            stream.write_all(b"0\r\n\r\n").await.unwrap();
+            [first, second]
+        });
+        let mut which = ListEvents { limit: Some(7), ..ListEvents::default() };
+        let mut seen = Vec::new();
+        let mut ends = Vec::new();
+        for _ in 0..2 {
+            let mut events = pin!(client.follow_events(&which).await.unwrap());
+            ends.push(loop {
+                match events.next().await {
+                    Some(Ok(Followed::Event(event, position))) => {
+                        seen.push(event.seq);
+                        which.after = Some(position);
+                    }
+                    Some(Ok(Followed::Position(position))) => which.after = Some(position),
+                    Some(Ok(Followed::Unanswered(nodes))) => seen.push(100 + nodes.len() as u64),
+                    end => break end.map(|end| matches!(end, Err(ClientError::Unreachable { .. }))),
+                }
+            });
+        }
+        assert_eq!((seen, ends), (vec![1, 3, 101], vec![Some(true), None]), "half an event is none");
+        let asked = server.await.unwrap();
+        assert!(asked[0].starts_with("GET /api/v1/events?limit=7 "), "{asked:?}");
+        assert!(asked[1].starts_with("GET /api/v1/events?after=%405%2Chv1%3A2&limit=7 "), "{asked:?}");
+    }
+}

@@ -3,8 +3,8 @@
 use crate::{Client, Result, part, values};
 use bytes::Bytes;
 use drover_model::wire::{
-    Fate, FenceInfo, FenceNode, ListNodes, Log, Message, Node, NodeChanged, Nothing, ReadLog, RemoveNode,
-    SetCoordinatorState, SetDomainState, StateOf,
+    Fate, FenceInfo, FenceNode, ListNodes, Log, Message, Node, NodeChanged, NodePolicies, Nothing, ReadLog, RemoveNode,
+    SetCoordinatorState, SetDomainState, SetNodePolicies, StateOf,
 };
 use futures_util::Stream;
 use reqwest::Method;
@@ -29,6 +29,11 @@ impl Client {
     /// Takes a node out of service, or puts it back.
     pub async fn set_domain_state(&self, name: &str, order: SetDomainState) -> Result<NodeChanged> {
         self.post(&format!("/node/{}/domain-state", part(name)), &order).await
+    }
+
+    /// Changes a node's own policies; those that are not given stay as they are.
+    pub async fn set_node_policies(&self, name: &str, change: SetNodePolicies) -> Result<NodePolicies> {
+        self.request(Method::PUT, &format!("/node/{}/policies", part(name)), &change, None).await
     }
 
     /// A node's role: whether it is the primary.

@@ -2,6 +2,7 @@
 
 use crate::{
     bmc::BmcReport,
+    cluster::{AfterProof, ClusterConfig},
     domain::DomainType,
     guests::Guests,
     name::{NodeName, VmName},
@@ -112,9 +113,27 @@ pub struct NodeRecord {
     /// Boot id of the machine at its daemon's last registration. Empty in records of older daemons.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub boot: String,
+    /// This node's own [`ClusterConfig::after_proof`]; `None`: the cluster's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after_proof: Option<AfterProof>,
+    /// This node's own [`ClusterConfig::power_on`]; `None`: the cluster's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub power_on: Option<bool>,
     /// The operation that changed it last. For people.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "operation::if_known")]
     pub operation: Option<Operation>,
+}
+
+impl NodeRecord {
+    /// What follows when it is proved that this node is off.
+    pub fn effective_after_proof(&self, cluster: &ClusterConfig) -> AfterProof {
+        self.after_proof.unwrap_or(cluster.after_proof)
+    }
+
+    /// Whether this node is switched on again after its power was cut.
+    pub fn effective_power_on(&self, cluster: &ClusterConfig) -> bool {
+        self.power_on.unwrap_or(cluster.power_on)
+    }
 }
 
 /// `/nodes/<name>/status`: a node's report, every few seconds and after changes.
@@ -310,7 +329,8 @@ impl RecordKind for NodeRecord {
         Some(&mut self.operation)
     }
 
-    /// The node's existence and its addresses. It accepts no VMs.
+    /// The node's existence and its addresses. It accepts no VMs. If it has a policy of its own that cannot be read, an
+    /// administrator decides.
     fn salvage(name: &NodeName, document: &serde_json::Value) -> Option<NodeRecord> {
         let text = |field: &str| document.get(field).and_then(serde_json::Value::as_str).unwrap_or_default().to_owned();
         let role = document.get("role").cloned().and_then(|role| serde_json::from_value(role).ok());
@@ -323,6 +343,10 @@ impl RecordKind for NodeRecord {
             migration: text("migration"),
             domain_state: NodeState::Flushed,
             boot: text("boot"),
+            after_proof: document
+                .get("after_proof")
+                .map(|own| serde_json::from_value(own.clone()).unwrap_or(AfterProof::None)),
+            power_on: document.get("power_on").map(|own| own.as_bool().unwrap_or(false)),
             operation: None,
         })
     }

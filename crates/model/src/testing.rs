@@ -63,6 +63,8 @@ pub fn node(n: &str, gib: u64) -> NodeView {
             migration: String::new(),
             domain_state: NodeState::Ready,
             boot: String::new(),
+            after_proof: None,
+            power_on: None,
             operation: None,
         }),
         status: Some(kept(NodeStatus {

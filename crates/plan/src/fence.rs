@@ -135,8 +135,8 @@ pub fn pulse(nodes: usize) -> Duration {
 }
 
 /// Whether nothing follows from a proof until an administrator confirms it.
-fn waits(view: &ClusterView, fence: &Fence) -> bool {
-    view.config.after_proof == AfterProof::None && !fence.is_confirmed()
+fn waits(view: &ClusterView, node: &NodeRecord, fence: &Fence) -> bool {
+    node.effective_after_proof(&view.config) == AfterProof::None && !fence.is_confirmed()
 }
 
 /// Whether a machine is to be switched on again: its power was cut under that policy, and nobody has tried to switch it
@@ -183,7 +183,7 @@ pub fn next(
                 let busy = plan.items.iter().any(|item| item.node == *name && item.fate.why_waiting().is_none());
                 let on = !busy && quiet.is_none() && is_to_be_on(fence);
                 match fence.phase {
-                    FencePhase::Proved if waits(view, fence) => None,
+                    FencePhase::Proved if waits(view, &node.record.value, fence) => None,
                     FencePhase::Proved => Some(Step::Recover),
                     FencePhase::Recovering if !left => Some(Step::Recovered),
                     FencePhase::Recovering | FencePhase::Recovered if on => Some(Step::PowerOn),

@@ -6,8 +6,9 @@ use super::{
 };
 use crate::{belongings, events::About, records};
 use drover_model::{
-    Claim, ClusterView, NodeName, NodeRecord, NodeSession, NodeState, Only, Primary, RecordKind, RecordPath, Version,
-    VmRecord,
+    AfterProof, Claim, ClusterView, NodeName, NodeRecord, NodeSession, NodeState, Only, Primary, RecordKind,
+    RecordPath, Version, VmRecord,
+    wire::{NodePolicies, OwnAfterProof, OwnPowerOn, SetNodePolicies},
 };
 use drover_plan::{drain, node, primary};
 use uuid::Uuid;
@@ -44,6 +45,38 @@ impl Commands {
             let newer =
                 move |view: &ClusterView| view.nodes.get(&name).is_none_or(|node| node.record.version >= version);
             Ok(Outcome::Write(Write { ops, answer: next, log, shows: Box::new(newer), taken: Vec::new() }))
+        })
+        .await
+    }
+
+    /// Changes a node's own policies. Returns them, as far as the cluster's configuration is known here.
+    pub async fn set_node_policies(&self, name: NodeName, change: SetNodePolicies) -> Result<NodePolicies> {
+        let name = &name;
+        self.update(About::Node(name.clone()), || async move {
+            let old = records::read::<NodeRecord>(&*self.ctx.store, name).await?;
+            let view = self.view()?;
+            known(&view, name)?;
+            let Some(old) = old else { return Err(CommandError::NotFound(format!("there is no node {name}"))) };
+            let new = NodeRecord {
+                after_proof: change.after_proof.map_or(old.value.after_proof, OwnAfterProof::own),
+                power_on: change.power_on.map_or(old.value.power_on, OwnPowerOn::own),
+                ..old.value.clone()
+            };
+            let answer = NodePolicies::of(&new, &view.config);
+            if new == old.value {
+                return Ok(Outcome::Unchanged(answer));
+            }
+            let ops = vec![records::set_op(name, &old, &new)?];
+            let said = |record: &NodeRecord| {
+                let power_on = record.power_on.map_or("inherit", |on| if on { "true" } else { "false" });
+                let after_proof = record.after_proof.map_or("inherit", AfterProof::word);
+                format!("after_proof {after_proof}, power_on {power_on}")
+            };
+            let log = format!("its policies are {} (were {})", said(&new), said(&old.value));
+            let (name, version) = (name.clone(), old.version.next());
+            let newer =
+                move |view: &ClusterView| view.nodes.get(&name).is_none_or(|node| node.record.version >= version);
+            Ok(Outcome::Write(Write { ops, answer, log, shows: Box::new(newer), taken: Vec::new() }))
         })
         .await
     }

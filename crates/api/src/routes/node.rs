@@ -3,7 +3,7 @@
 use super::{fence, limit, logs, stopping};
 use crate::{
     answer::{self, Answer, ApiError},
-    endpoint::{Call, Endpoint, delete, field, get, post},
+    endpoint::{Call, Endpoint, delete, field, get, post, put},
 };
 use axum::http::StatusCode;
 use drover_agent::NodeHandle;
@@ -11,7 +11,8 @@ use drover_model::{
     ClusterView, DaemonState, How, NodeName, NodeState, NodeView, Version,
     wire::{
         self, Blocked, DomainOrder, DrainOutcome, DrainWait, ListNodes, Message, Node, NodeChanged, NodeNumbers,
-        Nothing, ReadLog, RemoveNode, RoleOrder, SetCoordinatorState, SetDomainState, StateOf,
+        NodePolicies, Nothing, ReadLog, RemoveNode, RoleOrder, SetCoordinatorState, SetDomainState, SetNodePolicies,
+        StateOf,
     },
 };
 use drover_plan::{
@@ -45,6 +46,12 @@ pub(crate) fn endpoints() -> Vec<Endpoint> {
         post("/node/{node}/domain-state", "Take it out of service, or put it back.", set_domain_state)
             .answers::<NodeChanged>()
             .waits(),
+        put(
+            "/node/{node}/policies",
+            "Change its own policies of what happens when it is off; those that are not given stay as they are.",
+            set_policies,
+        )
+        .answers::<NodePolicies>(),
         get("/node/{node}/flush-plan", "What a flush would do with each of its VMs.", flush_plan)
             .answers::<Vec<wire::Fate>>(),
         get(
@@ -127,6 +134,11 @@ async fn set_coordinator_state(call: Call, request: SetCoordinatorState) -> Answ
         (_, false) => format!("Node {name} is {state} already."),
     };
     answer::json(&NodeChanged { message, name: name.to_string(), state: state.word().to_owned(), version: version.0 })
+}
+
+async fn set_policies(call: Call, request: SetNodePolicies) -> Answer {
+    let (name, _) = subject(&call.state.node.view(), &call)?;
+    answer::json(&call.state.node.commands().set_node_policies(name, request).await?)
 }
 
 async fn domain_state(call: Call, _: Nothing) -> Answer {

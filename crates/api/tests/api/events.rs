@@ -114,3 +114,57 @@ async fn a_stream_goes_on_where_it_was_cut_off() {
     }
     assert_eq!(names(&read(&found[0].0, 1, 3).await), ["b", "c", "d"], "not limited");
 }
+
+/// Over the network, so in real time.
+#[tokio::test]
+async fn the_events_of_two_nodes_are_one_list_and_one_position() {
+    let first = TestNode::start().await;
+    let second = first.beside("hv2", 2048).await;
+    second.serve().await;
+    // As a daemon does when it is ready.
+    let (token, role) = (first.handle.node_token().to_owned(), drover_model::TokenRole::Node);
+    let name = drover_model::TokenName::of_node(first.handle.me()).unwrap();
+    first.handle.commands().install_token(name.clone(), &token, role).await.unwrap();
+    second.handle.views().wait_for(|view| view.tokens().contains_key(&name)).await.unwrap();
+    first
+        .handle
+        .views()
+        .wait_for(|view| view.nodes[second.handle.me()].record.value.api != "127.0.0.1:1")
+        .await
+        .unwrap();
+    let define = async |at: &TestNode, name: &str| {
+        let told = at.form("POST", "/vm", &[("xml", &xml(name, "")), ("node", "hv1")]).await;
+        assert_eq!(told.status, 200, "{told:?}");
+        // The clocks go on, so that the order is known.
+        for node in [&first, &second] {
+            node.clock.fetch_add(10, std::sync::atomic::Ordering::Relaxed);
+        }
+    };
+    let told = async |query: &str| {
+        let found = events(&first, &format!("?kind=request{query}")).await;
+        assert!(found.unanswered.is_empty(), "{found:?}");
+        let of = |event: &Event| (event.node.clone(), event.vm.clone());
+        (found.events.iter().map(of).collect::<Vec<_>>(), found.cursor)
+    };
+    let pairs = |all: &[(&str, &str)]| all.iter().map(|(n, v)| (n.to_string(), v.to_string())).collect::<Vec<_>>();
+    let (_, begin) = told("").await;
+    for (at, name) in [(&first, "a"), (&second, "b"), (&first, "c"), (&second, "d")] {
+        define(at, name).await;
+    }
+    let all = pairs(&[("hv1", "a"), ("hv2", "b"), ("hv1", "c"), ("hv2", "d")]);
+    assert_eq!(told(&format!("&after={begin}")).await.0, all, "joined by time");
+    assert_eq!(told("&limit=3").await.0, all[1..], "the last");
+    assert_eq!(told("&vm=b").await.0, all[1..2]);
+    assert_eq!(told(&format!("&node=hv2&after={begin}")).await.0, pairs(&[("hv2", "b"), ("hv2", "d")]));
+    // Piece by piece: nothing is left out, nothing comes twice.
+    let (mut found, mut at) = (Vec::new(), begin);
+    for size in [1, 1, 2] {
+        let (piece, then) = told(&format!("&limit={size}&after={at}")).await;
+        assert_eq!(piece.len(), size, "{found:?}");
+        found.extend(piece);
+        at = then;
+    }
+    assert_eq!((found, told(&format!("&after={at}")).await.0), (all, vec![]));
+    define(&second, "e").await;
+    assert_eq!(told(&format!("&after={at}")).await.0, pairs(&[("hv2", "e")]));
+}

@@ -276,3 +276,58 @@ async fn vms_of_a_node_that_is_off_wait_for_an_administrator_if_the_configuratio
     let proof = first.get("/node/hv2/fence").await.json()["proof"].clone();
     assert_eq!((&proof[0]["kind"], &proof[1]["kind"]), (&json!("power"), &json!("administrator")), "{proof}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_node_may_have_policies_of_its_own() {
+    let (power, silent) = (FakePower::default(), Arc::new(Meanwhile::default()));
+    power.put("hv2", FakeBmc { machine: "hv2".to_owned(), ..FakeBmc::default() });
+    let first = TestNode::fenced(Fencing { power: Some(power.clone()), presence: Some(silent) }).await;
+    let second = first.beside("hv2", 2048).await;
+    let policies = async || first.get("/node/hv2").await.json()["policies"].clone();
+    let shown = |after_proof: &str, power_on: bool, own: [bool; 2]| {
+        json!({
+            "after_proof": after_proof, "power_on": power_on, "own_after_proof": own[0], "own_power_on": own[1],
+        })
+    };
+    assert_eq!(policies().await, shown("recover", false, [false, false]), "the cluster's");
+    for (change, wanted) in [
+        (json!({"power_on": "true"}), shown("recover", true, [false, true])),
+        (json!({"after_proof": "none"}), shown("none", true, [true, true])),
+        (json!({"power_on": "inherit"}), shown("none", false, [true, false])),
+    ] {
+        let told = first.json("PUT", "/node/hv2/policies", change.clone()).await;
+        assert_eq!((told.status.as_u16(), told.json()), (200, wanted.clone()), "{change}");
+        assert_eq!(policies().await, wanted, "{change}");
+    }
+    let record = first.cluster.dump()["/nodes/hv2"].clone();
+    let told = first.json("PUT", "/node/hv2/policies", json!({})).await;
+    assert_eq!((told.status.as_u16(), &first.cluster.dump()["/nodes/hv2"]), (200, &record), "nothing is changed");
+    let other = first.get("/node/hv1").await.json()["policies"].clone();
+    assert_eq!(other, shown("recover", false, [false, false]), "another's are not changed");
+
+    for (path, fields) in [
+        ("/vm", vec![("xml", xml("web", "")), ("node", "hv2".to_owned())]),
+        ("/vm/web/state", vec![("state", "start".to_owned()), ("wait", "true".to_owned())]),
+    ] {
+        let fields: Vec<(&str, &str)> = fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let told = first.form("POST", path, &fields).await;
+        assert_eq!(told.status, 200, "{told:?}");
+    }
+    second.ended.abort();
+    second.role_ended.abort();
+    second.machine.power_off();
+    power.set_machine("hv2", PowerState::Off);
+    let store = first.cluster.session(Duration::from_secs(4));
+    store.delete(&"/nodes/hv2/session".parse().unwrap(), None).await.unwrap();
+    sleep(Duration::from_secs(600)).await;
+    assert_eq!(first.get("/node/hv2/fence").await.json()["phase"], "proved");
+    let faults = first.get("/faults").await.json();
+    let fault = faults.as_array().unwrap().iter().find(|fault| fault["id"] == "node-dead-hv2").unwrap();
+    let fault = fault["message"].as_str().unwrap();
+    assert!(fault.contains("its VMs wait") && fault.contains("drover node set hv2"), "{fault}");
+
+    let told = first.json("PUT", "/node/hv2/policies", json!({"after_proof": "inherit"})).await;
+    assert_eq!((told.status.as_u16(), told.json()), (200, shown("recover", false, [false, false])));
+    let web = first.vm_until("web", |vm| vm["run_state"] == "running").await;
+    assert_eq!(web["node"], "hv1", "{web}");
+}

@@ -23,7 +23,7 @@ pub use fence::{FenceInfo, LossPlan, NodeLoss, Proof};
 pub use import::ImportedVm;
 pub use meta::{Meta, Tag, Tags};
 pub use moves::{Explained, Fate, Judged, Migration, MoveOrder, MoveOutcome};
-pub use node::{Blocked, Drain, FailedDuty, Memory, Node, NodeChanged, NodeNumbers, Vcpu, Watchdog};
+pub use node::{Blocked, Drain, FailedDuty, Memory, Node, NodeChanged, NodeNumbers, NodePolicies, Vcpu, Watchdog};
 pub use placed::{Placed, Rejected, Scored};
 pub use request::*;
 pub use status::{Health, HealthMessage, Resource, Resources, Status};

@@ -2,8 +2,9 @@
 
 use super::VERSION;
 use crate::{
+    cluster::ClusterConfig,
     name::VmName,
-    node::{DrainReport, DutyReport, NodeState},
+    node::{DrainReport, DutyReport, NodeRecord, NodeState},
     units::WallTime,
     view::{ClusterView, NodeView},
     vm::Demand,
@@ -222,6 +223,9 @@ pub struct Node {
     /// What resets its machine when it is cut off; null: no watchdog is configured.
     #[serde(default)]
     pub watchdog: Option<Watchdog>,
+    /// What happens when it is off.
+    #[serde(default)]
+    pub policies: NodePolicies,
     /// How guests are executed: `kvm` or `qemu`; empty: not known yet.
     pub domain_type: String,
     /// Progress of a flush or a ready; null: there is none.
@@ -232,6 +236,32 @@ pub struct Node {
     pub version: i64,
     /// When it last reported, by its own clock: milliseconds since 1970, UTC.
     pub updated: u64,
+}
+
+/// The policies that are in force for a node, and which of them are its own.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct NodePolicies {
+    /// What follows when it is proved that it is off: `recover` or `none`.
+    pub after_proof: String,
+    /// Whether it is switched on again after its power was cut.
+    pub power_on: bool,
+    /// Whether `after_proof` is its own; otherwise it is the cluster's.
+    pub own_after_proof: bool,
+    /// Whether `power_on` is its own; otherwise it is the cluster's.
+    pub own_power_on: bool,
+}
+
+impl NodePolicies {
+    /// Those of a node in a cluster.
+    pub fn of(node: &NodeRecord, cluster: &ClusterConfig) -> NodePolicies {
+        NodePolicies {
+            after_proof: node.effective_after_proof(cluster).word().to_owned(),
+            power_on: node.effective_power_on(cluster),
+            own_after_proof: node.after_proof.is_some(),
+            own_power_on: node.power_on.is_some(),
+        }
+    }
 }
 
 /// Figures of a node that are computed elsewhere (`plan::capacity`, `plan::health`).
@@ -298,6 +328,7 @@ impl Node {
                 why_not: watchdog.why_not.clone(),
                 failed: watchdog.failed,
             }),
+            policies: NodePolicies::of(record, &view.config),
             domain_type: status.and_then(|s| s.domain_type).map_or("", crate::DomainType::word).to_owned(),
             drain: status.and_then(|s| s.drain.as_ref()).filter(|_| draining).map(Drain::from),
             version: node.record.version.0,

@@ -37,10 +37,14 @@ pub fn faults(view: &ClusterView, outlook: &Outlook, plan: &Plan) -> BTreeMap<St
         if fence.phase == FencePhase::Over || node.session.is_some() {
             continue;
         }
-        let message = if fence.phase == FencePhase::Proved && waits(view, fence) {
+        let message = if fence.phase == FencePhase::Proved && waits(view, &node.record.value, fence) {
+            let change = match node.record.value.after_proof {
+                Some(_) => format!("drover node set {name} --after-proof recover"),
+                None => "drover config set --after-proof recover".to_owned(),
+            };
             format!(
                 "Node {name} is off ({}), and its VMs wait, because they are not to be recovered by themselves \
-                ('drover config set --after-proof recover' changes that). To start them on other nodes, confirm it: \
+                ('{change}' changes that). To start them on other nodes, confirm it: \
                 'drover node fence {name} --confirm-off'.",
                 proof(fence)
             )

@@ -6,6 +6,7 @@ mod list;
 mod log;
 mod remove;
 mod role;
+mod set;
 mod show;
 
 use super::commands;
@@ -17,6 +18,7 @@ commands! {
         Info(show::Info),
         Flush(drain::Flush),
         Ready(drain::Ready),
+        Set(set::Set),
         Fence(fence::Fence),
         Primary(role::Primary),
         Secondary(role::Secondary),

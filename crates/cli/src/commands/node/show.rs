@@ -1,5 +1,6 @@
 //! Showing a node.
 
+use super::set::said;
 use crate::{
     args::OneNode,
     commands::{Context, Run},
@@ -78,6 +79,7 @@ fn render(node: &Node, vms: &str, output: &Output) -> String {
     };
     let failed = node.watchdog.as_ref().is_some_and(|watchdog| watchdog.failed);
     facts.toned("Watchdog", watchdog, if failed { Tone::Bad } else { Tone::Plain });
+    facts.fact("When it is off", said(&node.policies));
     facts.fact("Guests run by", &*node.domain_type);
     facts.fact("Kernel", format!("{} {}", node.kernel, node.arch));
     facts.fact("System", &*node.os);

@@ -9,7 +9,10 @@ mod node;
 mod vm;
 
 pub use cluster::{ChangeConfig, CreateToken, ListEvents, ListFaults, PlanLosses, SetMaintenance};
-pub use node::{DomainOrder, FenceNode, ListNodes, RemoveNode, RoleOrder, SetCoordinatorState, SetDomainState};
+pub use node::{
+    DomainOrder, FenceNode, ListNodes, OwnAfterProof, OwnPowerOn, RemoveNode, RoleOrder, SetCoordinatorState,
+    SetDomainState, SetNodePolicies,
+};
 pub use vm::{
     ChangeMeta, ChangeTag, DefineOrChange, DefineVm, DeleteVm, ImportVm, ListVms, ModifyVm, MoveAction, MoveVm,
     PowerOrder, RenameVm, SelectorOrder, SetVmState, StateFilter, TagAction,

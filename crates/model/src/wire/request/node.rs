@@ -2,7 +2,7 @@
 
 use super::is_false;
 use crate::{
-    CoordinatorState, DaemonState, NodeState,
+    AfterProof, CoordinatorState, DaemonState, NodeState,
     words::{words, written_as_words},
 };
 use serde::{Deserialize, Serialize};
@@ -60,6 +60,66 @@ impl SetDomainState {
     }
 }
 
+/// A node's own policy of what follows from a proof that it is off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OwnAfterProof {
+    /// The cluster's.
+    Inherit,
+    /// Its VMs start on other nodes.
+    Recover,
+    /// Nothing, until an administrator confirms it.
+    None,
+}
+words!(OwnAfterProof, "policy of a node", Inherit = "inherit", Recover = "recover", None = "none");
+
+/// Whether a node is switched on again after its power was cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OwnPowerOn {
+    /// As the cluster's policy says.
+    Inherit,
+    /// It is.
+    True,
+    /// It is not.
+    False,
+}
+words!(OwnPowerOn, "policy of a node", Inherit = "inherit", True = "true", False = "false");
+
+impl OwnAfterProof {
+    /// As the node's record has it.
+    pub fn own(self) -> Option<AfterProof> {
+        match self {
+            OwnAfterProof::Inherit => None,
+            OwnAfterProof::Recover => Some(AfterProof::Recover),
+            OwnAfterProof::None => Some(AfterProof::None),
+        }
+    }
+}
+
+impl OwnPowerOn {
+    /// As the node's record has it.
+    pub fn own(self) -> Option<bool> {
+        match self {
+            OwnPowerOn::Inherit => None,
+            OwnPowerOn::True => Some(true),
+            OwnPowerOn::False => Some(false),
+        }
+    }
+}
+
+/// Changes a node's own policies; those that are not given stay as they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct SetNodePolicies {
+    /// What follows when it is proved that this node is off. recover: its VMs start on other nodes. none: they wait for
+    /// an administrator. inherit: as the cluster's configuration says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub after_proof: Option<OwnAfterProof>,
+    /// Whether this node is switched on again when its power was cut and its VMs are recovered. inherit: as the
+    /// cluster's configuration says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub power_on: Option<OwnPowerOn>,
+}
+
 /// Confirms that a node's machine is off.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -107,4 +167,4 @@ pub struct SetCoordinatorState {
     pub state: RoleOrder,
 }
 
-written_as_words!(DomainOrder, RoleOrder);
+written_as_words!(DomainOrder, RoleOrder, OwnAfterProof, OwnPowerOn);

@@ -35,6 +35,33 @@ fn a_proof_waits_for_an_administrator_if_the_policy_says_so() {
 }
 
 #[test]
+fn a_nodes_own_policy_is_in_force_instead_of_the_clusters() {
+    use AfterProof::{None as Wait, Recover};
+    for (cluster, own, waits) in
+        [(Wait, None, true), (Wait, Some(Recover), false), (Recover, Some(Wait), true), (Recover, None, false)]
+    {
+        let config = ClusterConfig { after_proof: cluster, ..ClusterConfig::default() };
+        let mut view = off(&config, |fence| fence);
+        view.change_node(&name("c"), |node| node.record.after_proof = own);
+        // Another node's is not.
+        view.change_node(&name("b"), |node| node.record.after_proof = Some(if waits { Recover } else { Wait }));
+        let wanted = if waits { vec![] } else { vec![("c".to_owned(), Step::Recover)] };
+        assert_eq!(steps(&view, &[("c", 50)], 60), wanted, "{cluster:?} {own:?}");
+        let faults = faults(&view, &outlook(&view, &[("c", 50)], 60), &Plan::default());
+        assert_eq!(faults["node-dead-c"].0.contains("its VMs wait"), waits, "{cluster:?} {own:?}: {faults:?}");
+    }
+    let node = |own| NodeRecord { power_on: own, ..view_of_c().clone() };
+    let cluster = |power_on| ClusterConfig { power_on, ..ClusterConfig::default() };
+    for (all, own, on) in [(true, None, true), (true, Some(false), false), (false, Some(true), true)] {
+        assert_eq!(node(own).effective_power_on(&cluster(all)), on, "{all} {own:?}");
+    }
+}
+
+fn view_of_c() -> NodeRecord {
+    cluster(five(), vec![]).nodes[&name("c")].record.value.clone()
+}
+
+#[test]
 fn a_node_whose_power_was_cut_is_switched_on_again_once_if_the_policy_said_so() {
     let config = |maintenance| ClusterConfig { maintenance, ..ClusterConfig::default() };
     let recovered =
