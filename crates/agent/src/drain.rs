@@ -8,7 +8,7 @@
 use crate::{
     arrivals,
     context::Context,
-    events::{About, Entry},
+    events::{About, Entry, EventKind},
     operation::scope,
     records,
     view::differs,
@@ -156,7 +156,7 @@ async fn write(ctx: &Context, view: &ClusterView, order: &Order) -> Result<(), S
     let to = state.destination().map(ToString::to_string).unwrap_or_default();
     let towards = if to.is_empty() { String::new() } else { format!(", to {to}") };
     let what = format!("VM {name}: state {state}{towards}, ordered by the plan for node {me}.");
-    ctx.tell(Entry::new(&order.record, "planned", what).with("to", to));
+    ctx.tell(Entry::new(&order.record, EventKind::Planned, what).with("to", to));
     Ok(())
 }
 
@@ -166,6 +166,10 @@ async fn complete(ctx: &Context, view: &ClusterView, done: NodeState) -> Result<
     let record = NodeRecord { domain_state: done, ..node.record.value.clone() };
     records::set(&*ctx.store, ctx.me(), &node.record, &record).await?;
     tracing::info!(node = %ctx.me(), state = %done, "the node's state is complete");
-    ctx.tell(Entry::new(About::Node(ctx.me().clone()), "node-state", format!("Node {} is {done} now.", ctx.me())));
+    ctx.tell(Entry::new(
+        About::Node(ctx.me().clone()),
+        EventKind::NodeState,
+        format!("Node {} is {done} now.", ctx.me()),
+    ));
     Ok(())
 }

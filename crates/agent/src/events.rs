@@ -7,6 +7,7 @@
 mod file;
 
 use crate::{context::Context, operation};
+pub(crate) use drover_model::wire::EventKind;
 use drover_model::{
     NodeName, Operation, VmRecord, WallTime,
     wire::{Cursor, Event},
@@ -60,8 +61,8 @@ impl From<&VmRecord> for About {
 pub(crate) struct Entry(Event);
 
 impl Entry {
-    pub(crate) fn new(about: impl Into<About>, kind: &str, what: impl Into<String>) -> Entry {
-        let event = Event { kind: kind.to_owned(), what: shortened(what.into()), ..Event::default() };
+    pub(crate) fn new(about: impl Into<About>, kind: EventKind, what: impl Into<String>) -> Entry {
+        let event = Event { kind: kind.word().to_owned(), what: shortened(what.into()), ..Event::default() };
         Entry(match about.into() {
             About::Vm(vm, uuid) => Event { vm, uuid: uuid.to_string(), ..event },
             About::Node(node) => Event { about: node.to_string(), ..event },
@@ -70,7 +71,7 @@ impl Entry {
     }
 
     /// Of the cluster as a whole.
-    pub(crate) fn of_cluster(kind: &str, what: impl Into<String>) -> Entry {
+    pub(crate) fn of_cluster(kind: EventKind, what: impl Into<String>) -> Entry {
         Entry::new(About::Other(String::new()), kind, what)
     }
 

@@ -3,7 +3,12 @@
 //! Level-triggered: each pass of a VM's task compares the state with what is reported, so that a crash of the daemon
 //! leaves no fault unreported and none behind.
 
-use crate::{context::Context, events::Entry, records, view::differs};
+use crate::{
+    context::Context,
+    events::{Entry, EventKind},
+    records,
+    view::differs,
+};
 use drover_model::{
     ClusterView, Fault, NodeName, NodeView, Paused, PausedBy, RecordKind, RecordPath, Role, RunState, Stored, Version,
     VmRecord, VmState, cluster::CLUSTER_SCHEMA,
@@ -219,7 +224,8 @@ async fn report(
         Some(old) => records::set_op(&id, &old, &fault)?,
         None => records::create_op(&id, &fault)?,
     };
-    let (kind, what) = if old_known { ("fault-changed", "changed") } else { ("fault-raised", "raised") };
+    let (kind, what) =
+        if old_known { (EventKind::FaultChanged, "changed") } else { (EventKind::FaultRaised, "raised") };
     let told = Entry::of_cluster(kind, format!("Fault {what}: {}", fault.message)).with("fault", &id);
     ctx.store.multi(cause.into_iter().chain([write]).collect()).await?;
     ctx.tell(told);
@@ -245,7 +251,7 @@ async fn clear(ctx: &Context, leftovers: Vec<(String, RecordPath, Version)>) -> 
 async fn withdraw(ctx: &Context, id: &String) -> Result<(), StoreError> {
     match ctx.store.delete(&Fault::path(id), None).await {
         Ok(()) => {
-            ctx.tell(Entry::of_cluster("fault-ended", format!("Fault {id} has ended.")).with("fault", id));
+            ctx.tell(Entry::of_cluster(EventKind::FaultEnded, format!("Fault {id} has ended.")).with("fault", id));
             Ok(())
         }
         Err(StoreError::NotFound(_)) => Ok(()),

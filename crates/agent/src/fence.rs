@@ -16,7 +16,7 @@ mod watchdog;
 
 use crate::{
     context::Context,
-    events::{About, Entry},
+    events::{About, Entry, EventKind},
     faults,
     operation::scope,
     records,
@@ -260,20 +260,24 @@ async fn write(ctx: &Context, view: &ClusterView, name: &NodeName, step: &Step) 
 fn told(node: &NodeName, step: &Step, boot: &str) -> Entry {
     let of = |kind, what: &str| Entry::new(About::Node(node.clone()), kind, format!("Node {node} {what}."));
     match step {
-        Step::Suspect => of("fence-suspect", "is suspected to be off").with("boot", boot),
-        Step::Withdraw => of("fence-withdrawn", "is suspected no more"),
-        Step::Proving => of("fence-proving", "is silent: looking for proof that it is off"),
-        Step::Cut => of("fence-cut", "is silent: its power is to be cut"),
-        Step::Unproved(problems) => of("fence-unproved", "is silent, and nothing proves that it is off: its VMs wait")
-            .with("problems", problems.join("; ")),
-        Step::Proved(what) => of("fence-proved", "is proved to be off").with("evidence", what),
-        Step::RanOut(what, _) => {
-            of("fence-proved", "is proved to have been reset by its watchdog").with("evidence", what)
+        Step::Suspect => of(EventKind::FenceSuspect, "is suspected to be off").with("boot", boot),
+        Step::Withdraw => of(EventKind::FenceWithdrawn, "is suspected no more"),
+        Step::Proving => of(EventKind::FenceProving, "is silent: looking for proof that it is off"),
+        Step::Cut => of(EventKind::FenceCut, "is silent: its power is to be cut"),
+        Step::Unproved(problems) => {
+            of(EventKind::FenceUnproved, "is silent, and nothing proves that it is off: its VMs wait")
+                .with("problems", problems.join("; "))
         }
-        Step::Recover => of("fence-recovering", "is off: its VMs are given to other nodes"),
-        Step::Recovered => of("fence-recovered", "is off, and nothing is left on it that another node can take"),
-        Step::PowerOn => of("fence-power-on", "is to be switched on again"),
-        Step::End => of("fence-over", "is back"),
+        Step::Proved(what) => of(EventKind::FenceProved, "is proved to be off").with("evidence", what),
+        Step::RanOut(what, _) => {
+            of(EventKind::FenceProved, "is proved to have been reset by its watchdog").with("evidence", what)
+        }
+        Step::Recover => of(EventKind::FenceRecovering, "is off: its VMs are given to other nodes"),
+        Step::Recovered => {
+            of(EventKind::FenceRecovered, "is off, and nothing is left on it that another node can take")
+        }
+        Step::PowerOn => of(EventKind::FencePowerOn, "is to be switched on again"),
+        Step::End => of(EventKind::FenceOver, "is back"),
     }
 }
 
@@ -322,7 +326,7 @@ async fn try_order(ctx: &Context, view: &ClusterView, order: &Order) -> Result<(
     );
     let to = record.state.destination().or(record.node.as_ref()).map(ToString::to_string).unwrap_or_default();
     let what = format!("VM {} of node {node}, which is off, is given to {to} (state {}).", record.name, record.state);
-    ctx.tell(Entry::new(record, "recovery", what).with("from", node).with("to", to));
+    ctx.tell(Entry::new(record, EventKind::Recovery, what).with("from", node).with("to", to));
     Ok(())
 }
 

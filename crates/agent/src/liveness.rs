@@ -3,7 +3,7 @@
 
 use crate::{
     context::Context,
-    events::{About, Entry},
+    events::{About, Entry, EventKind},
     view::differs,
 };
 use drover_model::DaemonState;
@@ -44,9 +44,11 @@ fn told(transition: &Transition) -> Option<Entry> {
     let (from, about) = ((*from)?, About::Node(node.clone()));
     Some(
         match to {
-            Some(DaemonState::Dead) => Entry::new(about, "node-silent", format!("Node {node} is silent.")),
-            Some(to) => Entry::new(about, "node-daemon", format!("The daemon of node {node} is in state {to} now.")),
-            None => Entry::new(about, "node-removed", format!("Node {node} was removed.")),
+            Some(DaemonState::Dead) => Entry::new(about, EventKind::NodeSilent, format!("Node {node} is silent.")),
+            Some(to) => {
+                Entry::new(about, EventKind::NodeDaemon, format!("The daemon of node {node} is in state {to} now."))
+            }
+            None => Entry::new(about, EventKind::NodeRemoved, format!("Node {node} was removed.")),
         }
         .with("from", from)
         .with("seen-by", seen_by),

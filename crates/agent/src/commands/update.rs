@@ -2,7 +2,7 @@
 //! one place through which every request goes that changes something.
 
 use super::{CommandError, Commands, Result};
-use crate::events::{About, Entry};
+use crate::events::{About, Entry, EventKind};
 use drover_model::ClusterView;
 use drover_store::{Op, StoreError};
 use std::{future::Future, ops::Range, sync::Arc, time::Duration};
@@ -59,7 +59,7 @@ impl Commands {
                 Ok(()) => {
                     tracing::info!("{what}: {}", write.log);
                     let said = format!("Ordered: {what}: {}.", write.log);
-                    self.ctx.tell(Entry::new(what, "request", said));
+                    self.ctx.tell(Entry::new(what, EventKind::Request, said));
                     self.shown(|view| (write.shows)(view)).await;
                     return Ok(write.answer);
                 }

@@ -9,7 +9,7 @@ fn me() -> NodeName {
 }
 
 fn tell(events: &Events, what: &str) {
-    events.tell(&me(), WallTime(50), Entry::of_cluster("test", what));
+    events.tell(&me(), WallTime(50), Entry::of_cluster(EventKind::Primary, what));
 }
 
 fn texts(page: &Page) -> Vec<&str> {

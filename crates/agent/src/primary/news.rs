@@ -5,7 +5,7 @@ use super::{
     record::{Read, Reading},
     service::Outcome,
 };
-use crate::events::Entry;
+use crate::events::{Entry, EventKind};
 use drover_model::{Mono, NodeName, Primary, Stored, Version};
 use drover_plan::primary::{Heard, Write};
 use drover_store::{Result as StoreResult, lock};
@@ -125,7 +125,7 @@ impl PrimaryLoop {
                     Some(to) => format!("The primary role is being handed from {holder} to {to}."),
                     None => format!("The primary is {holder}."),
                 };
-                self.ctx.tell(Entry::of_cluster("primary", what).with("why", &write.why));
+                self.ctx.tell(Entry::of_cluster(EventKind::Primary, what).with("why", &write.why));
                 if write.make_lease {
                     (self.authority, self.last_beat) = (self.timing.authority(sent), Some(sent));
                 }

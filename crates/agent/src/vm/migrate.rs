@@ -1,7 +1,10 @@
 //! Steps of a VM's move to another node. `plan::vm::moving` says how they fit together.
 
 use super::{Snapshot, Task};
-use crate::{events::Entry, records};
+use crate::{
+    events::{Entry, EventKind},
+    records,
+};
 use drover_drivers::hypervisor::{HypervisorError, Sending};
 use drover_model::{
     Claim, Mono, MoveFailure, NodeName, Progress, RunState, Stored, Version, VmRecord, VmState, VmStatus,
@@ -216,7 +219,7 @@ impl Task {
         self.memory.handed_over();
         tracing::info!(vm = %record.value.name, %to, "handed a VM over");
         let what = format!("VM {} was handed over to {to}.", record.value.name);
-        self.ctx.tell(Entry::new(&record.value, "vm-moved", what).with("to", to));
+        self.ctx.tell(Entry::new(&record.value, EventKind::VmMoved, what).with("to", to));
         Ok(())
     }
 
@@ -257,7 +260,7 @@ impl Task {
                 let (name, me) = (&record.value.name, self.ctx.me());
                 tracing::info!(vm = %name, "a VM executes again after its migration");
                 let what = format!("VM {name} executes on {me} again after its migration.");
-                self.ctx.tell(Entry::new(&record.value, "guest-resumed", what));
+                self.ctx.tell(Entry::new(&record.value, EventKind::GuestResumed, what));
             }
             Some(why) => self.memory.run_failed(mark.epoch, why, self.ctx.clock.now()),
         }

@@ -2,7 +2,7 @@
 
 use super::{Snapshot, Task};
 use crate::{
-    events::Entry,
+    events::{Entry, EventKind},
     faults::{self, Told, Troubles},
     records,
 };
@@ -97,12 +97,12 @@ impl Task {
         let Some((run, crashes)) = self.seen.replace(now) else { return };
         let (vm, me) = (&record.value, self.ctx.me());
         let told = if now.1 > crashes {
-            Entry::new(vm, "guest-crashed", format!("The guest of VM {} crashed on {me}.", vm.name))
+            Entry::new(vm, EventKind::GuestCrashed, format!("The guest of VM {} crashed on {me}.", vm.name))
                 .with("in-a-row", now.1)
         } else if now.0 == RunState::Off && run != RunState::Off {
-            Entry::new(vm, "guest-off", format!("The guest of VM {} is off on {me}.", vm.name))
+            Entry::new(vm, EventKind::GuestOff, format!("The guest of VM {} is off on {me}.", vm.name))
         } else if now.0 == RunState::Paused && run == RunState::Running {
-            Entry::new(vm, "guest-paused", format!("The guest of VM {} is paused on {me}.", vm.name))
+            Entry::new(vm, EventKind::GuestPaused, format!("The guest of VM {} is paused on {me}.", vm.name))
         } else {
             return;
         };

@@ -1,7 +1,12 @@
 //! Steps of a VM. Each may be dropped at any await, and is idempotent.
 
 use super::{Snapshot, Task};
-use crate::{belongings, commands::CommandError, events::Entry, records};
+use crate::{
+    belongings,
+    commands::CommandError,
+    events::{Entry, EventKind},
+    records,
+};
 use drover_drivers::hypervisor::HypervisorError;
 use drover_model::{
     Claim, Generation, MoveKind, Stored, VmRecord, VmState,
@@ -192,7 +197,7 @@ impl Task {
             Ok(()) => {
                 tracing::info!(vm = %vm.name, epoch = %granted.epoch, "started a VM");
                 let what = format!("VM {} was started on {}.", vm.name, self.ctx.me());
-                self.ctx.tell(Entry::new(vm, "guest-started", what));
+                self.ctx.tell(Entry::new(vm, EventKind::GuestStarted, what));
                 self.failure = None;
                 Ok(())
             }
@@ -209,7 +214,7 @@ impl Task {
                     Failed::ForGood | Failed::Refused => {
                         tracing::warn!(vm = %vm.name, why, "the hypervisor refused to start a VM");
                         let what = format!("The hypervisor of {} refused to start VM {}.", self.ctx.me(), vm.name);
-                        self.ctx.tell(Entry::new(vm, "guest-refused", what).with("why", &why));
+                        self.ctx.tell(Entry::new(vm, EventKind::GuestRefused, what).with("why", &why));
                     }
                 }
                 self.memory.start_failed(vm.generation, how, why, self.ctx.clock.now());
@@ -256,7 +261,7 @@ impl Task {
             VmState::Fail { reason } => format!("VM {} was given up: {reason}.", vm.name),
             next => format!("VM {} is done with state {}, and in state {next} now.", vm.name, vm.state),
         };
-        let kind = if matches!(next, VmState::Fail { .. }) { "vm-failed" } else { "vm-state" };
+        let kind = if matches!(next, VmState::Fail { .. }) { EventKind::VmFailed } else { EventKind::VmState };
         self.ctx.tell(Entry::new(vm, kind, what).with("why", why));
         Ok(())
     }
@@ -296,7 +301,11 @@ impl Task {
         let ops = belongings::of_vm(&*self.ctx.store, record, claim).await?;
         self.ctx.store.multi(ops).await?;
         tracing::info!(vm = %record.value.name, "deleted a VM");
-        self.ctx.tell(Entry::new(&record.value, "vm-deleted", format!("VM {} was deleted.", record.value.name)));
+        self.ctx.tell(Entry::new(
+            &record.value,
+            EventKind::VmDeleted,
+            format!("VM {} was deleted.", record.value.name),
+        ));
         Ok(())
     }
 

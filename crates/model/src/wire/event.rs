@@ -1,5 +1,6 @@
 //! Events: what was decided and done, and why, as each node's daemon tells it.
 
+use crate::words::words;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
@@ -14,7 +15,7 @@ pub struct Event {
     pub seq: u64,
     /// When: milliseconds since 1970, UTC, by that node's clock.
     pub at: u64,
-    /// The kind, a word such as `fence-proved`.
+    /// The kind, a word such as `fence-proved` ([`EventKind`]; newer daemons may tell others).
     pub kind: String,
     /// The VM that it is about; empty: none.
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -38,6 +39,108 @@ pub struct Event {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub details: BTreeMap<String, String>,
 }
+
+/// The kinds of events. The quickstart lists them for users.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EventKind {
+    /// A request changed something.
+    Request,
+    /// A flush or a ready ordered a VM's move.
+    Planned,
+    /// A flush or a ready of a node is done.
+    NodeState,
+    /// What was ordered for a VM is done.
+    VmState,
+    /// A VM was handed over to another node.
+    VmMoved,
+    /// A VM was given up.
+    VmFailed,
+    /// A VM was deleted.
+    VmDeleted,
+    /// A guest was started.
+    GuestStarted,
+    /// The hypervisor refused to start a guest.
+    GuestRefused,
+    /// A guest executes again after its migration.
+    GuestResumed,
+    /// A guest is off.
+    GuestOff,
+    /// A guest crashed.
+    GuestCrashed,
+    /// A guest is paused.
+    GuestPaused,
+    /// A node's session is gone without a shutdown.
+    NodeSilent,
+    /// A node's daemon is in another state.
+    NodeDaemon,
+    /// A node was removed.
+    NodeRemoved,
+    /// A node is suspected to be off.
+    FenceSuspect,
+    /// A suspicion is over.
+    FenceWithdrawn,
+    /// Proof is being looked for that a node is off.
+    FenceProving,
+    /// A node's power is to be cut.
+    FenceCut,
+    /// Nothing proves that a node is off.
+    FenceUnproved,
+    /// It is proved that a node is off.
+    FenceProved,
+    /// The VMs of a node that is off are given to others.
+    FenceRecovering,
+    /// A VM of a node that is off was given to another node.
+    Recovery,
+    /// Nothing is left on a node that is off that another can take.
+    FenceRecovered,
+    /// A node whose power was cut is to be switched on again.
+    FencePowerOn,
+    /// A node that was off is back.
+    FenceOver,
+    /// A fault was raised.
+    FaultRaised,
+    /// A fault says something else now.
+    FaultChanged,
+    /// A fault has ended.
+    FaultEnded,
+    /// The role of the primary has passed on, or is being handed over.
+    Primary,
+}
+words!(
+    EventKind,
+    "kind of events",
+    Request = "request",
+    Planned = "planned",
+    NodeState = "node-state",
+    VmState = "vm-state",
+    VmMoved = "vm-moved",
+    VmFailed = "vm-failed",
+    VmDeleted = "vm-deleted",
+    GuestStarted = "guest-started",
+    GuestRefused = "guest-refused",
+    GuestResumed = "guest-resumed",
+    GuestOff = "guest-off",
+    GuestCrashed = "guest-crashed",
+    GuestPaused = "guest-paused",
+    NodeSilent = "node-silent",
+    NodeDaemon = "node-daemon",
+    NodeRemoved = "node-removed",
+    FenceSuspect = "fence-suspect",
+    FenceWithdrawn = "fence-withdrawn",
+    FenceProving = "fence-proving",
+    FenceCut = "fence-cut",
+    FenceUnproved = "fence-unproved",
+    FenceProved = "fence-proved",
+    FenceRecovering = "fence-recovering",
+    Recovery = "recovery",
+    FenceRecovered = "fence-recovered",
+    FencePowerOn = "fence-power-on",
+    FenceOver = "fence-over",
+    FaultRaised = "fault-raised",
+    FaultChanged = "fault-changed",
+    FaultEnded = "fault-ended",
+    Primary = "primary"
+);
 
 /// Events of the nodes that answer.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -89,6 +192,15 @@ impl FromStr for Cursor {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_quickstart_lists_all_kinds() {
+        let quickstart = include_str!("../../../../docs/quickstart.md");
+        let table = quickstart.split_once("| kind of event |").and_then(|(_, rest)| rest.split_once("\n\n"));
+        let rows = table.map(|(table, _)| table.lines().skip(2)).into_iter().flatten();
+        let listed: Vec<&str> = rows.filter_map(|row| row.split('`').nth(1)).collect();
+        assert_eq!(listed, EventKind::WORDS);
+    }
 
     #[test]
     fn a_position_is_text_and_back() {

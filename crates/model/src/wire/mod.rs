@@ -17,7 +17,7 @@ mod status;
 mod vm;
 
 pub use drain::{DrainOutcome, DrainWait};
-pub use event::{BadCursor, Cursor, Event, Events};
+pub use event::{BadCursor, Cursor, Event, EventKind, Events};
 pub use fault::{FaultInfo, FaultKey};
 pub use fence::{FenceInfo, LossPlan, NodeLoss, Proof};
 pub use import::ImportedVm;
