@@ -23,7 +23,7 @@
 //!
 //! Out of scope: BMCs that control another machine, watchdogs, live migration, the governor.
 
-#![allow(clippy::unwrap_used, reason = "a search ends by panicking when its own words are wrong")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a search ends by panicking when its own words are wrong")]
 #![allow(clippy::cast_possible_truncation, reason = "numbers of nodes and ticks are small")]
 
 mod host;
