@@ -1,5 +1,5 @@
-//! A node with VMs: its machine, its daemon, its guests. What its daemon does about a VM is decided by `plan::vm`, and what
-//! it does about its own fence by `plan::fence::returned`.
+//! A node with VMs: its machine, its daemon, its guests. What its daemon does about a VM is decided by `plan::vm`, and
+//! what it does about its own fence by `plan::fence::returned`.
 
 use crate::{
     store::{ClaimRec, FenceRec, MACHINE, NAMES, Store, VmRec, VmRecs, boot_id},
@@ -126,8 +126,8 @@ impl Host {
         self.answers() && self.daemon != Daemon::Down
     }
 
-    /// It makes its session, unless there is one that may be another daemon's. One that had a session notices first that
-    /// this is over.
+    /// It makes its session, unless there is one that may be another daemon's. One that had a session
+    /// notices first that this is over.
     pub(crate) fn enter(&mut self, store: &mut Store, n: usize) {
         self.leave(Daemon::Out);
         let session = &mut store.nodes[n].session;

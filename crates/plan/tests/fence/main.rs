@@ -15,8 +15,8 @@
 //! 3. *no grant without proof*: the claim of a node is taken from it only when the end of its boot is proved.
 //! 4. *no member is cut*: no order cuts the power of a node that acts under its name.
 //! 5. *epochs go on*: a claim's epoch never goes back.
-//! 6. *recovers alone*: if nothing goes wrong from here on, and what is lost stays lost, then in bounded time each fence
-//!    has ended or says why there is no proof, and each VM that should run does, or is known to wait.
+//! 6. *recovers alone*: if nothing goes wrong from here on, and what is lost stays lost, then in bounded time each
+//!    fence has ended or says why there is no proof, and each VM that should run does, or is known to wait.
 //! 7. *recovers with all*: the same if everything comes back; then each fence has ended.
 //!
 //! And each planted defect ([`Flaw`]) must be found: a search that finds nothing anywhere proves nothing.

@@ -1,5 +1,5 @@
-//! A coordinator that works on fences: what its daemon knows, and what it is doing. Its decisions are `plan::fence`'s and
-//! `plan::recover`'s; the order of what it does is that of `agent::fence`.
+//! A coordinator that works on fences: what its daemon knows, and what it is doing. Its decisions are `plan::fence`'s
+//! and `plan::recover`'s; the order of what it does is that of `agent::fence`.
 
 use crate::{
     store::{ClaimRec, FenceIs, FenceRec, NAMES, Of, Order, Store, VmRec, Write, boot_id, evidence, index},

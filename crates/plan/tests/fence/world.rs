@@ -38,8 +38,8 @@ pub(crate) struct World {
     pub(crate) doubts: u8,
     /// Number of times that an administrator confirms that a machine is off, which it is.
     pub(crate) words: u8,
-    /// Whether an order to cut the power may still be under way when the boot is proved to have ended by something else:
-    /// by another primary's order, or by an administrator. See the test about that.
+    /// Whether an order to cut the power may still be under way when the boot is proved to have ended by something
+    /// else: by another primary's order, or by an administrator. See the test about that.
     pub(crate) stray_orders: bool,
     /// Whether the primary listens to machines whose daemons have sessions.
     pub(crate) listens: bool,
@@ -67,7 +67,7 @@ pub(crate) enum Flaw {
     AskedOnce,
     /// A new primary does not go on with what another has begun.
     Abandons,
-    /// A node ends its fence also when its session is over. The agent does (`membership::register`): see the architecture.
+    /// A node ends its fence also when its session is over. The agent does (`membership::register`).
     UncheckedSession,
     /// A node whose power was to be cut never comes back.
     WaitsForEver,
