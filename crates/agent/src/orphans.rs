@@ -1,5 +1,5 @@
-//! Gives VMs whose node is not in the cluster any more another one, while this node is the primary (`plan::node`): those
-//! that were defined in the moment of its removal, after it was decided.
+//! Gives VMs whose node is not in the cluster any more another one, while this node is the primary (`plan::node`):
+//! those that were defined in the moment of its removal, after it was decided.
 
 use crate::{commands::Commands, context::Context, view::differs};
 use drover_model::ClusterView;
