@@ -22,8 +22,9 @@
 //! And each planted defect ([`Flaw`]) must be found: a search that finds nothing anywhere proves nothing.
 //!
 //! What is searched is one VM and one loss of its node under one primary, with a crash of the node's daemon, an
-//! unanswered question or an administrator's word beside. Worlds in which the primary changes or crashes are written down, but too
-//! large to be searched to the end; they are ignored. Out of scope: BMCs that control another machine, watchdogs, live migration, the governor.
+//! unanswered question or an administrator's word beside. Worlds in which the primary changes or crashes are written
+//! down, but too large to be searched to the end; they are ignored. Out of scope: BMCs that control another machine,
+//! watchdogs, live migration, the governor.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a search ends by panicking when its own words are wrong")]
 #![allow(clippy::cast_possible_truncation, reason = "numbers of nodes and ticks are small")]
