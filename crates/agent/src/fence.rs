@@ -334,16 +334,15 @@ async fn try_order(ctx: &Context, view: &ClusterView, order: &Order) -> Result<(
 pub(crate) enum Return {
     /// With this change, if any.
     With(Option<Op>),
-    /// Its machine's power may be cut at any moment, as this version of the fence says.
-    Wait(Version),
+    /// Its machine's power may be cut at any moment, as this fence says.
+    Wait(Box<Stored<Fence>>),
 }
 
-/// How this node, which joins, ends its own fence. `seen`: the version of it that made
-/// the node wait, and since when.
+/// How this node, which joins, ends its own fence. `seen`: the one that made the node wait, and since when.
 ///
 /// # Errors
 /// Those of the store.
-pub(crate) async fn returned(ctx: &Context, seen: Option<(Version, Mono)>) -> Result<Return, StoreError> {
+pub(crate) async fn returned(ctx: &Context, seen: Option<&(Stored<Fence>, Mono)>) -> Result<Return, StoreError> {
     // This server of the store may be behind.
     ctx.store.sync().await?;
     let fence: Stored<Fence> = match records::read(&*ctx.store, ctx.me()).await {
@@ -352,9 +351,10 @@ pub(crate) async fn returned(ctx: &Context, seen: Option<(Version, Mono)>) -> Re
         // Also one that cannot be read: it may say that this machine's power is about to be cut.
         Err(error) => return Err(error),
     };
-    let waited = seen.filter(|(version, _)| *version == fence.version).map(|(_, since)| ctx.clock.now().since(since));
-    let op = match fence::returned(&fence, waited.unwrap_or_default(), ctx.wall()) {
-        fence::Return::Wait => return Ok(Return::Wait(fence.version)),
+    let same = seen.filter(|(old, _)| fence::same_orders(old, &fence));
+    let waited = same.map(|(_, since)| ctx.clock.now().since(*since)).unwrap_or_default();
+    let op = match fence::returned(&fence, waited, ctx.wall()) {
+        fence::Return::Wait => return Ok(Return::Wait(Box::new(fence))),
         fence::Return::Keep => None,
         fence::Return::Delete => Some(records::delete_op::<Fence>(ctx.me(), Some(fence.version))),
         fence::Return::Replace(new) => Some(records::set_op(ctx.me(), &fence, &new)?),

@@ -14,12 +14,15 @@ use crate::{
     report::Reporter,
 };
 use drover_model::{
-    Claim, ClusterConfig, Departed, Mono, NodeName, NodeRecord, NodeSession, NodeState, Only, Primary, RecordKind,
-    RemovedNode, Stored, Version, VmRecord,
+    Claim, ClusterConfig, Departed, Fence, Mono, NodeName, NodeRecord, NodeSession, NodeState, Only, Primary,
+    RecordKind, RemovedNode, Stored, VmRecord,
     cluster::{CLUSTER_SCHEMA, Layout},
     node::NODE_SCHEMA,
 };
-use drover_plan::node::{self, Entry};
+use drover_plan::{
+    fence as plan,
+    node::{self, Entry},
+};
 use drover_store::{CreateMode, Op, SessionState, StoreError};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -111,8 +114,10 @@ enum StepError {
     Join(JoinError),
     /// Another daemon has the name; its session may still expire.
     Occupied(Twin),
-    /// This machine's power may be cut at any moment, as this version of the node's fence says.
-    Condemned(Version),
+    /// This machine's power may be cut at any moment, as the node's fence says.
+    Condemned(Box<Stored<Fence>>),
+    /// The session is not ours any more.
+    Left,
     /// Try again.
     Store(StoreError),
 }
@@ -132,16 +137,19 @@ impl From<StoreError> for StepError {
 
 /// Joins, stays a member, and reports, until dropped. Ends only when the node may not join.
 pub(crate) async fn run(ctx: &Context, reporter: &Reporter, ready: watch::Sender<bool>) -> Result<(), JoinError> {
-    with_retries(ctx, Step::Prepare).await?;
+    with_retries(ctx, Step::Prepare, &mut None).await?;
     let mut freshness = ctx.views.freshness();
     let stay = async {
         let mut session = ctx.store.session();
         // The administrator has said it of the machine that had the name until now, not of one that may have it later.
         let mut same_machine = ctx.options.same_machine;
+        let mut condemned = None;
         loop {
             let generation = session.borrow_and_update().generation;
-            with_retries(ctx, Step::Enter { same_machine }).await?;
-            with_retries(ctx, Step::Register).await?;
+            with_retries(ctx, Step::Enter { same_machine }, &mut condemned).await?;
+            if !with_retries(ctx, Step::Register, &mut condemned).await? {
+                continue;
+            }
             same_machine = false;
             ctx.member.send_replace(generation);
             lost(ctx, &mut session, generation).await;
@@ -176,19 +184,22 @@ enum Step {
     Register,
 }
 
-/// Does a step, with retries while the store fails.
-async fn with_retries(ctx: &Context, step: Step) -> Result<(), JoinError> {
+/// The fence that makes a node wait, and since when it does.
+type Condemned = Option<(Stored<Fence>, Mono)>;
+
+/// Does a step, with retries while the store fails. Returns whether it is done; otherwise the node must enter again.
+async fn with_retries(ctx: &Context, step: Step, condemned: &mut Condemned) -> Result<bool, JoinError> {
     let mut reported = false;
     let mut occupied: Option<Mono> = None;
-    let mut condemned: Option<(Version, Mono)> = None;
     loop {
         let done = match step {
             Step::Prepare => prepare(ctx, ctx.options.join_again).await,
-            Step::Enter { same_machine } => enter(ctx, same_machine).await,
+            Step::Enter { same_machine } => enter(ctx, same_machine, condemned).await,
             Step::Register => register(ctx, condemned).await,
         };
         match done {
-            Ok(()) => return Ok(()),
+            Ok(()) => return Ok(true),
+            Err(StepError::Left) => return Ok(false),
             Err(StepError::Join(error)) => return Err(error),
             Err(StepError::Occupied(twin)) => {
                 let now = ctx.clock.now();
@@ -201,13 +212,13 @@ async fn with_retries(ctx: &Context, step: Step) -> Result<(), JoinError> {
                 }
                 ctx.clock.until(Some(now.after(RETRY))).await;
             }
-            Err(StepError::Condemned(version)) => {
+            Err(StepError::Condemned(fence)) => {
                 let now = ctx.clock.now();
-                if condemned.is_none_or(|(seen, _)| seen != version) {
+                if !condemned.as_ref().is_some_and(|(seen, _)| plan::same_orders(seen, &fence)) {
                     tracing::warn!(
                         "the cluster has ordered to cut this machine's power; nothing is done until that is over"
                     );
-                    condemned = Some((version, now));
+                    *condemned = Some((*fence, now));
                 }
                 ctx.clock.until(Some(now.after(RETRY))).await;
             }
@@ -291,17 +302,30 @@ fn own_record(ctx: &Context, old: Option<&NodeRecord>) -> NodeRecord {
 
 /// Updates the node's record to this daemon's configuration. Only once the session is ours: the record may belong to
 /// another machine whose name this one has by mistake. What is recorded of an earlier end of the node is over with it.
-async fn register(ctx: &Context, condemned: Option<(Version, Mono)>) -> Result<(), StepError> {
+async fn register(ctx: &Context, condemned: &Condemned) -> Result<(), StepError> {
+    let session = records::read_report::<NodeSession>(&*ctx.store, ctx.me()).await?;
+    let Some(session) = session.filter(|session| session.value.instance == ctx.options.instance) else {
+        return Err(StepError::Left);
+    };
     let Some(old) = find_record(ctx).await? else { return prepare(ctx, false).await };
     let record = own_record(ctx, Some(&old.value));
-    let mut ops: Vec<Op> = match fence::returned(ctx, condemned).await? {
+    let mut ops: Vec<Op> = match fence::returned(ctx, condemned.as_ref()).await? {
         Return::With(end) => end.into_iter().collect(),
-        Return::Wait(version) => return Err(StepError::Condemned(version)),
+        Return::Wait(fence) => {
+            // It was proved after this daemon had looked for it, and before it had a session.
+            if plan::waits_outside(&fence.value) {
+                ctx.store.delete(&NodeSession::path(ctx.me()), Some(session.version)).await?;
+            }
+            return Err(StepError::Condemned(fence));
+        }
     };
     if old.value != record {
         ops.push(records::set_op(ctx.me(), &old, &record)?);
     }
     if !ops.is_empty() {
+        // Without the session, the fence that was read may have been deleted since, and another one made that has the
+        // same version, and says that this machine's power is to be cut.
+        ops.push(Op::Check(NodeSession::path(ctx.me()), session.version));
         ctx.store.multi(ops).await?;
     }
     Ok(())
@@ -328,7 +352,7 @@ async fn held(ctx: &Context) -> Result<usize, StepError> {
 }
 
 /// Creates the node's session record, in place of a dead predecessor's.
-async fn enter(ctx: &Context, same_machine: bool) -> Result<(), StepError> {
+async fn enter(ctx: &Context, same_machine: bool, condemned: &Condemned) -> Result<(), StepError> {
     let path = NodeSession::path(ctx.me());
     let mine = NodeSession {
         schema: NODE_SCHEMA,
@@ -339,6 +363,12 @@ async fn enter(ctx: &Context, same_machine: bool) -> Result<(), StepError> {
         started: ctx.wall(),
     };
     let record = find_record(ctx).await?.map(|record| record.value);
+    match fence::returned(ctx, condemned.as_ref()).await {
+        Ok(Return::Wait(fence)) if plan::waits_outside(&fence.value) => return Err(StepError::Condemned(fence)),
+        // With one that cannot be read it enters, and waits then.
+        Ok(_) | Err(StoreError::Unreadable { .. }) => {}
+        Err(error) => return Err(error.into()),
+    }
     let old = records::read_report::<NodeSession>(&*ctx.store, ctx.me()).await?;
     match (node::enter(record.as_ref(), old.as_ref().map(|old| &old.value), &mine), old) {
         (Entry::Moved, _) if !same_machine => {

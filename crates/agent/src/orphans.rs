@@ -1,7 +1,7 @@
 //! Gives VMs whose node is not in the cluster any more another one, while this node is the primary (`plan::node`):
 //! those that were defined in the moment of its removal, after it was decided.
 
-use crate::{commands::Commands, context::Context, view::differs};
+use crate::{commands::Commands, context::Context, operation::scope, view::differs};
 use drover_model::ClusterView;
 use drover_plan::node;
 use std::{sync::Arc, time::Duration};
@@ -28,7 +28,8 @@ pub(crate) async fn run(ctx: Arc<Context>) {
                     continue;
                 };
                 // It may be deleted meanwhile, or the node may be back.
-                if let Err(error) = commands.give_to_heir(uuid, gone, to).await {
+                let given = scope(Some(ctx.own_operation()), commands.give_to_heir(uuid, gone, to));
+                if let Err(error) = given.await {
                     tracing::debug!(vm = %name, %gone, %error, "a VM of a removed node is not assigned to another");
                     left = true;
                 }

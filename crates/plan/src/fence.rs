@@ -193,9 +193,9 @@ pub fn next(
             (Some(fence), DaemonState::Dead) => {
                 outlook.prove(name, &node.record.value, fence, tries, quiet.as_ref(), now)
             }
-            (Some(fence), _) if fence.phase.is_proved() => Some(Step::End),
             // Its power may be cut at any time: the node itself says when that is over.
-            (Some(fence), _) => (!fence.off_ordered).then_some(Step::Withdraw),
+            (Some(fence), _) if fence.off_ordered => None,
+            (Some(fence), _) => Some(if fence.phase.is_proved() { Step::End } else { Step::Withdraw }),
             (None, DaemonState::Dead) if !node.record.value.boot.is_empty() => {
                 outlook.suspect(name, &node.record.value, lives, tries, quiet.is_some(), now)
             }
@@ -426,17 +426,31 @@ pub enum Return {
     Replace(Box<Fence>),
 }
 
-/// What becomes of the fence of a node whose daemon joins. `waited`: how long its daemon has seen this version of the
-/// fence, on its own clock. While it has a session, no order to cut its power can be written ([`Step::Cut`]); one that
-/// was written before is carried out within [`proof::ORDER_IN_FORCE`], or never.
+/// What becomes of the fence of a node whose daemon joins. `waited`: how long its daemon has known of the same orders
+/// ([`same_orders`]), on its own clock. While it has a session, no order to cut its power can be written
+/// ([`Step::Cut`]); one that was written before is carried out within [`proof::ORDER_IN_FORCE`], or never. That holds
+/// of a proved fence, too: an earlier primary's order may still be under way, or the last one's, if something else was
+/// the proof.
 pub fn returned(fence: &Stored<Fence>, waited: Duration, now: WallTime) -> Return {
     match fence.value.phase {
         FencePhase::Over => Return::Keep,
-        phase if phase.is_proved() => Return::Replace(Box::new(fence.value.to(FencePhase::Over, now))),
         // The order is to the BMC, and hits whatever boot there is by then.
         _ if fence.value.off_ordered && waited < proof::ORDER_IN_FORCE => Return::Wait,
+        phase if phase.is_proved() => Return::Replace(Box::new(fence.value.to(FencePhase::Over, now))),
         _ => Return::Delete,
     }
+}
+
+/// Whether a node that must wait ([`returned`]) does so without a session. As long as nothing is proved, its session
+/// keeps its power from being cut once more. When something is, it would only hold up those who recover its VMs.
+pub fn waits_outside(fence: &Fence) -> bool {
+    fence.phase != FencePhase::Over && fence.phase.is_proved()
+}
+
+/// Whether no order to cut the node's power can have been given between two states of its fence: nobody gives one when
+/// something is proved.
+pub fn same_orders(old: &Stored<Fence>, new: &Stored<Fence>) -> bool {
+    old.version == new.version || old.value.phase.is_proved() && new.value.phase.is_proved()
 }
 
 /// A VM's fate as a word, with the node that it goes to and the reason, for users.

@@ -4,12 +4,18 @@ use crate::support::{Fencing, TestNode, Told, xml};
 use async_trait::async_trait;
 use drover_agent::{ConfigChange, Maintenance, NodeHandle, records};
 use drover_drivers::{
+    hypervisor::fake::FakeNetwork,
     power::fake::{FakeBmc, FakePower},
     presence::{Answer, Presence},
 };
-use drover_model::{ClusterView, Epoch, Fence, FencePhase, NodeName, PowerState, WallTime};
+use drover_model::{
+    ClusterView, Epoch, Evidence, EvidenceKind, Fence, FencePhase, NodeName, PowerState, RecordPath, Version, WallTime,
+};
 use drover_plan::{capacity::OVERHEAD, fence::proof::ORDER_IN_FORCE};
-use drover_store::Store;
+use drover_store::{
+    Op, Store,
+    memory::{MemoryCluster, Weather},
+};
 use serde_json::json;
 use std::{
     sync::{
@@ -139,6 +145,72 @@ async fn a_node_that_comes_back_while_its_power_is_being_cut_does_nothing_before
     first.vm_until("web", |vm| vm["run_state"] == "running").await;
     assert!(began.elapsed() >= ORDER_IN_FORCE, "it began something after {:?}; {shown}", began.elapsed());
     assert!(!first.records().contains_key("/fences/hv2"));
+}
+
+/// The order of an earlier primary may still be under way. Meanwhile its VMs are recovered.
+#[tokio::test(start_paused = true)]
+async fn a_node_whose_end_is_proved_waits_for_orders_too_and_holds_up_no_recovery() {
+    let first = TestNode::start().await;
+    let second = first.beside("hv2", 2048).await;
+    let told = first.form("POST", "/vm", &[("xml", &xml("web", "")), ("node", "hv2")]).await;
+    assert_eq!(told.status, 200, "{told:?}");
+    let told = first.form("POST", "/vm/web/state", &[("state", "start")]).await;
+    assert_eq!(told.status, 200, "{told:?}");
+    first.vm_until("web", |vm| vm["run_state"] == "running").await;
+    let (store, name) = (first.cluster.session(Duration::from_secs(4)), NodeName::new("hv2").unwrap());
+    let record = first.handle.view().nodes.get(&name).unwrap().record.value.clone();
+    let evidence =
+        Evidence { kind: EvidenceKind::Power, at: WallTime(2), by: name.clone(), what: "its BMC says so".to_owned() };
+    let suspicion = Fence::suspicion(&record, &name, Epoch(1), WallTime(1));
+    let proved = Fence { off_ordered: true, ..suspicion.proved(evidence) };
+    second.ended.abort();
+    second.role_ended.abort();
+    // As if it had expired.
+    store.delete(&"/nodes/hv2/session".parse().unwrap(), None).await.unwrap();
+    store.multi(vec![records::create_op(&name, &proved).unwrap()]).await.unwrap();
+    let began = Instant::now();
+    let mut third = TestNode::begin(first.cluster.clone(), first.network.clone(), "hv2", 2048, false);
+    first.vm_until("web", |vm| vm["run_state"] == "running" && vm["node"] == "hv1").await;
+    assert!(began.elapsed() < ORDER_IN_FORCE, "the VM was recovered after {:?}", began.elapsed());
+    assert!(!first.records().contains_key("/nodes/hv2/session"));
+    third.handle.wait_ready().await.unwrap();
+    assert!(began.elapsed() >= ORDER_IN_FORCE, "it joined after {:?}", began.elapsed());
+    assert!(began.elapsed() < 2 * ORDER_IN_FORCE, "it waited once more: {:?}", began.elapsed());
+}
+
+/// Between its look at the fence and the end of it, the session may end, the fence be withdrawn, and another one be
+/// made that has the same version.
+#[tokio::test(start_paused = true)]
+async fn a_node_whose_session_is_over_ends_no_fence() {
+    let (cluster, network, name) = (MemoryCluster::new(1), FakeNetwork::default(), NodeName::new("hv2").unwrap());
+    let begin = || TestNode::begin(cluster.clone(), network.clone(), "hv2", 2048, false);
+    let (fence, session): (RecordPath, RecordPath) =
+        ("/fences/hv2".parse().unwrap(), "/nodes/hv2/session".parse().unwrap());
+    let mut node = begin();
+    node.handle.wait_ready().await.unwrap();
+    let record = node.handle.view().nodes.get(&name).unwrap().record.value.clone();
+    let suspicion = Fence::suspicion(&record, &name, Epoch(1), WallTime(1));
+    let ordered = Fence { off_ordered: true, ..suspicion.to(FencePhase::Proving, WallTime(2)) };
+    cluster.set_weather(Weather { latency_ms: 10..11, ..Weather::default() });
+    for later in 0_u64.. {
+        node.ended.abort();
+        node.role_ended.abort();
+        cluster.apply(vec![Op::Delete(session.clone(), None)]).unwrap();
+        cluster.apply(vec![records::create_op(&name, &suspicion).unwrap()]).unwrap();
+        node = begin();
+        while cluster.peek(&session).is_none() {
+            sleep(Duration::from_millis(1)).await;
+        }
+        sleep(Duration::from_millis(later)).await;
+        let (ended, gone) = (Op::Delete(session.clone(), None), Op::Delete(fence.clone(), Some(Version(0))));
+        if cluster.apply(vec![ended, gone, records::create_op(&name, &ordered).unwrap()]).is_err() {
+            assert!(later > 20, "it takes some requests: {later} ms");
+            return;
+        }
+        sleep(Duration::from_secs(30)).await;
+        assert!(cluster.peek(&fence).is_some(), "it ended another fence, {later} ms after its session began");
+        cluster.apply(vec![Op::Delete(fence.clone(), None)]).unwrap();
+    }
 }
 
 /// Its own fence may say that its power is about to be cut.

@@ -268,8 +268,7 @@ fn a_node_that_is_back_is_suspected_no_more_and_proof_is_used_no_more() {
         assert!(recovering(&view).is_empty(), "{phase}");
         let ordered = Fence { off_ordered: true, ..fence };
         put(&mut view, "c", &ordered);
-        let stays = phase < FencePhase::Proved;
-        assert_eq!(steps(&view, &[], 9), if stays { vec![] } else { wanted }, "{phase}: power-off was ordered");
+        assert_eq!(steps(&view, &[], 9), [], "{phase}: the node itself says when an order cannot hit it any more");
     }
 }
 
@@ -404,13 +403,26 @@ fn a_node_that_joins_ends_what_is_recorded_of_it() {
     };
     assert_eq!(after(FencePhase::Unproved, false), Return::Delete);
     assert_eq!(after(FencePhase::Unproved, true), Return::Wait, "the order may hit this boot too");
-    assert!(matches!(after(FencePhase::Recovering, true), Return::Replace(fence) if fence.phase == FencePhase::Over));
+    assert_eq!(after(FencePhase::Recovering, true), Return::Wait, "an earlier primary's order may still hit it");
+    assert!(matches!(after(FencePhase::Recovering, false), Return::Replace(fence) if fence.phase == FencePhase::Over));
     assert_eq!(after(FencePhase::Over, false), Return::Keep);
+    assert_eq!(after(FencePhase::Over, true), Return::Keep, "it has waited");
     let ordered = Fence { off_ordered: true, ..fence(&view, "c", FencePhase::Proving) };
     let ordered = Stored::new(ordered, Version(3));
     let waited = |waited| returned(&ordered, waited, WallTime(9));
     assert_eq!(waited(Duration::from_secs(44)), Return::Wait);
     assert_eq!(waited(proof::ORDER_IN_FORCE), Return::Delete);
+    let proved = |version| Stored::new(ordered.value.to(FencePhase::Proved, WallTime(3)), Version(version));
+    let over = returned(&proved(4), proof::ORDER_IN_FORCE, WallTime(9));
+    assert!(matches!(over, Return::Replace(fence) if fence.phase == FencePhase::Over));
+
+    // Its session keeps others from cutting its power, and from recovering its VMs.
+    assert!(!waits_outside(&ordered.value) && waits_outside(&proved(4).value));
+    assert!(!waits_outside(&ordered.value.to(FencePhase::Over, WallTime(3))));
+    let again = Stored::new(ordered.value.clone(), Version(4));
+    assert!(!same_orders(&ordered, &again), "it may have been ordered again");
+    assert!(!same_orders(&ordered, &proved(5)) && !same_orders(&proved(4), &Stored::new(again.value, Version(5))));
+    assert!(same_orders(&ordered, &ordered) && same_orders(&proved(4), &proved(7)));
 }
 
 #[test]

@@ -6,7 +6,8 @@ use crate::{
     world::{Flaw, TICK, VMS, World},
 };
 use drover_model::{
-    Epoch, Generation, Mono, Obs, OffReason, RunState, Stored, Version, VmState, WallTime, domain::Mark,
+    Epoch, Fence, FencePhase, Generation, Mono, Obs, OffReason, RunState, Stored, Version, VmState, WallTime,
+    domain::Mark,
 };
 use drover_plan::{
     fence::{self, Return, proof::ORDER_IN_FORCE},
@@ -35,15 +36,25 @@ pub(crate) enum End {
     Replace(u8, FenceRec),
 }
 
+/// The fence that makes a node wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Wait {
+    pub(crate) version: u8,
+    phase: FencePhase,
+    /// For how long.
+    ticks: u8,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Daemon {
     Down,
     /// It has no session.
     Out,
-    /// It has one, and does not act yet. `waits`: the version of the fence that makes it wait, and for how many ticks.
+    /// It has one, and does not act yet. (The real one waits without a session if something is proved, which makes no
+    /// difference but to the time until its VMs are recovered.)
     Joins {
         end: Option<(End, u8)>,
-        waits: Option<(u8, u8)>,
+        waits: Option<Wait>,
     },
     Member,
 }
@@ -145,16 +156,24 @@ impl Host {
         let end = match recs.fence {
             None => Some(End::Keep),
             Some(found) => {
-                let waited = waits.filter(|(v, _)| *v == found.v).map_or(0, |(_, ticks)| ticks);
-                let hasty = world.flaw == Flaw::HastyReturn;
-                let time = if hasty { ORDER_IN_FORCE } else { TICK * u32::from(waited) };
                 let fence = Stored::new(found.is.full(), Version(found.v.into()));
+                let of = |wait: &Wait| {
+                    let old = Fence { phase: wait.phase, ..fence.value.clone() };
+                    fence::same_orders(&Stored::new(old, Version(wait.version.into())), &fence)
+                };
+                let waited = waits.filter(of).map_or(0, |wait| wait.ticks);
+                let hasty = match world.flaw {
+                    Flaw::HastyReturn => true,
+                    Flaw::HastyIfProved => found.is.phase.is_proved(),
+                    _ => false,
+                };
+                let time = if hasty { ORDER_IN_FORCE } else { TICK * u32::from(waited) };
                 match fence::returned(&fence, time, WallTime(0)) {
                     Return::Wait => {
-                        wait = Some((found.v, waited));
+                        wait = Some(Wait { version: found.v, phase: found.is.phase, ticks: waited });
                         None
                     }
-                    _ if found.is.ordered && !found.is.phase.is_proved() && world.flaw == Flaw::WaitsForEver => None,
+                    _ if found.is.ordered && world.flaw == Flaw::WaitsForEver => None,
                     Return::Keep => Some(End::Keep),
                     Return::Delete => Some(End::Delete(found.v)),
                     Return::Replace(new) => Some(End::Replace(found.v, FenceRec::of(&new))),
@@ -306,7 +325,7 @@ impl Host {
     }
 
     pub(crate) fn tick(&mut self) {
-        if let Daemon::Joins { waits: Some((_, ticks)), .. } = &mut self.daemon {
+        if let Daemon::Joins { waits: Some(Wait { ticks, .. }), .. } = &mut self.daemon {
             *ticks = (*ticks + 1).min(3);
         }
         self.orders = [false, self.orders[0], self.orders[1]];

@@ -58,7 +58,7 @@ pub(crate) fn versions(
             }
         }
         if let Daemon::Joins { end, waits } = &mut host.daemon {
-            fences[n].extend(waits.as_mut().map(|(v, _)| v));
+            fences[n].extend(waits.as_mut().map(|wait| &mut wait.version));
             if let Some((end, rec)) = end {
                 recs[n].push(rec);
                 if let End::Delete(v) | End::Replace(v, _) = end {

@@ -159,13 +159,6 @@ impl Worker {
         attempt.end(world);
     }
 
-    /// An order to cut the power of a node that is not sent yet is none.
-    pub(crate) fn orders_no_more(&mut self, n: usize) {
-        if let Some(Try { stage: stage @ Stage::Announced { .. }, .. }) = &mut self.tries[n] {
-            *stage = ASKED;
-        }
-    }
-
     /// It does what takes no time: it begins to ask, and forgets what decides nothing more.
     pub(crate) fn settle(&mut self, world: &World) {
         self.ask(world);

@@ -38,9 +38,6 @@ pub(crate) struct World {
     pub(crate) doubts: u8,
     /// Number of times that an administrator confirms that a machine is off, which it is.
     pub(crate) words: u8,
-    /// Whether an order to cut the power may still be under way when the boot is proved to have ended by something
-    /// else: by another primary's order, or by an administrator. See the test about that.
-    pub(crate) stray_orders: bool,
     /// Whether the primary listens to machines whose daemons have sessions.
     pub(crate) listens: bool,
     /// The planted defect.
@@ -59,6 +56,8 @@ pub(crate) enum Flaw {
     UnwrittenCuts,
     /// A node that is back does not wait until its power cannot be cut any more.
     HastyReturn,
+    /// It does not if something proves that its earlier boot has ended.
+    HastyIfProved,
     /// An order is sent however long ago it was announced.
     LateOrders,
     /// A VM is given away without a look at the versions of its record and its claim.
@@ -67,7 +66,7 @@ pub(crate) enum Flaw {
     AskedOnce,
     /// A new primary does not go on with what another has begun.
     Abandons,
-    /// A node ends its fence also when its session is over. The agent does (`membership::register`).
+    /// A node ends its fence also when its session is over.
     UncheckedSession,
     /// A node whose power was to be cut never comes back.
     WaitsForEver,
@@ -315,12 +314,6 @@ impl State {
 
     pub(crate) fn act(&mut self, world: &World, action: Action) {
         self.happen(world, action);
-        for n in 0..HOSTS {
-            if !world.stray_orders && self.is_proved(n).is_some() {
-                self.hosts[n].orders = [false; 3];
-                self.workers.iter_mut().for_each(|worker| worker.orders_no_more(n));
-            }
-        }
         self.canonical(world);
     }
 
