@@ -3,14 +3,14 @@
   10.0  > cut off hv3
   15.1  hv3 has no session with the store any more
   18.1  hv3 is suspected to be off
-  18.1  the power of hv3 is to be cut
   18.1  proof is looked for that hv3 is off
   18.1  fault node-dead-hv3: Node hv3 is silent, and it is not proved that its machine is off. Its VMs are started on no other node before that. If the machine is off, confirm it: 'drover node fence hv3 --confirm-off'.
-  51.4  there is no proof that hv3 is off: IPMI hv3 accepted the order to cut the power, and still reads on
-  57.9  proof is looked for that hv3 is off
-  91.3  there is no proof that hv3 is off: IPMI hv3 accepted the order to cut the power, and still reads on
- 102.8  proof is looked for that hv3 is off
+  19.6  the power of hv3 is to be cut
+  52.9  there is no proof that hv3 is off: IPMI hv3 accepted the order to cut the power, and still reads on
+  59.4  proof is looked for that hv3 is off
+  92.8  there is no proof that hv3 is off: IPMI hv3 accepted the order to cut the power, and still reads on
+ 104.3  proof is looked for that hv3 is off
  120.0  > reconnect hv3
  120.1  hv3 has a session with the store
  120.1  fault node-dead-hv3 is over
- 165.6  hv3 is not suspected any more
+ 165.8  hv3 is not suspected any more

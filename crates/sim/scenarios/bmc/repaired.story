@@ -7,9 +7,9 @@
   18.1  hv3 is suspected to be off
   18.1  proof is looked for that hv3 is off
   18.1  fault node-dead-hv3: Node hv3 is silent, and it is not proved that its machine is off. Its VMs are started on no other node before that. If the machine is off, confirm it: 'drover node fence hv3 --confirm-off'.
-  24.5  there is no proof that hv3 is off: IPMI hv3 has not answered within 12 s; a BMC that lost its power with its machine proves nothing
+  23.6  there is no proof that hv3 is off: IPMI hv3 has not answered within 12 s; a BMC that lost its power with its machine proves nothing
  100.0  > bmc hv3 ok
- 137.0  it is proved that hv3 is off (power): IPMI hv3 reads off
- 137.1  no VM of hv3 is left to be given away
- 137.1  hv3 is in state flushed
- 137.1  web starts on hv1
+ 136.1  it is proved that hv3 is off (power): IPMI hv3 reads off
+ 136.1  no VM of hv3 is left to be given away
+ 136.1  hv3 is in state flushed
+ 136.1  web starts on hv1

@@ -3,12 +3,12 @@
   10.0  > cut off hv3
   15.1  hv3 has no session with the store any more
   18.1  hv3 is suspected to be off
+  18.1  the power of hv3 is to be cut
   18.1  proof is looked for that hv3 is off
   18.1  fault node-dead-hv3: Node hv3 is silent, and it is not proved that its machine is off. Its VMs are started on no other node before that. If the machine is off, confirm it: 'drover node fence hv3 --confirm-off'.
-  18.5  the power of hv3 is to be cut
-  31.0  hv3 has no power
-  31.0  web ends on hv3
-  33.5  it is proved that hv3 is off (power): IPMI hv3 reads off, after it was ordered to cut the power
-  33.6  no VM of hv3 is left to be given away
-  33.6  hv3 is in state flushed
-  33.6  web starts on hv1
+  30.6  hv3 has no power
+  30.6  web ends on hv3
+  33.1  it is proved that hv3 is off (power): IPMI hv3 reads off, after it was ordered to cut the power
+  33.1  no VM of hv3 is left to be given away
+  33.1  hv3 is in state flushed
+  33.1  web starts on hv1

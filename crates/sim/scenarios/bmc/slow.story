@@ -4,10 +4,9 @@
   10.0  hv3 has no power
   10.0  web ends on hv3
   15.1  hv3 has no session with the store any more
-  18.1  hv3 is suspected to be off
-  18.1  proof is looked for that hv3 is off
-  18.1  fault node-dead-hv3: Node hv3 is silent, and it is not proved that its machine is off. Its VMs are started on no other node before that. If the machine is off, confirm it: 'drover node fence hv3 --confirm-off'.
-  18.5  it is proved that hv3 is off (power): IPMI hv3 reads off
-  18.6  no VM of hv3 is left to be given away
-  18.6  hv3 is in state flushed
-  18.6  web starts on hv1
+  17.6  hv3 is suspected to be off
+  17.6  it is proved that hv3 is off (power): IPMI hv3 reads off
+  17.6  no VM of hv3 is left to be given away
+  17.6  hv3 is in state flushed
+  17.6  fault node-dead-hv3: Node hv3 is off (IPMI hv3 reads off), and its VMs were given to other nodes. When it is back, it takes VMs again after 'drover node ready hv3'; if it is gone for good, remove it ('drover node remove hv3 --confirm-off').
+  17.7  web starts on hv1

@@ -11,4 +11,4 @@
   92.1  it is proved that hv3 is off (power): IPMI hv3 reads off
   92.1  no VM of hv3 is left to be given away
   92.1  hv3 is in state flushed
-  92.1  web starts on hv1
+  92.2  web starts on hv1

@@ -11,4 +11,4 @@
   72.6  it is proved that hv3 is off (power): IPMI hv3 reads off
   72.6  no VM of hv3 is left to be given away
   72.6  hv3 is in state flushed
-  72.6  web starts on hv1
+  72.7  web starts on hv1

@@ -8,15 +8,15 @@
   15.0  web ends on hv5
   20.1  hv4 has no session with the store any more
   20.1  hv5 has no session with the store any more
-  20.5  hv4 is suspected to be off
-  20.6  it is proved that hv4 is off (power): IPMI hv4 reads off
-  20.6  no VM of hv4 is left to be given away
-  20.6  hv4 is in state flushed
-  20.6  hv5 is suspected to be off
-  20.6  it is proved that hv5 is off (power): IPMI hv5 reads off
-  20.6  no VM of hv5 is left to be given away
-  20.6  hv5 is in state flushed
-  20.6  web is in state start
-  20.6  fault node-dead-hv4: Node hv4 is off (IPMI hv4 reads off), and its VMs were given to other nodes. When it is back, it takes VMs again after 'drover node ready hv4'; if it is gone for good, remove it ('drover node remove hv4 --confirm-off').
-  20.6  fault node-dead-hv5: Node hv5 is off (IPMI hv5 reads off), and its VMs were given to other nodes. When it is back, it takes VMs again after 'drover node ready hv5'; if it is gone for good, remove it ('drover node remove hv5 --confirm-off').
-  20.7  web starts on hv1
+  20.1  hv4 is suspected to be off
+  20.1  it is proved that hv4 is off (power): IPMI hv4 reads off
+  20.1  no VM of hv4 is left to be given away
+  20.1  hv4 is in state flushed
+  20.1  hv5 is suspected to be off
+  20.1  it is proved that hv5 is off (power): IPMI hv5 reads off
+  20.1  no VM of hv5 is left to be given away
+  20.1  hv5 is in state flushed
+  20.1  fault node-dead-hv4: Node hv4 is off (IPMI hv4 reads off), and its VMs were given to other nodes. When it is back, it takes VMs again after 'drover node ready hv4'; if it is gone for good, remove it ('drover node remove hv4 --confirm-off').
+  20.1  fault node-dead-hv5: Node hv5 is off (IPMI hv5 reads off), and its VMs were given to other nodes. When it is back, it takes VMs again after 'drover node ready hv5'; if it is gone for good, remove it ('drover node remove hv5 --confirm-off').
+  20.2  web is in state start
+  20.2  web starts on hv1

@@ -18,13 +18,10 @@
   23.1  hv3 has no session with the store any more
   23.1  hv3 is suspected to be off
   23.1  it is proved that hv3 is off (power): IPMI hv3 reads off
-  23.1  the VMs of hv3 are given to other nodes
+  23.1  no VM of hv3 is left to be given away
   23.1  hv3 is in state flushed
   23.1  b is in state start
-  23.1  d is in state migrate
   23.1  fault node-dead-hv3: Node hv3 is off (IPMI hv3 reads off), and its VMs were given to other nodes. When it is back, it takes VMs again after 'drover node ready hv3'; if it is gone for good, remove it ('drover node remove hv3 --confirm-off').
   23.2  c starts on hv1
-  24.1  no VM of hv3 is left to be given away
-  24.1  d is in state start
+  23.2  d starts on hv2
   24.2  b starts on hv2
-  24.2  d starts on hv2

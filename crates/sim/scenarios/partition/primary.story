@@ -1,10 +1,10 @@
    0.0  hv1 is the primary
    0.0  web runs on hv1
   10.0  > cut off hv1
-  14.4  nobody has the cluster's address
+  13.8  nobody has the cluster's address
+  14.7  hv2 is the primary
+  14.8  the cluster's address is on hv2
   15.1  hv1 has no session with the store any more
-  15.1  hv2 is the primary
-  15.1  the cluster's address is on hv2
   18.1  hv1 is suspected to be off
   18.1  the power of hv1 is to be cut
   18.1  proof is looked for that hv1 is off

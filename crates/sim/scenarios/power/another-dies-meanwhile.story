@@ -18,15 +18,12 @@
   15.1  hv5 has no session with the store any more
   15.1  hv5 is suspected to be off
   15.1  it is proved that hv5 is off (power): IPMI hv5 reads off
-  15.1  the VMs of hv5 are given to other nodes
+  15.1  no VM of hv5 is left to be given away
   15.1  hv5 is in state flushed
-  15.1  c is in state migrate
   15.1  fault node-dead-hv5: Node hv5 is off (IPMI hv5 reads off), and its VMs were given to other nodes. When it is back, it takes VMs again after 'drover node ready hv5'; if it is gone for good, remove it ('drover node remove hv5 --confirm-off').
   15.2  a starts on hv1
   15.2  b starts on hv2
-  16.1  no VM of hv5 is left to be given away
-  16.1  c is in state start
-  16.2  c starts on hv3
+  15.2  c starts on hv3
   20.1  hv4 has no session with the store any more
   20.1  hv4 is suspected to be off
   20.1  it is proved that hv4 is off (power): IPMI hv4 reads off

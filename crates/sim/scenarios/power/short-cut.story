@@ -7,4 +7,4 @@
   12.0  hv3 is switched on
   15.1  hv3 has no session with the store any more
   15.2  hv3 has a session with the store
-  15.2  web starts on hv3
+  15.3  web starts on hv3

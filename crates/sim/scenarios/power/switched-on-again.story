@@ -14,6 +14,6 @@
   22.4  web starts on hv1
   23.4  hv3 is switched on
   50.0  > reconnect hv3
-  50.5  hv3 has a session with the store
-  50.5  hv3 is back, and its fence is over
-  50.5  fault node-dead-hv3 is over
+  96.1  hv3 has a session with the store
+  96.1  hv3 is back, and its fence is over
+  96.1  fault node-dead-hv3 is over

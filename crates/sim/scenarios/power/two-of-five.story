@@ -9,7 +9,7 @@
   10.0  web ends on hv4
   15.1  hv4 has no session with the store any more
   15.1  hv5 has no session with the store any more
-  15.4  hv4 is suspected to be off
+  15.5  hv4 is suspected to be off
   15.5  it is proved that hv4 is off (power): IPMI hv4 reads off
   15.5  no VM of hv4 is left to be given away
   15.5  hv4 is in state flushed

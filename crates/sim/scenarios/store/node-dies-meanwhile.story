@@ -1,7 +1,7 @@
    0.0  hv1 is the primary
    0.0  web runs on hv3
   10.0  > store down
-  14.4  nobody has the cluster's address
+  13.8  nobody has the cluster's address
   16.0  hv1 has no session with the store any more
   16.0  hv2 has no session with the store any more
   16.0  hv3 has no session with the store any more

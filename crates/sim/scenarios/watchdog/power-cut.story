@@ -10,7 +10,5 @@
   71.3  it is proved that hv3 is off (watchdog): its watchdog (timeout 10 s) has reset it: it has not renewed its promise for 56 s
   71.3  the VMs of hv3 are given to other nodes
   71.3  hv3 is in state flushed
-  71.3  web is in state migrate
   71.4  no VM of hv3 is left to be given away
-  71.4  web is in state start
   71.4  web starts on hv1
