@@ -130,6 +130,10 @@ impl Judge {
         if !self.executes_on(&from.name, uuid) || !held || !self.rests(uuid) || !seen(from) || !seen(to) {
             return;
         }
+        // A start that a daemon left behind would start the definition that stays.
+        if from.hardware.is_called(uuid) {
+            return;
+        }
         if fails {
             if from.hardware.copy_is_left(&to.hardware, uuid) {
                 self.note(&format!("{}: a copy of {uuid} is left by somebody's own migration", to.name), |t| {

@@ -83,6 +83,7 @@ impl FakeMachine {
             weather: Weather::default(),
             dice: Dice::new(seed),
             life: 0,
+            calls: BTreeMap::new(),
             observer: None,
             kept: BTreeSet::new(),
             on_erased: None,

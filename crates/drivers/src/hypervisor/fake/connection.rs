@@ -130,6 +130,7 @@ impl FakeHypervisor {
         let uuid = lane.0;
         let (answer, wait) = oneshot::channel();
         let (machine, lanes, daemon) = (self.machine.clone(), self.lanes.clone(), self.daemon.subscribe());
+        *machine.lock().calls.entry(uuid).or_default() += 1;
         tokio::spawn(async move {
             let mut outcome = Ok(());
             for phase in phases {
@@ -160,6 +161,7 @@ impl FakeHypervisor {
                 outcome = Err("the guest has ended".to_owned());
             }
             lanes.lock().unwrap_or_else(PoisonError::into_inner).remove(&lane);
+            machine.call_has_ended(uuid);
             machine.send_event(uuid);
             // It fails when the caller gave up.
             answer.send(outcome).ok();

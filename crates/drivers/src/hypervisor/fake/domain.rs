@@ -22,6 +22,8 @@ pub(super) struct Inner {
     pub(super) dice: Dice,
     /// Incremented by each power-off: calls of an earlier life have no effect.
     pub(super) life: u64,
+    /// Number of changing calls on each domain that have not ended, those of daemons that are gone included.
+    pub(super) calls: BTreeMap<Uuid, u32>,
     pub(super) observer: Option<Observer>,
     /// Domains that are not Drover's.
     pub(super) foreign: BTreeMap<Uuid, Candidate>,

@@ -157,6 +157,20 @@ async fn transfer(
 }
 
 impl FakeMachine {
+    /// Whether a changing call on a domain is under way, also one of a daemon that is gone. Somebody's own migration
+    /// waits for it: both need the domain's job (`qemuProcessBeginJob`, `virDomainObjBeginAsyncJob`; libvirt 9.0.0).
+    pub fn is_called(&self, uuid: Uuid) -> bool {
+        self.lock().calls.contains_key(&uuid)
+    }
+
+    pub(super) fn call_has_ended(&self, uuid: Uuid) {
+        let mut inner = self.lock();
+        let left = inner.calls.remove(&uuid).unwrap_or_default().saturating_sub(1);
+        if left > 0 {
+            inner.calls.insert(uuid, left);
+        }
+    }
+
     /// Somebody migrates a guest by hand (`virsh migrate`, which leaves the definition here, and makes none there).
     pub fn guest_is_taken(&self, to: &FakeMachine, uuid: Uuid) {
         let (name, mark, disks) = {
