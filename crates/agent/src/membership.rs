@@ -199,7 +199,10 @@ async fn with_retries(ctx: &Context, step: Step, condemned: &mut Condemned) -> R
         };
         match done {
             Ok(()) => return Ok(true),
-            Err(StepError::Left) => return Ok(false),
+            Err(StepError::Left) => {
+                ctx.clock.until(Some(ctx.clock.now().after(RETRY))).await;
+                return Ok(false);
+            }
             Err(StepError::Join(error)) => return Err(error),
             Err(StepError::Occupied(twin)) => {
                 let now = ctx.clock.now();

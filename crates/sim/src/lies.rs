@@ -21,7 +21,7 @@ use drover_store::{CreateMode, Op, Record, Session, Store, StoreError, Version, 
 use std::{
     net::IpAddr,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -153,7 +153,7 @@ impl Lie {
             | Lie::SlowClock
             | Lie::ClosingStops
             | Lie::EndlessAddresses => truth,
-            _ => Arc::new(LyingStore { truth, lie: self, session: NodeSession::path(node) }),
+            _ => Arc::new(LyingStore { truth, lie: self, session: NodeSession::path(node), entered: Mutex::default() }),
         }
     }
 
@@ -205,6 +205,8 @@ struct LyingStore {
     lie: Lie,
     /// The path of the session of the daemon's node.
     session: RecordPath,
+    /// The session that it takes for its own, with [`Lie::UnownedSession`].
+    entered: Mutex<Option<Vec<u8>>>,
 }
 
 impl LyingStore {
@@ -266,7 +268,9 @@ impl LyingStore {
 impl Store for LyingStore {
     async fn get(&self, path: &RecordPath) -> drover_store::Result<Option<Record>> {
         if self.lie == Lie::UnownedSession && *path == self.session {
-            return Ok(None);
+            let found = self.truth.get(path).await?;
+            let entered = self.entered.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            return Ok(found.zip(entered).map(|(record, data)| Record { data, ..record }));
         }
         let falsified = |record: Record| match self.falsified(path, &record.data) {
             Some(data) => Record { data, ..record },
@@ -283,8 +287,12 @@ impl Store for LyingStore {
         let first = || serde_json::to_vec(&Departed::new(WallTime(0))).ok();
         let again = self.lie == Lie::FirstEpochAgain && Departed::key(path).is_some();
         let data = if again { first().unwrap_or(data) } else { data };
+        let unowned = self.lie == Lie::UnownedSession && *path == self.session;
+        if unowned {
+            *self.entered.lock().unwrap_or_else(PoisonError::into_inner) = Some(data.clone());
+        }
         match self.truth.create(path, data, mode).await {
-            Err(StoreError::Exists(_)) if self.lie == Lie::UnownedSession && *path == self.session => Ok(path.clone()),
+            Err(StoreError::Exists(_)) if unowned => Ok(path.clone()),
             answer => answer,
         }
     }

@@ -167,12 +167,12 @@ fn planted_defects_are_found() {
     }
     // Found by about one in 330 seeds.
     let unwritten = |seed| Options { lie: Lie::UnwrittenSends, ..Options::of(seed) };
-    assert!((530..1530).any(|seed| run(unwritten(seed)).is_err()), "{:?} was not found", Lie::UnwrittenSends);
+    assert!((530..4530).any(|seed| run(unwritten(seed)).is_err()), "{:?} was not found", Lie::UnwrittenSends);
     // The second defect is found by about one in 300 seeds; start shortly before one that found it when this was
     // written.
     for (lie, from) in [(Lie::EndlessAddresses, 0), (Lie::UnansweredBeats, 1125), (Lie::BlindWrites, 0)] {
         let options = |seed| Options { lie, shape: Shape::Handoffs, ..Options::of(seed) };
-        assert!((from..from + 1000).any(|seed| run(options(seed)).is_err()), "{lie:?} was not found");
+        assert!((from..from + 4000).any(|seed| run(options(seed)).is_err()), "{lie:?} was not found");
     }
     // Guests that do not converge are many in drills only.
     let drill = |seed| Options { lie: Lie::UnseenPostCopy, shape: Shape::Drills, ..Options::of(seed) };
@@ -181,10 +181,11 @@ fn planted_defects_are_found() {
         let options = |seed| Options { lie, shape: Shape::Versions, ..Options::of(seed) };
         assert!((0..50).any(|seed| run(options(seed)).is_err()), "{lie:?} was not found");
     }
-    // Found by about one in 1000 seeds: a node is removed under a VM that was assigned to it a moment before.
-    let unsynced = |seed| Options { lie: Lie::UnsyncedReads, shape: Shape::Versions, ..Options::of(seed) };
-    assert!((425..1425).any(|seed| run(unsynced(seed)).is_err()), "{:?} was not found", Lie::UnsyncedReads);
-    // The rare ones start shortly before a seed that found them when this was written.
+    // Found by about one in 750 seeds.
+    let unsynced = |seed| Options { lie: Lie::UnsyncedReads, shape: Shape::Strangers, ..Options::of(seed) };
+    assert!((50..4050).any(|seed| run(unsynced(seed)).is_err()), "{:?} was not found", Lie::UnsyncedReads);
+    // The rare ones start shortly before a seed that found them when this was written. The ranges are longer than is
+    // needed, for another seed finds them after each change; a search ends with the first.
     let of_fences = [
         (Lie::BlindConfirmation, 0),
         (Lie::OldProof, 0),
@@ -197,7 +198,7 @@ fn planted_defects_are_found() {
     ];
     for (lie, from) in of_fences {
         let options = |seed| Options { lie, shape: Shape::Fences, ..Options::of(seed) };
-        assert!((from..from + 300).any(|seed| run(options(seed)).is_err()), "{lie:?} was not found");
+        assert!((from..from + 2000).any(|seed| run(options(seed)).is_err()), "{lie:?} was not found");
     }
     for lie in [Lie::PausedIsRunning, Lie::UnseenDisks, Lie::FirstEpochAgain] {
         let options = |seed| Options { lie, shape: Shape::Strangers, ..Options::of(seed) };
