@@ -4,8 +4,12 @@ use crate::{context::Context, operation::scope, records};
 use drover_model::{Arrival, ClusterView, RecordKind, VmRecord, vm::VM_SCHEMA};
 use drover_plan::arrivals::{self, Answer};
 use drover_store::StoreError;
+use futures_util::future::join_all;
 use std::collections::BTreeSet;
 use uuid::Uuid;
+
+/// Number of answers that are written at the same time.
+const AT_ONCE: usize = 32;
 
 /// VMs that were admitted and whose answers the view may not show yet.
 #[derive(Debug, Default)]
@@ -23,16 +27,19 @@ pub(crate) async fn pass(ctx: &Context, view: &ClusterView, granted: &mut Grante
     };
     granted.0.retain(remember);
     let mut all = true;
-    for answer in arrivals::answers(view, me, &granted.0) {
-        if answer.refused.is_none() {
-            // Before the write, whose outcome may be unknown.
-            granted.0.insert(answer.uuid);
-        }
-        let operation = view.vms.get(&answer.uuid).and_then(|vm| vm.record.value.operation.clone());
-        if let Err(error) = scope(operation, write(ctx, &answer)).await {
-            tracing::debug!(vm = %answer.uuid, %error, "cannot write the answer to a VM that is to be moved here");
-            all = false;
-        }
+    let answers = arrivals::answers(view, me, &granted.0);
+    // Before the writes, whose outcome may be unknown.
+    granted.0.extend(answers.iter().filter(|answer| answer.refused.is_none()).map(|answer| answer.uuid));
+    for some in answers.chunks(AT_ONCE) {
+        let written = some.iter().map(async |answer| {
+            let operation = view.vms.get(&answer.uuid).and_then(|vm| vm.record.value.operation.clone());
+            let written = scope(operation, write(ctx, answer)).await;
+            if let Err(error) = &written {
+                tracing::debug!(vm = %answer.uuid, %error, "cannot write the answer to a VM that is to be moved here");
+            }
+            written.is_ok()
+        });
+        all &= join_all(written).await.into_iter().all(|written| written);
     }
     for uuid in arrivals::outdated(view, me) {
         if let Err(error) = ctx.store.delete(&Arrival::path(&uuid), None).await

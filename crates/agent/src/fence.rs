@@ -12,6 +12,7 @@
 
 mod proof;
 mod pulse;
+mod recovery;
 mod watchdog;
 
 use crate::{
@@ -23,16 +24,15 @@ use crate::{
     view::differs,
 };
 use drover_model::{
-    Claim, ClusterView, Evidence, EvidenceKind, Fence, FencePhase, Mono, NodeName, NodeRecord, NodeSession, NodeState,
-    Only, Operation, Primary, Promise, RecordKind, Stored, Version, VmRecord,
+    ClusterView, Evidence, EvidenceKind, Fence, FencePhase, Mono, NodeName, NodeRecord, NodeSession, NodeState, Only,
+    Operation, Primary, Promise, RecordKind, Stored, Version,
 };
 use drover_plan::{
     fence::{self, Step},
     liveness::Lives,
-    recover::{self, Order, Plan},
+    recover,
 };
 use drover_store::{CreateMode, Op, StoreError};
-use futures_util::future::join_all;
 use proof::Seeker;
 use pulse::Pulse;
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
@@ -43,8 +43,6 @@ use watchdog::Listener;
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// Interval at which a target is asked again that has refused a VM.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
-/// Number of VMs that are written at the same time.
-const AT_ONCE: usize = 32;
 
 /// Runs until dropped.
 pub(crate) async fn run(ctx: Arc<Context>, mut lives: watch::Receiver<Lives>) {
@@ -139,7 +137,7 @@ async fn pass(
             }
         }
     }
-    done &= recover(ctx, view, &plan).await;
+    done &= recovery::recover(ctx, view, &plan).await;
     if !view.config.is_in_maintenance(ctx.wall()) {
         let reported: Vec<String> = fence::report::reported(view).cloned().collect();
         if let Err(error) = faults::keep_all(ctx, fence::report::faults(view, &outlook, &plan), reported).await {
@@ -279,55 +277,6 @@ fn told(node: &NodeName, step: &Step, boot: &str) -> Entry {
         Step::PowerOn => of(EventKind::FencePowerOn, "is to be switched on again"),
         Step::End => of(EventKind::FenceOver, "is back"),
     }
-}
-
-/// Writes the orders of a plan. Returns whether all were written.
-async fn recover(ctx: &Context, view: &ClusterView, plan: &Plan) -> bool {
-    let orders = plan.orders(view, ctx.wall());
-    let mut all = true;
-    // The most important first.
-    for some in orders.chunks(AT_ONCE) {
-        let written = join_all(some.iter().map(|order| write_order(ctx, view, order))).await;
-        all &= written.into_iter().all(|written| written);
-    }
-    all
-}
-
-async fn write_order(ctx: &Context, view: &ClusterView, order: &Order) -> bool {
-    let operation = view.fences().get(&order.node).and_then(|fence| fence.value.operation.clone());
-    match scope(operation, try_order(ctx, view, order)).await {
-        Ok(()) => true,
-        Err(error) => {
-            tracing::debug!(vm = %order.uuid, node = %order.node, %error, "a VM was not recovered; it is planned \
-            again");
-            false
-        }
-    }
-}
-
-async fn try_order(ctx: &Context, view: &ClusterView, order: &Order) -> Result<(), StoreError> {
-    let Order { uuid, node, record, .. } = order;
-    let (Some(vm), Some(of), Some(fence)) = (view.vms.get(uuid), view.nodes.get(node), view.fences().get(node)) else {
-        return Ok(());
-    };
-    let Some(claim) = vm.claim.as_ref() else { return Ok(()) };
-    let mut ops = conditions(view, node);
-    ops.push(records::check_op::<NodeRecord>(node, of.record.version));
-    ops.push(records::check_op::<Fence>(node, fence.version));
-    ops.push(records::set_op::<VmRecord>(uuid, &vm.record, record)?);
-    ops.push(match &order.granted {
-        Some(granted) => records::set_op(uuid, claim, granted)?,
-        None => records::check_op::<Claim>(uuid, claim.version),
-    });
-    ctx.store.multi(ops).await?;
-    tracing::info!(
-        vm = %record.name, from = %node, state = %record.state, on = ?record.node, to = ?record.state.destination(),
-        "a VM of a node that is off was given away"
-    );
-    let to = record.state.destination().or(record.node.as_ref()).map(ToString::to_string).unwrap_or_default();
-    let what = format!("VM {} of node {node}, which is off, is given to {to} (state {}).", record.name, record.state);
-    ctx.tell(Entry::new(record, EventKind::Recovery, what).with("from", node).with("to", to));
-    Ok(())
 }
 
 /// How this node, which joins, ends its own fence. Nothing is done under its name before.

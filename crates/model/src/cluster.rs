@@ -115,7 +115,7 @@ pub const MAINTENANCE_MAX_S: u64 = 366 * 86_400;
 pub struct MoveLimits {
     /// Away from one node.
     pub per_source: u32,
-    /// To one node.
+    /// To one node. VMs that are only started there, because the node that had them is off, do not count.
     pub per_target: u32,
     /// In the whole cluster.
     pub cluster: u32,

@@ -42,6 +42,12 @@ fn is_here(vm: &VmView, me: &NodeName) -> bool {
     vm.is_held_by(me) || (record.node.as_ref() == Some(me) && record.state.occupies_node())
 }
 
+/// Whether a node holds it that has to let go of it first: until then the move counts against the limit. A VM that
+/// nobody holds is only started here, which is no more than the start of any other.
+fn is_brought(vm: &VmView, me: &NodeName) -> bool {
+    vm.holder().is_some_and(|holder| holder != me)
+}
+
 /// The node's answers to moves that it has not answered yet. `granted`: VMs that it accepted and whose records may not
 /// be in the view yet.
 pub fn answers(view: &ClusterView, me: &NodeName, granted: &BTreeSet<Uuid>) -> Vec<Answer> {
@@ -54,7 +60,7 @@ pub fn answers(view: &ClusterView, me: &NodeName, granted: &BTreeSet<Uuid>) -> V
         }
         // One whose holder is away keeps its memory, for it may be here, but holds up no other.
         let away = sender::holder_away(view, vm).is_some();
-        coming += u32::from(comes && !here && !away);
+        coming += u32::from(comes && !here && !away && is_brought(vm, me));
         if away {
             continue;
         }
@@ -75,16 +81,18 @@ pub fn answers(view: &ClusterView, me: &NodeName, granted: &BTreeSet<Uuid>) -> V
             let free = offered.saturating_sub(HOST_RESERVE).saturating_sub(others);
             (needed > free && !is_sent(vm, me)).then(|| Rejection::Memory { needed, free }.to_string())
         });
+        let brought = is_brought(vm, me);
         if refused.is_some() && again && !is_sent(vm, me) && !is_here(vm, me) {
             used = used.saturating_sub(vm.demand.memory.saturating_add(OVERHEAD));
-            coming = coming.saturating_sub(1);
+            coming = coming.saturating_sub(u32::from(brought));
         }
         if refused.is_none() && !again {
             // It is answered when others have arrived.
-            if coming >= view.config.limits.per_target {
+            if brought && coming >= view.config.limits.per_target {
                 continue;
             }
-            (used, coming) = (used.saturating_add(vm.demand.memory).saturating_add(OVERHEAD), coming + 1);
+            used = used.saturating_add(vm.demand.memory).saturating_add(OVERHEAD);
+            coming += u32::from(brought);
         }
         out.push(Answer { uuid: vm.record.value.uuid, of: vm.record.version, refused });
     }

@@ -62,11 +62,11 @@ pub(super) struct Large<'a> {
     alone: Crew,
     /// The process of all other nodes.
     pub(super) others: Helper,
-    one: Helper,
+    pub(super) one: Helper,
     pub(super) records: Records,
     pub(super) client: Client,
     /// Declared last, so that it is dropped after its users.
-    ensemble: Ensemble,
+    pub(super) ensemble: Ensemble,
     token: String,
     rows: Rows,
     /// Number of VMs from filling.
@@ -82,6 +82,11 @@ pub(super) fn run(place: &Place<'_>) -> Result<Rows> {
     fs::create_dir_all(place.folder.join("shared")).map_err(|e| LabError::new("cannot make a folder", e))?;
     let ensemble = Ensemble::start_with_heap(place.folder, 3, heap)?;
     let mut large = Large::start(place, ensemble)?;
+    if place.size.only_deaths {
+        large.fill(place.size.vms as usize)?;
+        large.deaths()?;
+        return Ok(large.rows);
+    }
     let empty = large.memory_of_one("resident memory of one daemon")?;
     large.fill(FEW)?;
     let few = large.changes()?;
@@ -230,7 +235,7 @@ impl<'a> Large<'a> {
     }
 
     /// Total processor time of the ensemble so far.
-    fn time_of_ensemble(&self) -> Result<Duration> {
+    pub(super) fn time_of_ensemble(&self) -> Result<Duration> {
         let time = |pid| Process::of(i32::try_from(pid).unwrap_or_default())?.processor_time();
         self.ensemble.processes().into_iter().map(time).sum()
     }

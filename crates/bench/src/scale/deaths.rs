@@ -4,6 +4,7 @@ use super::{
     course::{Large, block_on},
     fill,
     helper::Helper,
+    meter,
     words::{Crew, Question},
 };
 use crate::{figures::Figure, pings::now};
@@ -44,6 +45,11 @@ impl Large<'_> {
             (bmcs.filter(|bmc| bmc.checked > 0 && bmc.problem.is_empty()).count() == NODES).then_some(())
         };
         Lab::until("the BMCs are not checked", TIMEOUT, checked)?;
+        let members = self.ensemble.addresses();
+        let used = |of: &mut Self| -> Result<[Duration; 3]> {
+            Ok([of.one.usage()?.processor, of.others.usage()?.processor, of.time_of_ensemble()?])
+        };
+        let (requests, before) = (meter::requests(&members)?, used(self)?);
         let begin = now();
         rack.end()?;
         self.others.ask(&Question::Cut(names.clone()))?;
@@ -52,7 +58,14 @@ impl Large<'_> {
         let times = self.others.times()?;
         let since = |at: Option<&u64>| Duration::from_micros(at.copied().unwrap_or_default().saturating_sub(begin));
         let (one, all) = (since(times.first()), since(times.last()));
-        let detail = format!("{} until the first runs; the session timeout is 5 s", Figure::Time(one));
+        let requests = meter::requests(&members)? - requests;
+        let after = used(self)?;
+        let [daemon, others, ensemble] = [0, 1, 2].map(|n| Figure::Time(after[n].saturating_sub(before[n])));
+        let detail = format!(
+            "{} until the first runs; the session timeout is 5 s; {requests} requests; processor time: one daemon \
+             {daemon}, all others {others}, the ensemble {ensemble}",
+            Figure::Time(one),
+        );
         self.row(
             &format!("{NODES} nodes with {VMS} running VMs lose their power: until all run elsewhere"),
             Figure::Time(all),

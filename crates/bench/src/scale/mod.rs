@@ -28,6 +28,9 @@ pub(crate) struct Size {
     /// Number of VMs in it
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1000..=100_000))]
     pub(crate) vms: u32,
+    /// Only fill that cluster, and let ten more nodes die
+    #[arg(long)]
+    pub(crate) only_deaths: bool,
 }
 
 /// Where the benchmark runs.
@@ -45,7 +48,7 @@ pub(crate) struct Place<'a> {
 
 /// Runs the benchmark.
 pub(crate) fn run(place: &Place<'_>) -> Result<Rows> {
-    let mut rows = alone::run(place)?;
+    let mut rows = if place.size.only_deaths { Rows::new() } else { alone::run(place)? };
     rows.extend(course::run(place)?);
     Ok(rows)
 }

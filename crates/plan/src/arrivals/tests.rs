@@ -75,6 +75,16 @@ fn moves_beyond_the_limit_are_answered_later() {
     let sent = running(3, "a", 64).sent_to_node("b");
     assert_eq!(with(vec![comes(1), comes(2), sent]), "vm1: yes");
     assert_eq!(with(vec![comes(1), comes(2), running(3, "b", 64)]), "vm1: yes; vm2: yes", "it has arrived");
+    // What nobody holds is only started here: it neither waits nor makes others wait.
+    let free = |n| waiting(n, "a", 64).going_to("b", MoveKind::Migrate, How::Cold);
+    assert_eq!(
+        with(vec![free(1), free(2), free(3), comes(4), comes(5), comes(6)]),
+        "vm1: yes; vm2: yes; vm3: yes; \
+                                                                                    vm4: yes; vm5: yes"
+    );
+    let taken = |n| free(n).answered("b", Version(0), None);
+    assert_eq!(with(vec![taken(1), taken(2), taken(3), comes(4)]), "vm4: yes");
+    assert_eq!(with(vec![let_come(1), let_come(2), comes(3), free(4)]), "vm4: yes");
     // A refusal need not wait.
     let huge = moving(3, "a", "b", 9000);
     let no = "vm3: no, 9096 MiB are needed (with 96 MiB for QEMU itself), 7680 MiB are free";

@@ -1,0 +1,186 @@
+//! Writes what a plan of recovery orders (`plan::recover`): several VMs of a node in one transaction. The conditions
+//! of such a write are then checked once for all of them, and a large cluster, in which every node reads each change,
+//! hears of them once.
+
+use super::conditions;
+use crate::{
+    context::Context,
+    events::{Entry, EventKind},
+    operation::scope,
+    records,
+};
+use drover_model::{Claim, ClusterView, Fence, NodeName, NodeRecord, RecordKind, VmRecord};
+use drover_plan::recover::{Order, Plan};
+use drover_store::{Op, StoreError};
+use futures_util::future::join_all;
+use std::collections::BTreeMap;
+
+/// Number of VMs that are written at the same time, over all transactions.
+const AT_ONCE: usize = 128;
+/// Number of VMs in one transaction.
+const TOGETHER: usize = 16;
+/// Bytes of records in one transaction, unless a single VM has more. A server of ZooKeeper ends the connection of a
+/// client whose request has more than 1 MiB (`jute.maxbuffer`, 3.8.0).
+const BYTES: usize = 256 * 1024;
+
+/// One VM with the changes of its records.
+struct Change<'a> {
+    order: &'a Order,
+    ops: Vec<Op>,
+}
+
+impl Change<'_> {
+    fn bytes(&self) -> usize {
+        let data = |op: &Op| match op {
+            Op::Create(_, data, _) | Op::Set(_, data, _) => data.len(),
+            Op::Check(..) | Op::Delete(..) => 0,
+        };
+        self.ops.iter().map(data).sum()
+    }
+}
+
+/// Writes the orders of a plan. Returns whether all were written; what was not is planned again.
+pub(super) async fn recover(ctx: &Context, view: &ClusterView, plan: &Plan) -> bool {
+    let orders = plan.orders(view, ctx.wall());
+    let mut all = true;
+    // The most important first.
+    for some in orders.chunks(AT_ONCE) {
+        let mut nodes: BTreeMap<&NodeName, Vec<&Order>> = BTreeMap::new();
+        for order in some {
+            nodes.entry(&order.node).or_default().push(order);
+        }
+        let written = join_all(nodes.into_iter().map(|(node, orders)| of_node(ctx, view, node, orders))).await;
+        all &= written.into_iter().all(|written| written);
+    }
+    all
+}
+
+/// Writes orders about VMs of one node, as parts of the operation that its fence is.
+async fn of_node(ctx: &Context, view: &ClusterView, node: &NodeName, orders: Vec<&Order>) -> bool {
+    let operation = view.fences().get(node).and_then(|fence| fence.value.operation.clone());
+    scope(operation, async {
+        let (mut all, mut changes) = (true, Vec::new());
+        for order in orders {
+            match ops(view, order) {
+                Ok(ops) => changes.push(Change { order, ops }),
+                Err(error) => all &= failed(order, &error),
+            }
+        }
+        let written = join_all(together(changes).into_iter().map(|changes| write(ctx, view, node, changes))).await;
+        all && written.into_iter().all(|written| written)
+    })
+    .await
+}
+
+/// The changes of each transaction.
+fn together(changes: Vec<Change<'_>>) -> Vec<Vec<Change<'_>>> {
+    let mut out: Vec<Vec<Change<'_>>> = Vec::new();
+    let mut bytes = 0;
+    for change in changes {
+        let more = change.bytes();
+        match out.last_mut() {
+            Some(last) if last.len() < TOGETHER && bytes + more <= BYTES => {
+                last.push(change);
+                bytes += more;
+            }
+            _ => {
+                out.push(vec![change]);
+                bytes = more;
+            }
+        }
+    }
+    out
+}
+
+/// Writes changes in one transaction; if that fails, each alone, for the reason may be only one of them.
+async fn write(ctx: &Context, view: &ClusterView, node: &NodeName, changes: Vec<Change<'_>>) -> bool {
+    let all = changes.iter().flat_map(|change| change.ops.clone()).collect();
+    match (commit(ctx, view, node, all).await, &*changes) {
+        (Ok(()), _) => {
+            changes.iter().for_each(|change| tell(ctx, change.order));
+            true
+        }
+        (Err(error), [one]) => failed(one.order, &error),
+        (Err(_), _) => {
+            let alone =
+                changes.into_iter().map(async |Change { order, ops }| match commit(ctx, view, node, ops).await {
+                    Ok(()) => {
+                        tell(ctx, order);
+                        true
+                    }
+                    Err(error) => failed(order, &error),
+                });
+            join_all(alone).await.into_iter().all(|written| written)
+        }
+    }
+}
+
+/// Writes changes if the node's fence is still the one that proves that it is off.
+async fn commit(ctx: &Context, view: &ClusterView, node: &NodeName, changes: Vec<Op>) -> Result<(), StoreError> {
+    let (Some(of), Some(fence)) = (view.nodes.get(node), view.fences().get(node)) else {
+        return Err(StoreError::NotFound(Fence::path(node)));
+    };
+    let mut ops = conditions(view, node);
+    ops.push(records::check_op::<NodeRecord>(node, of.record.version));
+    ops.push(records::check_op::<Fence>(node, fence.version));
+    ops.extend(changes);
+    ctx.store.multi(ops).await
+}
+
+/// The changes of a VM's records.
+fn ops(view: &ClusterView, Order { uuid, record, granted, .. }: &Order) -> Result<Vec<Op>, StoreError> {
+    let vm = view.vms.get(uuid).ok_or_else(|| StoreError::NotFound(VmRecord::path(uuid)))?;
+    let claim = vm.claim.as_ref().ok_or_else(|| StoreError::NotFound(Claim::path(uuid)))?;
+    let claim = match granted {
+        Some(granted) => records::set_op(uuid, claim, granted)?,
+        None => records::check_op::<Claim>(uuid, claim.version),
+    };
+    Ok(vec![records::set_op::<VmRecord>(uuid, &vm.record, record)?, claim])
+}
+
+fn failed(order: &Order, error: &StoreError) -> bool {
+    tracing::debug!(vm = %order.uuid, node = %order.node, %error, "a VM was not recovered; it is planned again");
+    false
+}
+
+fn tell(ctx: &Context, Order { node, record, .. }: &Order) {
+    tracing::info!(
+        vm = %record.name, from = %node, state = %record.state, on = ?record.node, to = ?record.state.destination(),
+        "a VM of a node that is off was given away"
+    );
+    let to = record.state.destination().or(record.node.as_ref()).map(ToString::to_string).unwrap_or_default();
+    let what = format!("VM {} of node {node}, which is off, is given to {to} (state {}).", record.name, record.state);
+    ctx.tell(Entry::new(record, EventKind::Recovery, what).with("from", node).with("to", to));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use drover_model::{Claim, Epoch, Version, testing};
+    use uuid::Uuid;
+
+    #[test]
+    fn a_transaction_has_few_vms_and_not_too_many_bytes() {
+        let order = |n: u128| {
+            let vm = testing::running(n, "a", 64);
+            let granted = Some(Claim::new(Epoch(2)));
+            let (version, claim) = (Version(0), Version(0));
+            let record = vm.record.value.clone();
+            Order { uuid: Uuid::from_u128(n), node: testing::name("a"), version, record, claim, granted }
+        };
+        let orders: Vec<Order> = (0..40).map(order).collect();
+        let sizes = |bytes: &dyn Fn(usize) -> usize| {
+            let change = |(n, order)| {
+                let set = Op::Set(VmRecord::path(&Uuid::from_u128(1)), vec![0; bytes(n)], Version(0));
+                Change { order, ops: vec![set, Op::Check(Claim::path(&Uuid::from_u128(1)), Version(0))] }
+            };
+            let parts = together(orders.iter().enumerate().map(change).collect());
+            let told: Vec<Uuid> = parts.iter().flatten().map(|change| change.order.uuid).collect();
+            assert_eq!(told, orders.iter().map(|order| order.uuid).collect::<Vec<_>>(), "in order");
+            parts.iter().map(Vec::len).collect::<Vec<_>>()
+        };
+        assert_eq!(sizes(&|_| 2000), [16, 16, 8]);
+        assert_eq!(sizes(&|n| if n == 5 { 2 * BYTES } else { 2000 }), [5, 1, 16, 16, 2]);
+        assert_eq!(sizes(&|_| BYTES / 4), [4; 10]);
+    }
+}
