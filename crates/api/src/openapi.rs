@@ -69,10 +69,43 @@ fn operation_header() -> Value {
     let what = format!("{OPERATION_MIN} to {OPERATION_MAX} lower-case letters, digits and hyphens");
     let about = format!(
         "The id of the operation that the request begins, in its records, events and log lines: {what}. If it is not \
-         given, or not valid, X-Request-Id is used, or one is made."
+         given, X-Request-Id is used if that is valid, or one is made."
     );
     json!({"name": drover_client::OPERATION, "in": "header", "required": false, "description": about,
            "schema": {"type": "string"}})
+}
+
+/// Descriptions of types and fields are those of the source, whose links lead nowhere here: only their texts are kept.
+fn without_links(schema: &mut Value) {
+    match schema {
+        Value::Object(fields) => {
+            for (key, value) in fields {
+                match value {
+                    Value::String(text) if key == "description" => *text = unlinked(text),
+                    value => without_links(value),
+                }
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(without_links),
+        _ => {}
+    }
+}
+
+/// A text with `name` instead of [`name`] and [`name`](path).
+fn unlinked(text: &str) -> String {
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("[`") {
+        out.push_str(before);
+        let Some((name, after)) = after.split_once("`]") else {
+            rest = &rest[before.len()..];
+            break;
+        };
+        out.push_str(&format!("`{name}`"));
+        let path = after.strip_prefix('(').and_then(|path| path.split_once(')'));
+        rest = path.map_or(after, |(_, after)| after);
+    }
+    out + rest
 }
 
 /// The whole document.
@@ -144,12 +177,14 @@ pub fn document() -> Value {
         let path = format!("/api/v1{}", endpoint.path);
         paths.entry(path).or_insert_with(|| json!({}))[method] = operation;
     }
+    let mut schemas = generator.take_definitions(true);
+    schemas.values_mut().for_each(without_links);
     json!({
         "openapi": "3.1.0",
         "info": {"title": "Drover", "version": VERSION, "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"}},
         "paths": paths,
         "components": {
-            "schemas": generator.take_definitions(true),
+            "schemas": schemas,
             "securitySchemes": {"token": {"type": "apiKey", "in": "header", "name": "X-Api-Key"}},
         },
         "security": [{"token": []}],
@@ -158,4 +193,22 @@ pub fn document() -> Value {
 
 async fn serve(_: Call, _: Nothing) -> Answer {
     answer::json(&document())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn descriptions_have_no_links() {
+        for (text, wanted) in [
+            ("See [`Vm::name`](super::Vm::name): it is so.", "See `Vm::name`: it is so."),
+            ("A word ([`Kind`]; or [`Other`]).", "A word (`Kind`; or `Other`)."),
+            ("`a` [b] (c) [`d", "`a` [b] (c) [`d"),
+            ("", ""),
+        ] {
+            assert_eq!(unlinked(text), wanted);
+        }
+        assert!(!document().to_string().contains("[`"));
+    }
 }

@@ -52,8 +52,11 @@ pub async fn serve(listeners: Vec<TcpListener>, state: ApiState, mut stop: watch
 
 async fn handle(State(state): State<ApiState>, request: Request<Body>) -> Response {
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let operation = operation(&state, &request);
-    let mut response = answer(state, request, operation.clone()).await.unwrap_or_else(IntoResponse::into_response);
+    let (operation, answered) = match operation(&state, &request) {
+        Ok(operation) => (operation.clone(), answer(state, request, operation).await),
+        Err(error) => (None, Err(error)),
+    };
+    let mut response = answered.unwrap_or_else(IntoResponse::into_response);
     if let Some(id) = operation.and_then(|id| HeaderValue::from_str(id.as_str()).ok()) {
         response.headers_mut().insert(drover_client::OPERATION, id);
     }
@@ -79,14 +82,22 @@ fn without_body(response: Response) -> Response {
     }
 }
 
-/// The id of the operation that a request begins, unless it only reads: the client's, if it gives a valid one.
-fn operation(state: &ApiState, request: &Request<Body>) -> Option<OperationId> {
+/// The id of the operation that a request begins, unless it only reads. The client's own must be valid; that of a proxy
+/// or another program, which may be anything, is used if it is.
+fn operation(state: &ApiState, request: &Request<Body>) -> Result<Option<OperationId>, ApiError> {
     if matches!(*request.method(), Method::GET | Method::HEAD) {
-        return None;
+        return Ok(None);
     }
-    let given = |name: &str| request.headers().get(name)?.to_str().ok()?.to_ascii_lowercase().parse().ok();
-    let id = given(drover_client::OPERATION).or_else(|| given("X-Request-Id"));
-    Some(id.unwrap_or_else(|| state.node.new_operation_id()))
+    let given = |name: &str| {
+        let value = request.headers().get(name)?;
+        Some(String::from_utf8_lossy(value.as_bytes()).to_ascii_lowercase().parse::<OperationId>())
+    };
+    if let Some(own) = given(drover_client::OPERATION) {
+        let wrong = |error| format!("header {}: {error}", drover_client::OPERATION);
+        return own.map(Some).map_err(|error| ApiError::new(StatusCode::BAD_REQUEST, wrong(error)));
+    }
+    let proxy = given("X-Request-Id").and_then(Result::ok);
+    Ok(Some(proxy.unwrap_or_else(|| state.node.new_operation_id())))
 }
 
 async fn answer(state: ApiState, request: Request<Body>, operation: Option<OperationId>) -> Answer {

@@ -81,7 +81,7 @@ async fn a_flush_has_one_operation_in_its_answer_its_records_and_the_events_of_a
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_clients_id_is_used_if_it_is_valid() {
+async fn the_clients_id_is_used_and_must_be_valid() {
     let node = TestNode::start().await;
     let mut tolerate = [0, 1].into_iter().cycle();
     let mut change = async |headers: &[(&str, &str)]| {
@@ -96,10 +96,16 @@ async fn the_clients_id_is_used_if_it_is_valid() {
     assert_eq!(change(&[(HEADER, "night-shift-7"), ("x-request-id", "proxy")]).await, "night-shift-7");
     let uuid = "0F6A1D2C-5B7E-4A3F-9C8D-1E2F3A4B5C6D";
     assert_eq!(change(&[("x-request-id", uuid)]).await, uuid.to_lowercase());
-    assert_eq!(change(&[(HEADER, "no id!"), ("x-request-id", "proxy")]).await, "proxy");
-    let (one, two) = (change(&[(HEADER, "no id!")]).await, change(&[]).await);
+    let (one, two) = (change(&[("x-request-id", "no id!")]).await, change(&[]).await);
     assert!(one != two && one.len() == 12 && two.len() == 12, "{one} {two}");
 
+    // Its own header must be right.
+    for bad in ["no id!", "abc", "", "a_b_c", "\u{e4}\u{e4}\u{e4}\u{e4}"] {
+        let headers = [(HEADER, bad), ("x-request-id", "proxy")];
+        let told = node.with_headers("PUT", "/config", &headers, json!({"tolerate": 0})).await;
+        assert!(told.status == 400 && told.text.contains("header X-Drover-Operation"), "{told:?}");
+        assert!(told.text.contains("4 to 36 lower-case letters"), "{told:?}");
+    }
     // Also in what is refused; and nothing begins with what only reads.
     let is_named = |told: &Told| told.header(HEADER) == "mine";
     let told = node.with_headers("PUT", "/config", &[(HEADER, "mine")], json!({"tolerate": 99})).await;

@@ -223,9 +223,9 @@ pub struct Node {
     /// What resets its machine when it is cut off; null: no watchdog is configured.
     #[serde(default)]
     pub watchdog: Option<Watchdog>,
-    /// What happens when it is off.
+    /// What happens when it is off; null: the daemon that answers does not tell.
     #[serde(default)]
-    pub policies: NodePolicies,
+    pub policies: Option<NodePolicies>,
     /// How guests are executed: `kvm` or `qemu`; empty: not known yet.
     pub domain_type: String,
     /// Progress of a flush or a ready; null: there is none.
@@ -328,7 +328,7 @@ impl Node {
                 why_not: watchdog.why_not.clone(),
                 failed: watchdog.failed,
             }),
-            policies: NodePolicies::of(record, &view.config),
+            policies: Some(NodePolicies::of(record, &view.config)),
             domain_type: status.and_then(|s| s.domain_type).map_or("", crate::DomainType::word).to_owned(),
             drain: status.and_then(|s| s.drain.as_ref()).filter(|_| draining).map(Drain::from),
             version: node.record.version.0,

@@ -79,7 +79,7 @@ fn render(node: &Node, vms: &str, output: &Output) -> String {
     };
     let failed = node.watchdog.as_ref().is_some_and(|watchdog| watchdog.failed);
     facts.toned("Watchdog", watchdog, if failed { Tone::Bad } else { Tone::Plain });
-    facts.fact("When it is off", said(&node.policies));
+    facts.fact("When it is off", node.policies.as_ref().map(said).unwrap_or_default());
     facts.fact("Guests run by", &*node.domain_type);
     facts.fact("Kernel", format!("{} {}", node.kernel, node.arch));
     facts.fact("System", &*node.os);
