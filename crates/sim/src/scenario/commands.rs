@@ -2,7 +2,7 @@
 
 use super::language::{Read, Scenario, time};
 use drover_agent::{ConfigChange, Maintenance};
-use drover_model::{AfterProof, NodeName, OffReason, VmName};
+use drover_model::{AfterProof, NodeName, OffReason, VmName, wire::SetNodePolicies};
 use std::time::Duration;
 
 /// How a BMC behaves.
@@ -93,6 +93,10 @@ pub(super) enum Order {
     },
     Remove(NodeName),
     Config(ConfigChange),
+    Policy {
+        node: NodeName,
+        change: SetNodePolicies,
+    },
     /// For so long.
     MaintenanceFor(Duration),
 }
@@ -116,7 +120,8 @@ const COMMANDS: &str = "power off|on NODE, cut off NODE, cut NODE from store|net
                         crash|stop|start|restart daemon NODE, shut down node NODE, bmc NODE BEHAVIOUR, store down|up, \
                         guest VM crashes|powers off|is ended, start|stop|shutdown|restart|disable|delete|cancel VM, \
                         migrate|move VM [to NODE], unmigrate VM, flush|ready NODE, primary|secondary NODE, \
-                        confirm-off NODE [for good], remove NODE, maintenance on [for TIME]|off, config SETTING VALUE";
+                        confirm-off NODE [for good], remove NODE, maintenance on [for TIME]|off, config SETTING VALUE, \
+                        policy NODE after-proof|power-on VALUE";
 const SETTINGS: &str = "after-proof recover|none, power-on true|false, tolerate 0|1, moves-per-source N, \
                         moves-per-target N";
 
@@ -197,6 +202,10 @@ impl Scenario {
                 let maintenance = Some(maintenance);
                 order(Order::Config(ConfigChange { maintenance, ..ConfigChange::default() }))
             }
+            ["policy", node, name, value] => {
+                let (node, change) = (self.node(node)?, policy(name, value)?);
+                order(Order::Policy { node, change })
+            }
             ["config", name, value] => order(Order::Config(config(ConfigChange::default(), name, value)?)),
             _ => Err(format!("{:?} is not a command; accepted are {COMMANDS}", words.join(" "))),
         }
@@ -219,6 +228,18 @@ impl Scenario {
             ["controls", node] => Mood::Controls(self.node(node)?),
             _ => return Err(format!("a BMC is not {:?}; accepted are {MOODS}", words.join(" "))),
         })
+    }
+}
+
+/// A change of a node's own policies.
+fn policy(name: &str, value: &str) -> Read<SetNodePolicies> {
+    let wrong = "accepted are after-proof recover|none|inherit, power-on true|false|inherit";
+    let wrong = || format!("{:?} is not a policy with its value; {wrong}", format!("{name} {value}"));
+    let none = SetNodePolicies::default();
+    match name {
+        "after-proof" => Ok(SetNodePolicies { after_proof: Some(value.parse().map_err(|_| wrong())?), ..none }),
+        "power-on" => Ok(SetNodePolicies { power_on: Some(value.parse().map_err(|_| wrong())?), ..none }),
+        _ => Err(wrong()),
     }
 }
 

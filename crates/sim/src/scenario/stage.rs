@@ -397,6 +397,7 @@ async fn give(commands: &Commands, uuid: Uuid, order: Order, now: WallTime) -> R
         Order::ConfirmOff { node, for_good } => commands.confirm_off(node, None, for_good).await.map(|_| ()),
         Order::Remove(node) => commands.remove_node(node).await,
         Order::Config(change) => commands.set_config(&change).await.map(|_| ()),
+        Order::Policy { node, change } => commands.set_node_policies(node, change).await.map(|_| ()),
         Order::MaintenanceFor(span) => {
             let until = WallTime(now.0 + u64::try_from(span.as_millis()).unwrap_or(u64::MAX / 2));
             let maintenance = Some(Maintenance::On(Some(until)));
