@@ -4,7 +4,7 @@
 //! read and compared; the names below a record are listed only where [`Record::below`] says that they may have changed
 //! since they were last listed.
 
-use crate::{Record, Result, Store, StoreError, Wakeup};
+use crate::{Found, Record, Result, Store, StoreError, Wakeup};
 use drover_model::RecordPath;
 use futures_util::stream::{FuturesOrdered, FuturesUnordered, StreamExt};
 use std::{
@@ -19,8 +19,6 @@ use tokio::sync::watch;
 const BATCH: usize = 64;
 /// Maximum number of concurrent batches: enough to use the connection to the store, few enough for its queue.
 const IN_FLIGHT: usize = 4;
-/// Maximum number of concurrent reads of single records; see [`IN_FLIGHT`].
-const SINGLE_IN_FLIGHT: usize = 64;
 /// Maximum delay before everything is read again ([`Mirror::in_turn`]).
 const SPREAD_MAX: Duration = Duration::from_secs(4);
 /// Records per millisecond of that maximum delay.
@@ -188,21 +186,24 @@ impl<S: Sink> Mirror<S> {
                 self.freshness.send_modify(|f| *f = Freshness { loads: f.loads + 1, current: true });
             }
             Wakeup::Paths(paths) => {
+                let wanted = paths.iter().filter(|path| !self.is_left_out(path));
+                let wanted: Vec<_> = wanted.map(|path| (path.clone(), false)).collect();
+                let mut batches = wanted.chunks(BATCH);
                 let mut reads = FuturesOrdered::new();
-                let mut changes = Vec::with_capacity(paths.len());
-                let mut paths = paths.iter().filter(|path| !self.is_left_out(path));
+                let mut changes = Vec::with_capacity(wanted.len());
                 loop {
-                    while reads.len() < SINGLE_IN_FLIGHT
-                        && let Some(path) = paths.next()
+                    while reads.len() < IN_FLIGHT
+                        && let Some(batch) = batches.next()
                     {
-                        let store = &self.store;
-                        reads.push_back(async move { (path, store.get(path).await) });
+                        let this = &*self;
+                        reads.push_back(async move { (batch, this.read_each(batch).await) });
                     }
-                    let Some((path, record)) = reads.next().await else { break };
-                    let record = record?;
-                    let is_old = |r: &Record| self.have.get(path).is_some_and(|have| have.revision >= r.revision);
-                    if !record.as_ref().is_some_and(is_old) {
-                        changes.push((path.clone(), record));
+                    let Some((batch, found)) = reads.next().await else { break };
+                    for ((path, _), (record, _)) in batch.iter().zip(found?) {
+                        let is_old = |r: &Record| self.have.get(path).is_some_and(|have| have.revision >= r.revision);
+                        if !record.as_ref().is_some_and(is_old) {
+                            changes.push((path.clone(), record));
+                        }
                     }
                 }
                 drop(reads);
@@ -211,6 +212,15 @@ impl<S: Sink> Mirror<S> {
             }
         }
         Ok(())
+    }
+
+    /// Reads records in one request. The busier the cluster is, the more have changed since the last one, and the less
+    /// each costs.
+    async fn read_each(&self, wanted: &[(RecordPath, bool)]) -> Result<Vec<Found>> {
+        match wanted {
+            [(path, _)] => Ok(vec![(self.store.get(path).await?, Vec::new())]),
+            wanted => self.store.read_many(wanted).await,
+        }
     }
 
     /// Passes changes on to the sink.
