@@ -73,7 +73,9 @@ pub(crate) async fn run(ctx: Arc<Context>, mut lives: watch::Receiver<Lives>) {
             // First, for there are few of them: a view that always changes must not keep a proof from being used.
             () = seeker.ended(ctx.clock) => {}
             () = pulse.changed(&ctx), if primary => {}
-            changed = differs(&mut views, &view, of_interest) => if changed.is_err() { return },
+            changed = differs(&mut views, &view, |old, new| {
+                if primary { of_interest(old, new) } else { old.primary != new.primary }
+            }) => if changed.is_err() { return },
             Ok(()) = lives.changed() => {}
             () = ctx.clock.until(again) => {}
         }

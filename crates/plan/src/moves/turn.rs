@@ -5,7 +5,7 @@ use super::{
     target::{self, Unfit},
 };
 use crate::place::Rejection;
-use drover_model::{Arrival, ClusterView, NodeName, VmName, VmState};
+use drover_model::{Arrival, ClusterView, NodeName, VmName, VmState, VmView};
 use std::{cmp::Reverse, collections::BTreeMap};
 use uuid::Uuid;
 
@@ -23,11 +23,18 @@ pub enum Turn {
 /// Sort key of a move: moves under way first, then by priority and name.
 type Place<'a> = (Reverse<bool>, Reverse<i32>, &'a VmName);
 
+/// Whether nobody holds a VM, so that nothing is brought anywhere: its target only starts it. The limits are not for
+/// that: the VMs of a node that is off do not wait for each other.
+fn is_free(vm: &VmView) -> bool {
+    vm.claim.is_some() && vm.holder().is_none()
+}
+
 /// Whether it is a VM's turn. Its target must have accepted it: only the target knows what it has promised
 /// ([`crate::arrivals`]). Among the accepted moves the limits are applied in one order, which every node computes
 /// identically from its view. (Views may differ for a moment, so that a limit may be exceeded for a moment; only the
 /// load depends on it.) Moves without acceptance take no turn; otherwise moves could deadlock, waiting for the target's
-/// acceptance and for the turn of one that has none. Neither do those whose holder is away: they do not go.
+/// acceptance and for the turn of one that has none. Neither do those whose holder is away: they do not go; nor those
+/// without a holder, which go at once.
 pub fn turn(view: &ClusterView, uuid: &Uuid) -> Turn {
     let Some(vm) = view.vms.get(uuid) else { return Turn::Wait("the VM is not in the view yet".to_owned()) };
     let VmState::Migrate { to, kind, how } = &vm.record.value.state else { return Turn::Go };
@@ -42,12 +49,15 @@ pub fn turn(view: &ClusterView, uuid: &Uuid) -> Turn {
         Some(Arrival { refused: Some(why), .. }) => return Turn::Unfit(format!("{to} cannot take it: {why}")),
         Some(Arrival { refused: None, .. }) => {}
     }
+    if is_free(vm) {
+        return Turn::Go;
+    }
     let limits = view.config.limits;
     let mut moves: Vec<(Place<'_>, &NodeName, Uuid)> = Vec::new();
     for other in view.moving() {
         let record = &other.record.value;
         let under_way = other.sent_to().is_some();
-        if sender::holder_away(view, other).is_some() {
+        if is_free(other) || sender::holder_away(view, other).is_some() {
             continue;
         }
         let may_come = under_way || target::answer(other).is_some_and(|a| a.refused.is_none());

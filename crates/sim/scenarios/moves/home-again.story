@@ -24,8 +24,8 @@
   60.1  b is in state unmigrate
   62.1  a ends on hv1
   62.1  b ends on hv2
+  62.4  hv3 is in state ready
   62.4  a is in state start
   62.4  b is in state start
-  62.5  hv3 is in state ready
   62.5  a starts on hv3
   62.5  b starts on hv3

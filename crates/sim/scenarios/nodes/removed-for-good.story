@@ -12,7 +12,7 @@
   40.1  it is proved that hv3 is off (administrator): an administrator confirmed that the machine is off
   40.1  the VMs of hv3 are given to other nodes
   40.1  hv3 is in state flushed
-  40.1  web starts on hv1
+  40.2  web starts on hv1
   40.5  no VM of hv3 is left to be given away
   60.0  > start archive
   60.1  archive is in state start

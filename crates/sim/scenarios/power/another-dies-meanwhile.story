@@ -27,12 +27,9 @@
   20.1  hv4 has no session with the store any more
   20.1  hv4 is suspected to be off
   20.1  it is proved that hv4 is off (power): IPMI hv4 reads off
-  20.1  the VMs of hv4 are given to other nodes
+  20.1  no VM of hv4 is left to be given away
   20.1  hv4 is in state flushed
-  20.1  f is in state migrate
   20.1  fault node-dead-hv4: Node hv4 is off (IPMI hv4 reads off), and its VMs were given to other nodes. When it is back, it takes VMs again after 'drover node ready hv4'; if it is gone for good, remove it ('drover node remove hv4 --confirm-off').
   20.2  d starts on hv1
   20.2  e starts on hv2
-  21.1  no VM of hv4 is left to be given away
-  21.1  f is in state start
-  21.2  f starts on hv3
+  20.2  f starts on hv3

@@ -49,6 +49,26 @@ fn a_move_waits_for_its_targets_answer_about_this_very_record() {
     assert_eq!(said(unknown), "the VM is not in the view yet");
 }
 
+/// One that is sent out of a node that is off must not wait for the others that were there.
+#[test]
+fn what_nobody_holds_takes_no_turn() {
+    let accepted = |vm: VmView| vm.answered("b", Version(0), None);
+    let free = |n| accepted(waiting(n, "a", 64).going_to("b", MoveKind::Migrate, How::Cold));
+    let mut view = cluster(nodes(), vec![free(1), free(2), free(3), accepted(to_go(4, "a>b", 0)), free(5)]);
+    view.config.limits = limits(1, 1, 1);
+    for n in 1..=5 {
+        assert_eq!(said(turn(&view, &Uuid::from_u128(n))), "go", "vm{n}");
+    }
+    view.put_vm(&accepted(to_go(6, "a>b", 1)));
+    for n in 1..=6 {
+        let waits = said(turn(&view, &Uuid::from_u128(n))).starts_with("waiting for its turn");
+        assert_eq!(waits, n == 4, "vm{n}: the one that is held, with the lower priority");
+    }
+    // Who holds it is not known yet.
+    view.change_vm(&Uuid::from_u128(1), |vm| vm.claim = None);
+    assert!(said(turn(&view, &Uuid::from_u128(1))).starts_with("waiting for its turn"));
+}
+
 #[test]
 fn a_target_that_can_never_take_it_is_unfit_whatever_it_said() {
     let kinds = [MoveKind::Migrate, MoveKind::Move, MoveKind::Unmigrate];
