@@ -46,22 +46,22 @@ impl Cluster {
     /// Waits until a node other than `old` is the primary and has all floating addresses.
     fn primary_other_than(&self, old: &str) -> String {
         let at = NODES.into_iter().find(|node| *node != old).unwrap();
-        let check = || self.primary_by(at).filter(|new| new != old);
-        let new = self.until(&format!("a node other than {old} is the primary"), check);
-        self.has_all(&new);
-        new
+        // Together: a node that was just cut off shows for a moment who was the primary before.
+        let check = || self.primary_by(at).filter(|new| new != old && self.only_has_all(new));
+        self.until(&format!("a node other than {old} is the primary and has all floating addresses"), check)
     }
 
     /// Waits until a node has all floating addresses, and no other node has any.
     fn has_all(&self, node: &str) {
-        let check = || {
-            let all = ALL.iter().chain(&UPSTREAM);
-            let only_here = |address: &str| self.owners(address) == [node];
-            all.copied().all(only_here).then_some(())
-        };
+        let check = || self.only_has_all(node).then_some(());
         let failed = |e| panic!("{e}: {:?}\n{}", ALL.map(|a| (a, self.owners(a))), self.logs());
         Lab::until(&format!("{node} has all floating addresses, and no other node has any"), TIMEOUT, check)
             .unwrap_or_else(failed);
+    }
+
+    /// Whether a node has all floating addresses, and no other node has any.
+    fn only_has_all(&self, node: &str) -> bool {
+        ALL.iter().chain(&UPSTREAM).all(|address| self.owners(address) == [node])
     }
 
     /// The nodes that have an address, according to their kernels.
