@@ -53,6 +53,10 @@ deny: ## Licences, versions and known defects of what we depend on (cargo instal
 test: deps ## All tests, those with real components included (root)
 	scripts/test
 
+.PHONY: soak
+soak: ## Simulated clusters with new seeds, as long as you give it; SOAK=3600 (seconds) FROM=100000 (first seed)
+	scripts/soak $(or $(SOAK),3600) $(or $(FROM),100000)
+
 .PHONY: bench
 bench: build ## Measure, and print the table of docs/benchmarks.md (root)
 	@$(CARGO) build --release --locked -p drover-bench

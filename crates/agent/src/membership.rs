@@ -28,7 +28,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use uuid::Uuid;
 
-/// Pause before a step is retried after a store error.
+/// Pause before a step is retried after a store error, and before the node enters again.
 const RETRY: Duration = Duration::from_secs(1);
 /// A session that is older than this belongs to a live daemon: longer than any session timeout that can be configured
 /// (120 s).

@@ -68,8 +68,8 @@ fn path_parameter(path: &str) -> Option<Value> {
 fn operation_header() -> Value {
     let what = format!("{OPERATION_MIN} to {OPERATION_MAX} lower-case letters, digits and hyphens");
     let about = format!(
-        "The id of the operation that the request begins, in its records, events and log lines: {what}. If it is not \
-         given, X-Request-Id is used if that is valid, or one is made."
+        "The id of the operation that the request begins, in its records, events and log lines: {what}; another \
+         value is refused. If it is not given, X-Request-Id is used if that is valid, or one is made."
     );
     json!({"name": drover_client::OPERATION, "in": "header", "required": false, "description": about,
            "schema": {"type": "string"}})

@@ -35,7 +35,8 @@ pub fn router(state: ApiState) -> Router {
     Router::new().fallback(handle).with_state(state)
 }
 
-/// Serves the API on all listeners until `stop` is true and the requests in progress are answered.
+/// Serves the API on all listeners until `stop` is true and the requests in progress are answered. Returns before if
+/// one of the addresses is not served any more, which is a bug: the daemon must not live on without it.
 pub async fn serve(listeners: Vec<TcpListener>, state: ApiState, mut stop: watch::Receiver<bool>) {
     let limits = state.limits.clone();
     let server = Server::new(router(state), limits, "this node's daemon stops; try again, or ask another node");
@@ -43,8 +44,14 @@ pub async fn serve(listeners: Vec<TcpListener>, state: ApiState, mut stop: watch
     for listener in listeners {
         servers.spawn(server.clone().serve(listener));
     }
-    // Fails if the sender is gone, which also means to stop.
-    stop.wait_for(|stop| *stop).await.ok();
+    tokio::select! {
+        // Fails if the sender is gone, which also means to stop.
+        stopped = stop.wait_for(|stop| *stop) => { stopped.ok(); }
+        Some(ended) = servers.join_next() => {
+            tracing::error!(?ended, "the API does not serve one of its addresses any more");
+            return;
+        }
+    }
     server.set(Mode::Draining);
     // Cannot fail: the server has the sender.
     server.connections().wait_for(|open| *open == 0).await.ok();

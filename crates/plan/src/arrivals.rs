@@ -45,7 +45,7 @@ fn is_here(vm: &VmView, me: &NodeName) -> bool {
 /// Whether a node holds it that has to let go of it first: until then the move counts against the limit. A VM that
 /// nobody holds is only started here, which is no more than the start of any other.
 fn is_brought(vm: &VmView, me: &NodeName) -> bool {
-    vm.holder().is_some_and(|holder| holder != me)
+    !vm.is_free() && !vm.is_held_by(me)
 }
 
 /// The node's answers to moves that it has not answered yet. `granted`: VMs that it accepted and whose records may not
@@ -87,11 +87,11 @@ pub fn answers(view: &ClusterView, me: &NodeName, granted: &BTreeSet<Uuid>) -> V
             coming = coming.saturating_sub(u32::from(brought));
         }
         if refused.is_none() && !again {
-            // It is answered when others have arrived.
+            used = used.saturating_add(vm.demand.memory).saturating_add(OVERHEAD);
+            // It is answered when others have arrived. Those after it, which need not wait, do not get its room.
             if brought && coming >= view.config.limits.per_target {
                 continue;
             }
-            used = used.saturating_add(vm.demand.memory).saturating_add(OVERHEAD);
             coming += u32::from(brought);
         }
         out.push(Answer { uuid: vm.record.value.uuid, of: vm.record.version, refused });

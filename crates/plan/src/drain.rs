@@ -289,7 +289,8 @@ impl Plan {
         let limits = view.config.limits;
         let under_way = |of: &dyn Fn(&VmRecord) -> bool| {
             let moving = view.moving().filter(|vm| vm.record.value.state.destination().is_some());
-            let moving = moving.filter(|vm| sender::holder_away(view, vm).is_none());
+            // What nobody holds is only started, and has no place in the limits (`turn`).
+            let moving = moving.filter(|vm| !vm.is_free() && sender::holder_away(view, vm).is_none());
             u32::try_from(moving.filter(|vm| of(&vm.record.value)).count()).unwrap_or(u32::MAX)
         };
         let away = under_way(&|record| record.node.as_ref() == Some(node));

@@ -1,7 +1,7 @@
 //! What becomes of the VMs of nodes that are proved to be off: one plan for the VMs of all of them, with room counted.
 //!
 //! A node that is off executes nothing and sends nothing. So what only its own hand could do while it lived (release a
-//! claim, hand a guest over, complete an order) is done for it, each VM in one transaction that checks the proof:
+//! claim, hand a guest over, complete an order) is done for it, in transactions that check the proof:
 //!
 //! ```text
 //!  wanted                 the claim has `to`          held by the node           held by nobody

@@ -373,11 +373,21 @@ impl Judge {
         }
     }
 
-    /// Observes that a domain's persistent state (NVRAM, TPM) was deleted, which only happens with its VM.
+    /// Whether a VM's claim is as it was created, and not that of a domain that was there before.
+    fn never_ran(&self, uuid: &Uuid) -> bool {
+        let path = Claim::path(uuid);
+        let claim = self.read::<Claim>(&path);
+        let version = self.cluster.peek(&path).map(|record| record.version);
+        claim.is_some_and(|claim| version == Some(Version::NEW) && !claim.is_for_unmarked())
+    }
+
+    /// Observes that a domain's persistent state (NVRAM, TPM) was deleted, which only happens with its VM. One that was
+    /// defined anew with its UUID, and has never been given to a node, has nothing of its own yet.
     pub(crate) fn erased(&self, node: &NodeName, uuid: Uuid) {
         self.note(&format!("{node}: nothing is kept of {uuid} any more"), |_| ());
         if let Some(VmRecord { state, .. }) = self.read(&VmRecord::path(&uuid))
             && !matches!(state, VmState::Delete { .. })
+            && !self.never_ran(&uuid)
         {
             self.violated(format!("{node} has deleted what VM {uuid} keeps, which is to be {state}"));
         }

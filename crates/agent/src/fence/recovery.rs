@@ -9,11 +9,13 @@ use crate::{
     operation::scope,
     records,
 };
-use drover_model::{Claim, ClusterView, Fence, NodeName, NodeRecord, RecordKind, VmRecord};
+use drover_model::{Claim, ClusterView, Fence, NodeName, NodeRecord, RecordKind, Version, VmRecord};
 use drover_plan::recover::{Order, Plan};
 use drover_store::{Op, StoreError};
 use futures_util::future::join_all;
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use tokio::time::timeout;
+use uuid::Uuid;
 
 /// Number of VMs that are written at the same time, over all transactions.
 const AT_ONCE: usize = 128;
@@ -22,6 +24,9 @@ const TOGETHER: usize = 16;
 /// Bytes of records in one transaction, unless a single VM has more. A server of ZooKeeper ends the connection of a
 /// client whose request has more than 1 MiB (`jute.maxbuffer`, 3.8.0).
 const BYTES: usize = 256 * 1024;
+
+/// Timeout for the view to show what was written.
+const SHOWN: Duration = Duration::from_secs(1);
 
 /// One VM with the changes of its records.
 struct Change<'a> {
@@ -39,35 +44,83 @@ impl Change<'_> {
     }
 }
 
+/// What became of changes.
+#[derive(Default)]
+struct Outcome {
+    /// The VMs that were written, with the versions of the records that were replaced.
+    written: Vec<(Uuid, Version)>,
+    /// Some were not.
+    failed: bool,
+    /// Of some it is not known.
+    unknown: bool,
+}
+
+impl Outcome {
+    fn and(mut self, other: Outcome) -> Outcome {
+        self.written.extend(other.written);
+        self.failed |= other.failed;
+        self.unknown |= other.unknown;
+        self
+    }
+
+    /// Nothing of this order was written, as far as is known.
+    fn not(order: &Order, error: &StoreError) -> Outcome {
+        tracing::debug!(vm = %order.uuid, node = %order.node, %error, "a VM was not recovered; it is planned again");
+        Outcome { failed: true, unknown: !error.is_definite(), ..Outcome::default() }
+    }
+}
+
 /// Writes the orders of a plan. Returns whether all were written; what was not is planned again.
 pub(super) async fn recover(ctx: &Context, view: &ClusterView, plan: &Plan) -> bool {
     let orders = plan.orders(view, ctx.wall());
-    let mut all = true;
+    let mut all = Outcome::default();
     // The most important first.
     for some in orders.chunks(AT_ONCE) {
         let mut nodes: BTreeMap<&NodeName, Vec<&Order>> = BTreeMap::new();
         for order in some {
             nodes.entry(&order.node).or_default().push(order);
         }
-        let written = join_all(nodes.into_iter().map(|(node, orders)| of_node(ctx, view, node, orders))).await;
-        all &= written.into_iter().all(|written| written);
+        let done = join_all(nodes.into_iter().map(|(node, orders)| of_node(ctx, view, node, orders))).await;
+        all = done.into_iter().fold(all, Outcome::and);
+        // The store does not answer: each further attempt would wait for it, too.
+        if all.unknown {
+            break;
+        }
     }
-    all
+    shown(ctx, &all.written).await;
+    !all.failed
+}
+
+/// Waits until the view shows what was written, so that the next pass does not order it again.
+async fn shown(ctx: &Context, written: &[(Uuid, Version)]) {
+    let mut views = ctx.views.subscribe();
+    let newer = |view: &Arc<ClusterView>| {
+        written.iter().all(|(uuid, version)| view.vms.get(uuid).is_none_or(|vm| vm.record.version > *version))
+    };
+    if timeout(SHOWN, views.wait_for(newer)).await.is_err() {
+        tracing::debug!("the view does not show all recovered VMs yet");
+    }
 }
 
 /// Writes orders about VMs of one node, as parts of the operation that its fence is.
-async fn of_node(ctx: &Context, view: &ClusterView, node: &NodeName, orders: Vec<&Order>) -> bool {
-    let operation = view.fences().get(node).and_then(|fence| fence.value.operation.clone());
-    scope(operation, async {
-        let (mut all, mut changes) = (true, Vec::new());
+async fn of_node(ctx: &Context, view: &ClusterView, node: &NodeName, orders: Vec<&Order>) -> Outcome {
+    let (Some(of), Some(fence)) = (view.nodes.get(node), view.fences().get(node)) else {
+        return Outcome { failed: true, ..Outcome::default() };
+    };
+    // The node's fence must still be the one that proves that it is off.
+    let mut proof = conditions(view, node);
+    proof.push(records::check_op::<NodeRecord>(node, of.record.version));
+    proof.push(records::check_op::<Fence>(node, fence.version));
+    scope(fence.value.operation.clone(), async {
+        let (mut all, mut changes) = (Outcome::default(), Vec::new());
         for order in orders {
             match ops(view, order) {
                 Ok(ops) => changes.push(Change { order, ops }),
-                Err(error) => all &= failed(order, &error),
+                Err(error) => all = all.and(Outcome::not(order, &error)),
             }
         }
-        let written = join_all(together(changes).into_iter().map(|changes| write(ctx, view, node, changes))).await;
-        all && written.into_iter().all(|written| written)
+        let done = join_all(together(changes).into_iter().map(|changes| write(ctx, &proof, changes))).await;
+        done.into_iter().fold(all, Outcome::and)
     })
     .await
 }
@@ -92,39 +145,32 @@ fn together(changes: Vec<Change<'_>>) -> Vec<Vec<Change<'_>>> {
     out
 }
 
-/// Writes changes in one transaction; if that fails, each alone, for the reason may be only one of them.
-async fn write(ctx: &Context, view: &ClusterView, node: &NodeName, changes: Vec<Change<'_>>) -> bool {
-    let all = changes.iter().flat_map(|change| change.ops.clone()).collect();
-    match (commit(ctx, view, node, all).await, &*changes) {
-        (Ok(()), _) => {
-            changes.iter().for_each(|change| tell(ctx, change.order));
-            true
-        }
-        (Err(error), [one]) => failed(one.order, &error),
-        (Err(_), _) => {
-            let alone =
-                changes.into_iter().map(async |Change { order, ops }| match commit(ctx, view, node, ops).await {
-                    Ok(()) => {
-                        tell(ctx, order);
-                        true
-                    }
-                    Err(error) => failed(order, &error),
-                });
-            join_all(alone).await.into_iter().all(|written| written)
-        }
+/// Writes changes in one transaction. If one of them is refused, each is written alone.
+async fn write(ctx: &Context, proof: &[Op], changes: Vec<Change<'_>>) -> Outcome {
+    let error = match commit(ctx, proof, &changes).await {
+        Ok(written) => return Outcome { written, ..Outcome::default() },
+        Err(error) => error,
+    };
+    let of_one = match &error {
+        StoreError::Refused { index, .. } => *index >= proof.len(),
+        error => matches!(error, StoreError::TooLarge { .. }),
+    };
+    if changes.len() == 1 || !of_one {
+        return changes.iter().map(|change| Outcome::not(change.order, &error)).fold(Outcome::default(), Outcome::and);
     }
+    let alone = changes.iter().map(async |change| match commit(ctx, proof, std::slice::from_ref(change)).await {
+        Ok(written) => Outcome { written, ..Outcome::default() },
+        Err(error) => Outcome::not(change.order, &error),
+    });
+    join_all(alone).await.into_iter().fold(Outcome::default(), Outcome::and)
 }
 
-/// Writes changes if the node's fence is still the one that proves that it is off.
-async fn commit(ctx: &Context, view: &ClusterView, node: &NodeName, changes: Vec<Op>) -> Result<(), StoreError> {
-    let (Some(of), Some(fence)) = (view.nodes.get(node), view.fences().get(node)) else {
-        return Err(StoreError::NotFound(Fence::path(node)));
-    };
-    let mut ops = conditions(view, node);
-    ops.push(records::check_op::<NodeRecord>(node, of.record.version));
-    ops.push(records::check_op::<Fence>(node, fence.version));
-    ops.extend(changes);
-    ctx.store.multi(ops).await
+/// Writes changes if the proof holds.
+async fn commit(ctx: &Context, proof: &[Op], changes: &[Change<'_>]) -> Result<Vec<(Uuid, Version)>, StoreError> {
+    let ops = proof.iter().chain(changes.iter().flat_map(|change| &change.ops)).cloned().collect();
+    ctx.store.multi(ops).await?;
+    changes.iter().for_each(|change| tell(ctx, change.order));
+    Ok(changes.iter().map(|change| (change.order.uuid, change.order.version)).collect())
 }
 
 /// The changes of a VM's records.
@@ -136,11 +182,6 @@ fn ops(view: &ClusterView, Order { uuid, record, granted, .. }: &Order) -> Resul
         None => records::check_op::<Claim>(uuid, claim.version),
     };
     Ok(vec![records::set_op::<VmRecord>(uuid, &vm.record, record)?, claim])
-}
-
-fn failed(order: &Order, error: &StoreError) -> bool {
-    tracing::debug!(vm = %order.uuid, node = %order.node, %error, "a VM was not recovered; it is planned again");
-    false
 }
 
 fn tell(ctx: &Context, Order { node, record, .. }: &Order) {
@@ -156,8 +197,7 @@ fn tell(ctx: &Context, Order { node, record, .. }: &Order) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use drover_model::{Claim, Epoch, Version, testing};
-    use uuid::Uuid;
+    use drover_model::{Epoch, testing};
 
     #[test]
     fn a_transaction_has_few_vms_and_not_too_many_bytes() {

@@ -94,6 +94,7 @@ pub(super) fn run(place: &Place<'_>) -> Result<Rows> {
     let full = large.memory_of_one("resident memory of one daemon")?;
     let each = full.saturating_sub(empty) / u64::from(place.size.vms);
     large.row("of it for each VM, none of which is on its node", Figure::Memory(each), String::new());
+    large.target(Figure::Memory(8 << 10));
     large.steady("nothing changes")?;
     let many = large.changes()?;
     large.ratios(&few, &many)?;
@@ -163,6 +164,13 @@ impl<'a> Large<'a> {
         let scene = Scene { cluster: format!("{} nodes", self.place.size.nodes), vms: self.vms };
         (self.place.progress)(&format!("    {} VMs: {what}: {figure} ({detail})", self.vms));
         self.rows.push((scene, Row { what: what.to_owned(), figure, detail, target: None }));
+    }
+
+    /// The target of the last row.
+    fn target(&mut self, target: Figure) {
+        if let Some((_, row)) = self.rows.last_mut() {
+            row.target = Some(target);
+        }
     }
 
     /// The first number that no VM has.
@@ -254,6 +262,7 @@ impl<'a> Large<'a> {
             Figure::Share(100.0 * share),
             during.clone(),
         );
+        self.target(Figure::Share(0.5));
         self.row(
             &format!("requests to the ensemble in a second, {when}"),
             Figure::Count(requests.round() as u64),
@@ -327,6 +336,7 @@ impl<'a> Large<'a> {
         let walls = |few: &Samples, many: &Samples| format!("{detail}; until it is answered: {}", many.against(few));
         let (define, meta) = (walls(&few.define.1, &many.define.1), walls(&few.meta.1, &many.meta.1));
         self.row("**many VMs against few**, defining one", times(few.define.0, many.define.0), define);
+        self.target(Figure::Ratio(1.5));
         self.row("**many VMs against few**, metadata", times(few.meta.0, many.meta.0), meta);
         self.row("**many VMs against few**, a change elsewhere", many.elsewhere.against(&few.elsewhere), detail);
         Ok(())
@@ -342,6 +352,7 @@ impl<'a> Large<'a> {
             let used = self.one.usage()?.processor.saturating_sub(before) / 22;
             let (first, whole) = (Samples::new(answers.first_byte)?, Samples::new(answers.whole)?);
             self.row(&format!("`GET {path}` until its first byte"), first.median(), first.range());
+            self.target(Figure::ms(20));
             let what = format!("`GET {path}`, all {}", Figure::Memory(answers.size));
             let detail = format!("{}; {} of the daemon's processor time", whole.range(), Figure::Time(used));
             self.row(&what, whole.median(), detail);
@@ -351,6 +362,7 @@ impl<'a> Large<'a> {
         let argv = ["env", &url, &token, &command, "vm", "list"].map(str::to_owned).to_vec();
         let listed = Samples::new(Runs { argv, count: 5 }.run()?)?;
         self.row("`drover vm list`", listed.median(), listed.range());
+        self.target(Figure::ms(100));
         Ok(())
     }
 
@@ -433,6 +445,7 @@ impl<'a> Large<'a> {
             Figure::Time(ensemble)
         );
         self.row("the ensemble was gone: until the slowest view is current again", times.percentile(100), detail);
+        self.target(Figure::ms(10_000));
         Ok(())
     }
 }

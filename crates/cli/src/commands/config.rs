@@ -34,6 +34,8 @@ pub(crate) struct Set {
     #[arg(long, value_name = "SELECTOR", value_parser = word::<Selector>(Selector::WORDS.iter().copied()))]
     selector: Option<Selector>,
     /// Maximum number of VMs that move away from one node at once
+    ///
+    /// VMs of a node that is off, which only start on others, do not count, here and in the other limits.
     #[arg(long, value_name = "N")]
     moves_per_source: Option<u32>,
     /// Maximum number of VMs that move to one node at once

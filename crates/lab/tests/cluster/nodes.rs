@@ -3,7 +3,7 @@
 use crate::support::{Cluster, Guest, grants};
 use drover_lab::{Cut, Domain, Net, Service};
 
-/// There is no fencing yet: a VM of a dead node waits for its node, and runs nowhere else.
+/// Nothing proves that a node without a BMC is off: its VM waits for it, and runs nowhere else.
 #[test]
 fn a_node_without_power_counts_as_dead_and_starts_its_vms_when_it_is_back() {
     let cluster = Cluster::up(3);

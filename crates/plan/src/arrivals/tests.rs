@@ -85,6 +85,12 @@ fn moves_beyond_the_limit_are_answered_later() {
     let taken = |n| free(n).answered("b", Version(0), None);
     assert_eq!(with(vec![taken(1), taken(2), taken(3), comes(4)]), "vm4: yes");
     assert_eq!(with(vec![let_come(1), let_come(2), comes(3), free(4)]), "vm4: yes");
+    // But the room of one that waits is its own.
+    let free = |n, mib| waiting(n, "a", mib).going_to("b", MoveKind::Migrate, How::Cold);
+    let waits = moving(3, "a", "b", 3000).priority(1);
+    let no = "vm4: no, 5096 MiB are needed (with 96 MiB for QEMU itself), 4264 MiB are free";
+    assert_eq!(with(vec![let_come(1), let_come(2), waits.clone(), free(4, 5000)]), no);
+    assert_eq!(with(vec![let_come(1), let_come(2), waits, free(4, 4000)]), "vm4: yes");
     // A refusal need not wait.
     let huge = moving(3, "a", "b", 9000);
     let no = "vm3: no, 9096 MiB are needed (with 96 MiB for QEMU itself), 7680 MiB are free";

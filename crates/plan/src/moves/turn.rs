@@ -5,7 +5,7 @@ use super::{
     target::{self, Unfit},
 };
 use crate::place::Rejection;
-use drover_model::{Arrival, ClusterView, NodeName, VmName, VmState, VmView};
+use drover_model::{Arrival, ClusterView, NodeName, VmName, VmState};
 use std::{cmp::Reverse, collections::BTreeMap};
 use uuid::Uuid;
 
@@ -22,12 +22,6 @@ pub enum Turn {
 
 /// Sort key of a move: moves under way first, then by priority and name.
 type Place<'a> = (Reverse<bool>, Reverse<i32>, &'a VmName);
-
-/// Whether nobody holds a VM, so that nothing is brought anywhere: its target only starts it. The limits are not for
-/// that: the VMs of a node that is off do not wait for each other.
-fn is_free(vm: &VmView) -> bool {
-    vm.claim.is_some() && vm.holder().is_none()
-}
 
 /// Whether it is a VM's turn. Its target must have accepted it: only the target knows what it has promised
 /// ([`crate::arrivals`]). Among the accepted moves the limits are applied in one order, which every node computes
@@ -49,7 +43,9 @@ pub fn turn(view: &ClusterView, uuid: &Uuid) -> Turn {
         Some(Arrival { refused: Some(why), .. }) => return Turn::Unfit(format!("{to} cannot take it: {why}")),
         Some(Arrival { refused: None, .. }) => {}
     }
-    if is_free(vm) {
+    // Nothing is brought anywhere: its target only starts it. The limits are not for that, and the VMs of a node that
+    // is off do not wait for each other.
+    if vm.is_free() {
         return Turn::Go;
     }
     let limits = view.config.limits;
@@ -57,7 +53,7 @@ pub fn turn(view: &ClusterView, uuid: &Uuid) -> Turn {
     for other in view.moving() {
         let record = &other.record.value;
         let under_way = other.sent_to().is_some();
-        if is_free(other) || sender::holder_away(view, other).is_some() {
+        if other.is_free() || sender::holder_away(view, other).is_some() {
             continue;
         }
         let may_come = under_way || target::answer(other).is_some_and(|a| a.refused.is_none());

@@ -64,7 +64,8 @@ pub struct ChangeConfig {
     /// Selector for VMs without one of their own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub selector: Option<Selector>,
-    /// Maximum number of concurrent moves from one node.
+    /// Maximum number of concurrent moves from one node. VMs of a node that is off, which only start on others, do not
+    /// count, here and in the other limits.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schemars(range(min = 1, max = crate::cluster::LIMIT_MAX)))]
     pub moves_per_source: Option<u32>,
