@@ -2,8 +2,8 @@
 
 use crate::{Shape, Tally, clone, layout::understood, strangers::Strangers, weather::ORDER_TIMEOUT, world::MEMORY};
 use drover_model::{
-    Bytes, Claim, ClusterConfig, ClusterView, EvidenceKind, Fence, FencePhase, NodeName, NodeRecord, NodeState,
-    NodeStatus, Only, Phase, Primary, RecordKind, RecordPath, Version, VmRecord, VmState, VmStatus,
+    Bytes, Claim, ClusterConfig, ClusterView, DrainReport, EvidenceKind, Fence, FencePhase, NodeName, NodeRecord,
+    NodeState, NodeStatus, Only, Phase, Primary, RecordKind, RecordPath, Version, VmRecord, VmState, VmStatus,
     domain::{self, Mark},
     vm::Epoch,
 };
@@ -561,7 +561,10 @@ impl Judge {
             let status: Option<NodeStatus> = self.read(&NodeStatus::path(name));
             let state = record.map(|r| r.domain_state);
             let drain = status.and_then(|s| s.drain);
-            let blocked = drain.as_ref().is_some_and(|d| d.left == 0 && !d.blocked.is_empty());
+            // A guest whose VM's records were lost with the store is for an administrator to adopt or to end.
+            let lost = |uuid: &Uuid| self.cluster.peek(&VmRecord::path(uuid)).is_none();
+            let strays = |d: &DrainReport| !d.strays.is_empty() && d.strays.iter().all(lost);
+            let blocked = drain.as_ref().is_some_and(|d| d.left == 0 && (!d.blocked.is_empty() || strays(d)));
             if matches!(state, Some(NodeState::Flush | NodeState::Unflush)) && !blocked {
                 out.push(format!("node {name} is in state {state:?}, with {drain:?}"));
             }
