@@ -18,9 +18,10 @@
   17.6  hv1 is in state flushed
   17.6  hv5 is suspected to be off
   17.6  it is proved that hv5 is off (power): IPMI hv5 reads off
-  17.6  no VM of hv5 is left to be given away
+  17.6  the VMs of hv5 are given to other nodes
   17.6  hv5 is in state flushed
   17.6  fault node-dead-hv1: Node hv1 is off (IPMI hv1 reads off), and its VMs were given to other nodes. When it is back, it takes VMs again after 'drover node ready hv1'; if it is gone for good, remove it ('drover node remove hv1 --confirm-off').
   17.6  fault node-dead-hv5: Node hv5 is off (IPMI hv5 reads off), and its VMs were given to other nodes. When it is back, it takes VMs again after 'drover node ready hv5'; if it is gone for good, remove it ('drover node remove hv5 --confirm-off').
+  17.7  no VM of hv5 is left to be given away
   17.7  db starts on hv4
   17.7  web starts on hv2
