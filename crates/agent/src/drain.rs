@@ -11,14 +11,14 @@ use crate::{
     events::{About, Entry, EventKind},
     operation::scope,
     records,
-    view::differs,
+    view::{differs, shows},
 };
 use drover_model::{Claim, ClusterView, DrainReport, MoveKind, NodeName, NodeRecord, NodeState, Obs, RunState};
 use drover_plan::drain::{self, Order, Plan};
 use drover_store::StoreError;
 use futures_util::future::join_all;
 use std::{sync::Arc, time::Duration};
-use tokio::{sync::watch, time::timeout};
+use tokio::sync::watch;
 
 /// Poll interval for what has no event: the last domain's end, a failed call.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -95,7 +95,11 @@ async fn pass(ctx: &Context, view: &ClusterView, way: Way, report: &watch::Sende
     for error in written.into_iter().filter_map(Result::err) {
         tracing::debug!(%error, "a planned change was not written; it is planned again");
     }
-    shown(ctx, &orders).await;
+    // With a timeout, because a refused write is never shown.
+    let ordered: Vec<_> = orders.iter().map(|order| (order.uuid, order.version)).collect();
+    if !shows(&ctx.views, &ordered, SHOWN).await {
+        tracing::debug!("the view does not show all planned changes yet");
+    }
     match finished(ctx, &plan, way).await {
         Some(done) => match complete(ctx, view, done).await {
             Ok(()) => false,
@@ -128,18 +132,6 @@ async fn finished(ctx: &Context, plan: &Plan, way: Way) -> Option<NodeState> {
                 None
             }
         },
-    }
-}
-
-/// Waits until the view shows what was written, so that the next pass counts it. With a timeout, because a refused
-/// write is never shown.
-async fn shown(ctx: &Context, orders: &[Order]) {
-    let mut views = ctx.views.subscribe();
-    let newer = |view: &Arc<ClusterView>| {
-        orders.iter().all(|order| view.vms.get(&order.uuid).is_none_or(|vm| vm.record.version > order.version))
-    };
-    if timeout(SHOWN, views.wait_for(newer)).await.is_err() {
-        tracing::debug!("the view does not show all planned changes yet");
     }
 }
 

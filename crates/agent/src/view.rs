@@ -3,10 +3,11 @@
 //! To wait for changes of one thing, keep the last view and compare it with the new one
 //! ([`drover_model::view::Table::changes`]).
 
-use drover_model::{ClusterView, NodeName, RecordPath, shelf};
+use drover_model::{ClusterView, NodeName, RecordPath, Version, shelf};
 use drover_store::{Record, Store, mirror};
-use std::sync::Arc;
-use tokio::sync::watch;
+use std::{sync::Arc, time::Duration};
+use tokio::{sync::watch, time::timeout};
+use uuid::Uuid;
 
 /// Access to the view.
 #[derive(Debug, Clone)]
@@ -50,6 +51,15 @@ pub(crate) async fn differs(
         last = Some(now);
         views.changed().await?;
     }
+}
+
+/// Whether the view shows, within that time, later records of these VMs than of those versions. So the next pass counts
+/// what this one has written.
+pub(crate) async fn shows(views: &Views, written: &[(Uuid, Version)], within: Duration) -> bool {
+    let later = |view: &Arc<ClusterView>| {
+        written.iter().all(|(uuid, version)| view.vms.get(uuid).is_none_or(|vm| vm.record.version > *version))
+    };
+    timeout(within, views.subscribe().wait_for(later)).await.is_ok()
 }
 
 /// Builds the view from the records.

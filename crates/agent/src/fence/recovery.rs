@@ -8,13 +8,13 @@ use crate::{
     events::{Entry, EventKind},
     operation::scope,
     records,
+    view::shows,
 };
 use drover_model::{Claim, ClusterView, Fence, NodeName, NodeRecord, RecordKind, Version, VmRecord};
 use drover_plan::recover::{Order, Plan};
 use drover_store::{Op, StoreError};
 use futures_util::future::join_all;
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
-use tokio::time::timeout;
+use std::{collections::BTreeMap, time::Duration};
 use uuid::Uuid;
 
 /// Number of VMs that are written at the same time, over all transactions.
@@ -87,19 +87,10 @@ pub(super) async fn recover(ctx: &Context, view: &ClusterView, plan: &Plan) -> b
             break;
         }
     }
-    shown(ctx, &all.written).await;
-    !all.failed
-}
-
-/// Waits until the view shows what was written, so that the next pass does not order it again.
-async fn shown(ctx: &Context, written: &[(Uuid, Version)]) {
-    let mut views = ctx.views.subscribe();
-    let newer = |view: &Arc<ClusterView>| {
-        written.iter().all(|(uuid, version)| view.vms.get(uuid).is_none_or(|vm| vm.record.version > *version))
-    };
-    if timeout(SHOWN, views.wait_for(newer)).await.is_err() {
+    if !shows(&ctx.views, &all.written, SHOWN).await {
         tracing::debug!("the view does not show all recovered VMs yet");
     }
+    !all.failed
 }
 
 /// Writes orders about VMs of one node, as parts of the operation that its fence is.
