@@ -19,14 +19,14 @@ fn every_command_that_succeeds_prints_one_json_document() {
         "vm explain web",
         "vm dump web",
         "vm meta web --priority 3",
-        "vm shutdown web --wait",
-        "vm modify web /srv/shared/large.xml --yes",
-        "vm start web --wait",
         "vm pause web --wait",
         "vm resume web --wait",
         "vm migrate web --wait",
         "vm unmigrate web --wait",
         "vm move web --to hv2 --wait",
+        "vm shutdown web --wait",
+        "vm modify web /srv/shared/large.xml --yes",
+        "vm start web --wait",
         "vm restart web --wait",
         "vm stop web --yes --wait",
         "vm rename web new",
@@ -47,11 +47,12 @@ fn every_command_that_succeeds_prints_one_json_document() {
         "cluster maintenance on --for 2h",
         "cluster maintenance off",
     ] {
-        // A guest hears its power button only when it has booted.
-        if command.starts_with("vm shutdown") {
-            cluster.console_until("hv1", "web", "BOOTED");
+        // A guest hears its power button only when it has booted, and one that QEMU emulates may not survive a move
+        // while its kernel measures the speed of its clocks. It boots once on each node.
+        if command.starts_with("vm pause") {
+            cluster.console_until("hv1", "web", "HB ");
         } else if command.starts_with("vm restart") {
-            cluster.console_until("hv2", "web", "HB ");
+            cluster.console_until("hv2", "web", "BOOTED");
         }
         // It fails on anything beside one document.
         cluster.json("hv1", &command.split(' ').collect::<Vec<_>>());
