@@ -1,17 +1,17 @@
 //! What all duties of an agent share: who this node is, its clock, the store, the view, the drivers. What a duty
 //! publishes for others is a channel of its own ([`crate::published`]).
 
-use crate::{bmc::BmcOptions, clock::Clock, events::Events, primary::PrimaryOptions, view::Views};
+use crate::{bmc::BmcOptions, clock::Clock, events::Events, primary::PrimaryOptions, starts::Starts, view::Views};
 use drover_drivers::{
     console::ConsoleLogs, host_network::HostNetwork, hypervisor::Hypervisor, power::Power, presence::Presence,
     storage::Disks, watchdog::Watchdog,
 };
 use drover_model::{
-    Bytes, Claim, DomainType, NodeName, Role, WallTime,
+    Bytes, Claim, DomainType, Epoch, NodeName, Role, WallTime,
     domain::{BadXml, Effective, Mark, nvram_file},
 };
 use drover_plan::vm::HostState;
-use drover_store::Store;
+use drover_store::{SessionState, Store};
 use std::{
     path::PathBuf,
     pin::Pin,
@@ -131,6 +131,8 @@ pub(crate) struct Context {
     /// The generation of the store session in which this daemon created its node's session record; 0: none. Nothing is
     /// done under the node's name in any other session ([`Context::is_member`]).
     pub(crate) member: watch::Sender<u64>,
+    /// Whose turn it is to start a guest here.
+    pub(crate) starts: Starts,
     /// Number of operations that this daemon has begun.
     pub(crate) operations: AtomicU64,
 }
@@ -151,6 +153,7 @@ impl Context {
             views,
             clock: Clock::new(),
             member: watch::channel(0).0,
+            starts: Starts::new(),
             operations: AtomicU64::new(0),
         }
     }
@@ -179,6 +182,15 @@ impl Context {
     pub(crate) fn is_member(&self) -> bool {
         let (member, session) = (*self.member.borrow(), *self.store.session().borrow());
         member != 0 && member == session.generation
+    }
+
+    /// Whether a guest may still be started here under a grant with that epoch. A start may wait in a queue meanwhile:
+    /// this is asked when its turn has come. Without a connection to the store, nobody knows.
+    pub(crate) fn may_start(&self, uuid: &Uuid, granted: Epoch) -> bool {
+        let connected = self.store.session().borrow().state == SessionState::Connected;
+        let view = self.views.latest();
+        let shown = view.vms.get(uuid).and_then(|vm| vm.claim.as_ref()).map(|claim| &claim.value);
+        connected && self.is_member() && drover_plan::vm::is_not_lost(granted, self.me(), shown)
     }
 
     /// Waits until [`Context::is_member`]. Every duty that acts waits here before it decides: claims are held by the

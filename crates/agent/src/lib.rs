@@ -56,6 +56,7 @@ pub mod records;
 mod report;
 mod selffence;
 mod standing;
+mod starts;
 mod supervisor;
 pub mod tokens;
 mod view;

@@ -63,7 +63,7 @@ pub use pausing::WAKES_BY_THEN;
 pub use power::BUTTON_REPEAT;
 pub use seen::Seen;
 pub use situation::{Decision, HostState, LOOK_AGAIN, Situation, Step};
-pub use starts::{Failed, START_LIMIT, StartFailures};
+pub use starts::{Failed, START_LIMIT, StartFailures, is_not_lost};
 pub use strays::{LOOK_ELSEWHERE, is_reported, is_stray, reported, was_in_memory};
 
 use crate::moves::Back;

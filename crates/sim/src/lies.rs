@@ -7,7 +7,8 @@ use drover_agent::GoingDown;
 use drover_drivers::{
     host_network::{HostNetwork, HostNetworkError, Link},
     hypervisor::{
-        self, Connection, Domain, Event, Host, Hypervisor, HypervisorError, Listing, Sending, fake::FakeHypervisor,
+        self, Allowed, Connection, Domain, Event, Host, Hypervisor, HypervisorError, Listing, Sending,
+        fake::FakeHypervisor,
     },
     watchdog::fake::Make,
 };
@@ -441,8 +442,8 @@ impl Hypervisor for LyingHypervisor {
     async fn check(&self, xml: String) -> hypervisor::Result<()> {
         self.truth.check(xml).await
     }
-    async fn create(&self, uuid: Uuid, xml: String) -> hypervisor::Result<()> {
-        match self.truth.create(uuid, xml).await {
+    async fn create(&self, uuid: Uuid, xml: String, allowed: Allowed) -> hypervisor::Result<()> {
+        match self.truth.create(uuid, xml, allowed).await {
             Err(HypervisorError::Unknown { .. }) if self.lie == Lie::UnansweredIsStarted => Ok(()),
             answer => answer,
         }

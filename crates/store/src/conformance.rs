@@ -362,7 +362,9 @@ async fn a_lock_is_released_when_its_session_ends(store: &Arc<dyn Store>, other:
     store.create(&p, vec![], CreateMode::Persistent).await.map_err(&err)?;
     let later = || Instant::now() + TIMEOUT;
     let held = lock::acquire(&other, &p, "other", later()).await.map_err(&err)?;
+    ensure!(case, held.is_held(), "the holder does not have it");
     let (acquired, ()) = tokio::join!(lock::acquire(store, &p, "next", later()), other.close());
+    ensure!(case, !held.is_held(), "the holder believes that it still has it");
     timeout(TIMEOUT, held.lost()).await.map_err(|_| format!("{case}: the holder is not notified"))?;
     acquired.map_err(&err)?.release().await.map_err(&err)?;
     store.delete(&p, None).await.map_err(&err)

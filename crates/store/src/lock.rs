@@ -37,7 +37,6 @@ pub struct Guard {
 /// when the session ends.
 pub async fn acquire(store: &Arc<dyn Store>, path: &RecordPath, owner: &str, deadline: Instant) -> Result<Guard> {
     let guid = Uuid::new_v4().simple().to_string();
-    let generation = store.session().borrow().generation;
     // It exists before the record does: if dropped, it deletes a record that may have been created.
     let mut pending = Pending { store: store.clone(), path: path.clone(), guid, armed: true };
     let timed_out = || StoreError::Unknown {
@@ -45,12 +44,16 @@ pub async fn acquire(store: &Arc<dyn Store>, path: &RecordPath, owner: &str, dea
         why: "it was not free by the deadline".to_owned(),
     };
     let acquire = async {
+        // Which session it is in is known only once there is one.
+        let mut session = store.session();
+        let connected = session.wait_for(|session| session.state != SessionState::Disconnected).await;
+        let generation = connected.map(|session| session.generation).map_err(|_| StoreError::Closed)?;
         let mine = pending.enqueue(owner).await?;
         wait_for_turn(&**store, path, &mine).await?;
-        Ok(mine)
+        Ok((mine, generation))
     };
     match timeout_at(deadline, acquire).await {
-        Ok(Ok(mine)) => {
+        Ok(Ok((mine, generation))) => {
             pending.armed = false;
             let runtime = tokio::runtime::Handle::try_current().ok();
             Ok(Guard { store: store.clone(), mine: Some(mine), generation, runtime })
@@ -158,6 +161,12 @@ impl Guard {
         let lost = |s: &crate::Session| s.generation != self.generation || s.state != SessionState::Connected;
         // An error means that the store handle is gone, and the lock with it.
         session.wait_for(lost).await.ok();
+    }
+
+    /// Whether the session has the lock for sure: it is connected, and the one in which the lock was acquired.
+    pub fn is_held(&self) -> bool {
+        let session = *self.store.session().borrow();
+        session.generation == self.generation && session.state == SessionState::Connected
     }
 
     /// Releases the lock, and waits until it is released.

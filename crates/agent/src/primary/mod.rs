@@ -238,6 +238,10 @@ impl PrimaryLoop {
             (false, Some(_)) => self.connected = None,
             _ => {}
         }
+        if session.generation != self.generation {
+            // The lock of the handoff has ended with the session that it was taken in.
+            (self.locking, self.locked) = (None, None);
+        }
         self.generation = session.generation;
     }
 
@@ -279,7 +283,7 @@ impl PrimaryLoop {
             connected: self.connected,
             // An unreadable record may say anything.
             writing: self.writing.is_some() || self.change_unknown || self.unreadable,
-            locked: self.locked.is_some(),
+            locked: self.locked.as_ref().is_some_and(lock::Guard::is_held),
             new: self.new,
             shared: self.shared,
             exclusive: self.exclusive,

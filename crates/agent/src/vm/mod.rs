@@ -17,6 +17,7 @@ use crate::{
     operation::scope,
     published::Strays,
     records,
+    starts::StartTurn,
 };
 use drover_drivers::hypervisor::Domain;
 use drover_model::{
@@ -105,6 +106,8 @@ struct Task {
     /// What this node decides itself after the guest has ended or was paused without an order, and the version of the
     /// VM's record then: an order that comes later is of another operation.
     own: Option<(Version, Operation)>,
+    /// Its turn to be started, when it had to wait for it.
+    start_turn: Option<StartTurn>,
     /// Since when its domain runs here without a claim of this node.
     stray: Option<Mono>,
 }
@@ -129,6 +132,7 @@ pub(crate) async fn run(
         refused: String::new(),
         seen: None,
         own: None,
+        start_turn: None,
         stray: None,
     };
     let mut retry = RETRY;
@@ -235,6 +239,9 @@ impl Task {
             // sync shows it.
             self.ctx.store.sync().await?;
             (snapshot, decision) = self.decide().await?;
+        }
+        if decision.step != Step::Start {
+            self.start_turn = None;
         }
         self.tell_of_guest(&snapshot, &decision.doing);
         let operation = self.operation(&snapshot);

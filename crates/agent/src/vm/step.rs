@@ -14,6 +14,7 @@ use drover_model::{
 };
 use drover_plan::vm::{Decision, Failed, Step};
 use drover_store::StoreError;
+use std::sync::Arc;
 
 impl Task {
     /// Does the decided step. Errors of the hypervisor are remembered for the next decision or logged; only errors of
@@ -170,6 +171,10 @@ impl Task {
     ) -> Result<(), StoreError> {
         let Some(domain_type) = *self.ctx.options.domain_type.borrow() else { return Ok(()) };
         let vm = &record.value;
+        // It ends with this start, also when that is dropped.
+        let Some(_turn) = self.start_turn.take().or_else(|| self.ctx.starts.at_once()) else {
+            return self.await_start(decision, snapshot, vm.meta.priority).await;
+        };
         let granted = self.ctx.identified(claim.value.granted_to(self.ctx.me()), self.ctx.me());
         let mark = Mark { epoch: granted.epoch, generation: vm.generation };
         let xml = match self.ctx.effective(&self.uuid, domain_type, mark, &vm.xml) {
@@ -193,12 +198,18 @@ impl Task {
             return Ok(());
         }
         tracing::info!(vm = %vm.name, epoch = %granted.epoch, domain_type = domain_type.word(), "starting a VM");
-        match self.ctx.hypervisor.create(self.uuid, xml).await {
+        let (ctx, uuid) = (self.ctx.clone(), self.uuid);
+        let allowed = Arc::new(move || ctx.may_start(&uuid, granted.epoch));
+        match self.ctx.hypervisor.create(self.uuid, xml, allowed).await {
             Ok(()) => {
                 tracing::info!(vm = %vm.name, epoch = %granted.epoch, "started a VM");
                 let what = format!("VM {} was started on {}.", vm.name, self.ctx.me());
                 self.ctx.tell(Entry::new(vm, EventKind::GuestStarted, what));
                 self.failure = None;
+                Ok(())
+            }
+            Err(HypervisorError::Withdrawn { .. }) => {
+                tracing::warn!(vm = %vm.name, "not started: this node may not start it any more, or cannot know");
                 Ok(())
             }
             Err(error) => {
@@ -221,6 +232,14 @@ impl Task {
                 Ok(())
             }
         }
+    }
+
+    /// Waits for a turn to start the VM. Everything is looked at anew before the turn is used.
+    async fn await_start(&mut self, decision: &Decision, snapshot: &Snapshot, priority: i32) -> Result<(), StoreError> {
+        let doing = "waiting for other guests that are being started on this node".to_owned();
+        self.report(snapshot, &Decision { doing, ..decision.clone() }).await?;
+        self.start_turn = Some(self.ctx.starts.turn(priority).await);
+        Ok(())
     }
 
     /// Takes the claim of a guest that runs here.

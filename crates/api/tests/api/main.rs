@@ -17,6 +17,7 @@ mod openapi;
 mod operations;
 mod primary;
 mod requests;
+mod starts;
 mod status;
 mod strays;
 mod support;

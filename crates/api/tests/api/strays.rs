@@ -17,7 +17,7 @@ impl TestNode {
     async fn has_guest(&self, epoch: u64) {
         let mark = format!("<drover:vm xmlns:drover='urn:drover:domain:1' epoch='{epoch}' generation='1'/>");
         let xml = xml("web", UUID).replace("<memory", &format!("<metadata>{mark}</metadata><memory"));
-        self.machine.connect().create(uuid(), xml).await.unwrap();
+        self.machine.connect().create(uuid(), xml, std::sync::Arc::new(|| true)).await.unwrap();
     }
 
     /// The only guest that runs on the node, by the grant in its mark.

@@ -12,7 +12,7 @@ use drover_model::{
     Foreign, Guests, Obs, OffReason, Paused, Progress, RunState, Transit,
     domain::{Candidate, Written},
 };
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 use tokio::sync::{broadcast, watch};
 use uuid::Uuid;
 
@@ -115,6 +115,12 @@ pub enum HypervisorError {
         /// Why there is none.
         why: String,
     },
+    /// It was not allowed any more when its turn came ([`Allowed`]); nothing was done.
+    #[error("was not allowed any more to {what}")]
+    Withdrawn {
+        /// The call.
+        what: String,
+    },
     /// No definite answer (deadline passed, connection lost during the call, an earlier call on the same domain still
     /// hangs): it may have been done or may still be done. Observe the domain.
     #[error("no definite answer from the hypervisor to {what}: {why}")]
@@ -157,6 +163,9 @@ pub enum Connection {
 /// The result of every call.
 pub type Result<T> = std::result::Result<T, HypervisorError>;
 
+/// Whether a call may still be made: asked when its turn has come, just before it acts. Must not block.
+pub type Allowed = Arc<dyn Fn() -> bool + Send + Sync>;
+
 /// The hypervisor of this node. Every call has a deadline of its own; one stuck domain delays no other.
 ///
 /// Dropping a call's future does not undo it: while a call of ours on a domain is unfinished (also after its deadline,
@@ -188,8 +197,9 @@ pub trait Hypervisor: Send + Sync + 'static {
     async fn check(&self, xml: String) -> Result<()>;
 
     /// Defines and starts a domain from a complete XML that carries a [`Mark`]. An old definition of ours is replaced;
-    /// a running domain of that UUID is an error.
-    async fn create(&self, uuid: Uuid, xml: String) -> Result<()>;
+    /// a running domain of that UUID is an error. It may wait for other calls first: what is not `allowed` any more then
+    /// is [`HypervisorError::Withdrawn`].
+    async fn create(&self, uuid: Uuid, xml: String, allowed: Allowed) -> Result<()>;
 
     /// Presses the guest's power button (ACPI). Observe the domain to see whether the guest obeys.
     async fn shutdown(&self, uuid: Uuid) -> Result<()>;

@@ -1,10 +1,16 @@
 //! Failed starts and their retries.
 
-use drover_model::{Generation, Mono};
+use drover_model::{Claim, Epoch, Generation, Mono, NodeName};
 
 /// Number of starts in a row refused by the hypervisor after which a VM fails: about two minutes after the first. A
 /// bridge or a storage may take that long after the machine's boot.
 pub const START_LIMIT: u32 = 8;
+
+/// Whether nothing is known of a later grant than the one under which a guest is about to be started. `shown`: the
+/// VM's claim in a view, which may be older than that grant.
+pub fn is_not_lost(granted: Epoch, me: &NodeName, shown: Option<&Claim>) -> bool {
+    shown.is_none_or(|claim| claim.epoch < granted || claim.epoch == granted && claim.is_held_by(me))
+}
 
 /// How a start failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,5 +57,24 @@ impl StartFailures {
         let sent_back = before.is_some_and(|f| f.sent_back);
         let refusals = if last == Failed::Unknown { refusals } else { refusals.saturating_add(1) };
         StartFailures { of, tries: tries.saturating_add(1), refusals, last, at, why, sent_back }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use drover_model::testing::name;
+
+    #[test]
+    fn a_grant_is_lost_when_a_later_one_is_shown_or_it_was_taken_away() {
+        let (me, other) = (name("a"), name("b"));
+        let before = Claim::new(Epoch(7));
+        let mine = before.granted_to(&me);
+        for older in [None, Some(&before), Some(&mine)] {
+            assert!(is_not_lost(mine.epoch, &me, older), "{older:?}");
+        }
+        for later in [mine.granted_to(&other), mine.granted_to(&me), mine.released()] {
+            assert!(!is_not_lost(mine.epoch, &me, Some(&later)), "{later:?}");
+        }
     }
 }

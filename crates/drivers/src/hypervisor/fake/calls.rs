@@ -6,13 +6,21 @@ use super::{
     foreign,
     migrate::{self, Leaving},
 };
-use crate::hypervisor::{Connection, Domain, Event, Host, Hypervisor, HypervisorError, Listing, Result, Sending};
+use crate::hypervisor::{
+    Allowed, Connection, Domain, Event, Host, Hypervisor, HypervisorError, Listing, Result, Sending,
+};
 use async_trait::async_trait;
 use drover_model::{
     Obs, OffReason, PausedBy, Progress, RunState, Transit,
     domain::{Candidate, Mark, started_with, written},
 };
-use std::{sync::atomic::Ordering, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 use tokio::{
     sync::{broadcast, watch},
     time::sleep,
@@ -95,7 +103,7 @@ impl Hypervisor for FakeHypervisor {
         Ok(())
     }
 
-    async fn create(&self, uuid: Uuid, xml: String) -> Result<()> {
+    async fn create(&self, uuid: Uuid, xml: String, allowed: Allowed) -> Result<()> {
         let Some(mark) = Mark::read(&xml) else {
             return Err(HypervisorError::Refused { what: "start".to_owned(), why: "the XML has no mark".to_owned() });
         };
@@ -110,7 +118,13 @@ impl Hypervisor for FakeHypervisor {
         }
         let keeps = xml.contains("<tpm");
         let (started_with, disks) = (started_with(&xml), written(&xml));
+        let withdrawn = Arc::new(AtomicBool::new(false));
+        let withdraw = withdrawn.clone();
         let define: Phase = Box::new(move |inner| {
+            if !allowed() {
+                withdraw.store(true, Ordering::Relaxed);
+                return Err("it is not allowed any more".to_owned());
+            }
             if inner.domains.get(&uuid).is_some_and(|d| d.run != RunState::Off) {
                 return Err("domain is already active".to_owned());
             }
@@ -139,7 +153,12 @@ impl Hypervisor for FakeHypervisor {
             inner.notify(uuid, mark, true);
             Ok(())
         });
-        self.change(uuid, "start", vec![define, start]).await
+        match self.change(uuid, "start", vec![define, start]).await {
+            Err(HypervisorError::Refused { what, .. }) if withdrawn.load(Ordering::Relaxed) => {
+                Err(HypervisorError::Withdrawn { what })
+            }
+            answer => answer,
+        }
     }
 
     async fn shutdown(&self, uuid: Uuid) -> Result<()> {

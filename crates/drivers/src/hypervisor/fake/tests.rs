@@ -3,6 +3,10 @@
 use super::*;
 use crate::hypervisor::{Hypervisor, HypervisorError};
 use drover_model::{Epoch, Obs, vm::Generation};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 use tokio::time::{sleep, timeout};
 
 const MARK: Mark = Mark { epoch: Epoch(3), generation: Generation(1) };
@@ -15,7 +19,10 @@ async fn a_hanging_call_is_unknown_until_it_is_done() {
     let hypervisor = machine.connect();
     let uuid = Uuid::from_u128(1);
     machine.set_weather(Weather { hang_per_mille: 1000, ..Weather::default() });
-    assert!(matches!(hypervisor.create(uuid, XML.to_owned()).await, Err(HypervisorError::Unknown { .. })));
+    assert!(matches!(
+        hypervisor.create(uuid, XML.to_owned(), Arc::new(|| true)).await,
+        Err(HypervisorError::Unknown { .. })
+    ));
     assert!(matches!(hypervisor.domain(uuid).await, Obs::Unknown(_)));
     assert!(matches!(hypervisor.undefine(uuid, MARK).await, Err(HypervisorError::Unknown { .. })));
     sleep(DEADLINE * 10).await;
@@ -23,10 +30,22 @@ async fn a_hanging_call_is_unknown_until_it_is_done() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_start_that_is_not_allowed_any_more_does_nothing() {
+    let (machine, uuid) = (FakeMachine::new(1), Uuid::from_u128(1));
+    machine.set_weather(Weather { latency_ms: 100..101, ..Weather::default() });
+    let (hypervisor, allowed) = (machine.connect(), Arc::new(AtomicBool::new(true)));
+    let asked = allowed.clone();
+    let call = hypervisor.create(uuid, XML.to_owned(), Arc::new(move || asked.load(Ordering::Relaxed)));
+    let (outcome, ()) = tokio::join!(call, async { allowed.store(false, Ordering::Relaxed) });
+    assert!(matches!(outcome, Err(HypervisorError::Withdrawn { .. })), "{outcome:?}");
+    assert_eq!((machine.defined(), machine.running()), (vec![], vec![]));
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_was_decided_about_a_guest_does_nothing_to_another() {
     let (machine, uuid) = (FakeMachine::new(1), Uuid::from_u128(1));
     let hypervisor = machine.connect();
-    hypervisor.create(uuid, XML.to_owned()).await.unwrap();
+    hypervisor.create(uuid, XML.to_owned(), Arc::new(|| true)).await.unwrap();
     let earlier = Mark { epoch: Epoch(2), ..MARK };
     assert!(matches!(hypervisor.destroy(uuid, earlier).await, Err(HypervisorError::Refused { .. })));
     assert_eq!(machine.running(), vec![(uuid, MARK)]);
@@ -43,7 +62,7 @@ async fn a_guest_that_hangs_holds_who_asks_it_until_its_power_is_cut() {
         let (machine, uuid) = (FakeMachine::new(1), Uuid::from_u128(1));
         let hypervisor = machine.connect();
         let hypervisor = if overtaking { hypervisor } else { hypervisor.without_overtaking() };
-        hypervisor.create(uuid, XML.to_owned()).await.unwrap();
+        hypervisor.create(uuid, XML.to_owned(), Arc::new(|| true)).await.unwrap();
         machine.set_weather(Weather { hung_per_mille: 1000, ..Weather::default() });
         assert!(matches!(hypervisor.shutdown(uuid).await, Err(HypervisorError::Unknown { .. })));
         sleep(DEADLINE * 100).await;
@@ -59,7 +78,7 @@ async fn at_a_crash_the_phase_under_way_is_done_and_no_later_one() {
     let machine = FakeMachine::new(1);
     machine.set_weather(Weather { latency_ms: 100..101, ..Weather::default() });
     let (hypervisor, uuid) = (machine.connect(), Uuid::from_u128(1));
-    let call = timeout(Duration::from_millis(50), hypervisor.create(uuid, XML.to_owned())).await;
+    let call = timeout(Duration::from_millis(50), hypervisor.create(uuid, XML.to_owned(), Arc::new(|| true))).await;
     assert!(call.is_err());
     hypervisor.crash();
     sleep(Duration::from_secs(1)).await;

@@ -13,6 +13,8 @@ pub(super) enum CallError {
     Broken(String),
     /// There was no connection to libvirtd; nothing was sent.
     NoConnection(String),
+    /// It was not allowed any more; nothing was sent.
+    Withdrawn,
 }
 
 impl CallError {

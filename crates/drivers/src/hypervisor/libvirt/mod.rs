@@ -45,7 +45,7 @@ mod pool;
 mod processes;
 mod reach;
 
-use super::{Connection, Domain, Event, Host, Hypervisor, HypervisorError, Listing, Mark, Result, Sending};
+use super::{Allowed, Connection, Domain, Event, Host, Hypervisor, HypervisorError, Listing, Mark, Result, Sending};
 use async_trait::async_trait;
 use checks::{METADATA, check_mark, check_name, check_replaceable, undefine};
 use drover_model::{Obs, Progress, RunState, domain::Candidate};
@@ -207,6 +207,7 @@ impl LibvirtHypervisor {
             Ok(Ok(Err(CallError::Bad(why)))) => Err(HypervisorError::BadDefinition { what: what.to_owned(), why }),
             Ok(Ok(Err(CallError::Broken(why)))) => Err(unknown(why)),
             Ok(Ok(Err(CallError::NoConnection(why)))) => Err(disconnected(why)),
+            Ok(Ok(Err(CallError::Withdrawn))) => Err(HypervisorError::Withdrawn { what: what.to_owned() }),
             Ok(Err(_)) => Err(unknown("the call failed in the library".to_owned())),
             Err(_) => Err(unknown(format!("no answer in {} s", deadline.as_secs()))),
         }
@@ -383,8 +384,11 @@ impl Hypervisor for LibvirtHypervisor {
         self.call("check a definition", deadline, |job| self.checks.give(job), check, |_| ()).await
     }
 
-    async fn create(&self, uuid: Uuid, xml: String) -> Result<()> {
+    async fn create(&self, uuid: Uuid, xml: String, allowed: Allowed) -> Result<()> {
         self.change(uuid, lanes::START, move |connection, shared| {
+            if !allowed() {
+                return Err(CallError::Withdrawn);
+            }
             check_replaceable(connection, shared, uuid)?;
             check_name(connection, uuid, &xml)?;
             let domain = virt::domain::Domain::define_xml(connection, &xml).map_err(CallError::bad)?;

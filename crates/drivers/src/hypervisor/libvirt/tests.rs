@@ -37,6 +37,22 @@ async fn a_change_that_never_ran_does_not_hide_its_domain() {
 }
 
 #[tokio::test]
+async fn a_start_that_is_not_allowed_any_more_defines_nothing() {
+    let hypervisor = LibvirtHypervisor::start(Options::new("test:///default")).unwrap();
+    hypervisor.connection().wait_for(|connection| *connection == Connection::Up).await.unwrap();
+    let uuid = Uuid::from_u128(9);
+    let xml = format!(
+        "<domain type='test'><name>n</name><uuid>{uuid}</uuid><memory>1024</memory><os><type>hvm</type></os></domain>"
+    );
+    let outcome = hypervisor.create(uuid, xml.clone(), Arc::new(|| false)).await;
+    assert!(matches!(outcome, Err(HypervisorError::Withdrawn { .. })), "{outcome:?}");
+    // It is not Drover's, so it is unknown when it is there.
+    assert_eq!(hypervisor.domain(uuid).await, Obs::Absent);
+    hypervisor.create(uuid, xml, Arc::new(|| true)).await.unwrap();
+    assert!(matches!(hypervisor.domain(uuid).await, Obs::Unknown(_)));
+}
+
+#[tokio::test]
 async fn a_call_that_panics_fails_alone_and_its_domain_can_be_changed_again() {
     let hypervisor = LibvirtHypervisor::start(Options::new("test:///default")).unwrap();
     hypervisor.connection().wait_for(|connection| *connection == Connection::Up).await.unwrap();
