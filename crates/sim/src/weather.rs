@@ -35,6 +35,8 @@ enum Repair {
     CloneStore,
     /// Connect the machine to the others again.
     Network,
+    /// The others can reach the machine again.
+    Heard,
 }
 
 /// Current faults, and when they are repaired.
@@ -156,6 +158,25 @@ impl Weather {
                     machine.isolate(&judge, true);
                 }
                 self.repairs.push((at, index, Repair::Network));
+            }
+            Event::NoQuorum => {
+                // For longer than a session lasts, or not.
+                let at = later(world, 1000..20_000);
+                world.judge.note("the store has no majority", |t| t.partitions += 1);
+                for (index, machine) in world.machines.iter().enumerate() {
+                    if let Some(daemon) = &machine.daemon {
+                        daemon.store.cut();
+                        self.repairs.push((at, index, Repair::Store));
+                    }
+                }
+            }
+            Event::Unheard => {
+                let at = later(world, 3000..40_000);
+                if let Some(machine) = world.machines.get_mut(index) {
+                    world.judge.note(&format!("node {index}: the others cannot reach it"), |t| t.partitions += 1);
+                    machine.be_heard(false);
+                }
+                self.repairs.push((at, index, Repair::Heard));
             }
             Event::BmcMood => {
                 if let Some(machine) = world.machines.get(index) {
@@ -370,6 +391,12 @@ fn repair_fault(world: &mut World, index: usize, repair: Repair) {
         }
         return;
     }
+    if repair == Repair::Heard {
+        if let Some(machine) = world.machines.get_mut(index) {
+            machine.be_heard(true);
+        }
+        return;
+    }
     if repair == Repair::Frozen {
         let judge = world.judge.clone();
         if let Some(machine) = world.machines.get(index) {
@@ -397,7 +424,7 @@ fn repair_fault(world: &mut World, index: usize, repair: Repair) {
         // The next daemon opens its own connections.
         (Repair::Store, Some(_))
         | (Repair::Store | Repair::Server | Repair::Hypervisor | Repair::Process, None)
-        | (Repair::Off | Repair::Network | Repair::Frozen, _) => {}
+        | (Repair::Off | Repair::Network | Repair::Heard | Repair::Frozen, _) => {}
     }
 }
 

@@ -106,6 +106,7 @@ impl World {
                 bmc,
                 watchdog,
                 isolated,
+                unheard: false,
                 boots,
                 daemons,
                 is_newer,

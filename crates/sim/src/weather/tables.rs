@@ -22,6 +22,10 @@ pub(super) enum Event {
     Behind,
     /// The machine is cut off from all others for long; its BMC is not.
     Isolation,
+    /// The store's servers have no majority for a while: no daemon has an answer from it.
+    NoQuorum,
+    /// A one-way cut: the others cannot reach the machine for a while, although it reaches the store.
+    Unheard,
     /// Something else is wrong with a BMC, or nothing.
     BmcMood,
     /// The daemon loses its connection to the hypervisor for a while.
@@ -121,6 +125,8 @@ const FENCES: &Table<Event> = &[
     ("a machine loses its power", 3, Event::PowerCut),
     ("a machine loses its power for long", 5, Event::Outage),
     ("a machine is cut off", 3, Event::Isolation),
+    ("a machine cannot be reached", 3, Event::Unheard),
+    ("the store has no majority", 1, Event::NoQuorum),
     ("a BMC has another mood", 4, Event::BmcMood),
     ("a daemon is cut off from the store", 8, Event::CutOff),
     ("a daemon is cut off from its hypervisor", 2, Event::NoHypervisor),
@@ -139,6 +145,8 @@ const WATCHDOGS: &Table<Event> = &[
     ("a machine loses its power", 2, Event::PowerCut),
     ("a machine loses its power for long", 2, Event::Outage),
     ("a machine is cut off", 6, Event::Isolation),
+    ("a machine cannot be reached", 3, Event::Unheard),
+    ("the store has no majority", 1, Event::NoQuorum),
     ("a machine is frozen", 3, Event::Freeze),
     ("a process is stopped for a while", 2, Event::Stall),
     ("a daemon is cut off from the store", 8, Event::CutOff),

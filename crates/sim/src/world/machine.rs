@@ -94,6 +94,8 @@ pub(crate) struct Machine {
     pub(super) watchdog: Option<FakeDevice>,
     /// Whether it is cut off from all other machines, but its BMC is not.
     pub(crate) isolated: bool,
+    /// The others cannot reach it.
+    pub(crate) unheard: bool,
     /// Number of boots, which is the boot ID.
     pub(super) boots: u32,
     /// Number of daemons started.
@@ -142,7 +144,7 @@ impl Machine {
         }
         self.on = true;
         self.mains.set(&self.name, PowerState::On);
-        self.mains.set_answers(&self.name, !self.isolated);
+        self.mains.set_answers(&self.name, !self.isolated && !self.unheard);
         let Common { cluster, judge, shape, lie, session, newer } = common.clone();
         self.daemons += 1;
         let version = if self.is_newer { ", of the newer version," } else { "" };
@@ -329,7 +331,18 @@ impl Machine {
             Some(daemon) => daemon.store.heal(),
             None => {}
         }
-        self.mains.set_answers(&self.name, !isolated && self.mains.is_on(&self.name));
+        self.set_answers();
+    }
+
+    /// Whether the others can reach it; it reaches the store in any case.
+    pub(crate) fn be_heard(&mut self, heard: bool) {
+        self.unheard = !heard;
+        self.set_answers();
+    }
+
+    fn set_answers(&self) {
+        let answers = !self.isolated && !self.unheard && self.mains.is_on(&self.name);
+        self.mains.set_answers(&self.name, answers);
     }
 }
 
