@@ -1,9 +1,9 @@
 //! Which losses of several nodes at once are planned: those that can be the worst, by two figures of each node.
 //!
 //! The memory that is left after a loss is that of all nodes, less what the lost ones had free, less what their VMs
-//! need. It is least for the nodes with the greatest sum of both: a large empty node can be as bad a loss as a full one.
-//! Where memory is enough in sum, but in pieces, more VMs that need a place are the greater risk. So half of the sets
-//! are those with the greatest sums, and half those whose VMs need most.
+//! need. It is least for the nodes with the greatest sum of both: a large empty node can be as bad a loss as a full
+//! one. Where memory is enough in sum, but in pieces, more VMs that need a place are the greater risk. So half of the
+//! sets are those with the greatest sums, and half those whose VMs need most.
 
 use drover_model::{Bytes, NodeName};
 use std::{
