@@ -46,7 +46,7 @@ pub(crate) struct Maintenance {
 /// also a fault, unless the cluster need not tolerate a loss ('drover config set --tolerate 0'). What becomes of each
 /// VM of a node: 'drover node fence NODE'.
 ///
-/// If it must tolerate the loss of 2 or 3 nodes at once, the last row is the worst such loss. Below 64 of them all are
+/// If it must tolerate the loss of 2 or 3 nodes at once, the last row is the worst such loss. Up to 64 of them, all are
 /// planned; otherwise those that leave the others the least memory, and those whose VMs need the most.
 ///
 /// Examples: drover cluster plan; drover cluster plan hv2; drover cluster plan --memory 4096 --vcpus 2
