@@ -1,9 +1,9 @@
-//! Keeps the faults of the standing recovery plan (`plan::standing`), while this node is the primary: losses of a node
-//! that the others could not absorb.
+//! Keeps the faults of the standing recovery plan (`plan::standing`), while this node is the primary: losses of a node,
+//! or of several at once, that the others could not absorb.
 
 use crate::{context::Context, faults, view::differs};
 use drover_model::{ClusterView, Demand, NodeName};
-use drover_plan::standing::{self, Loss};
+use drover_plan::standing::{self, Losses};
 use std::{sync::Arc, time::Duration};
 
 /// Minimum interval between two plans. They are for people, and cost as much as all recoveries together.
@@ -41,7 +41,7 @@ async fn pass(ctx: &Context, view: &ClusterView) -> bool {
     if !current || view.config.is_in_maintenance(ctx.wall()) {
         return current;
     }
-    let losses = if standing::is_tolerant(view) { losses(view, None).await } else { Vec::new() };
+    let losses = if standing::is_tolerant(view) { losses(view, None).await } else { Losses::default() };
     let reported = standing::reported(view).cloned().collect();
     match faults::keep_all(ctx, standing::faults(view, &losses), reported).await {
         Ok(()) => true,
@@ -52,21 +52,26 @@ async fn pass(ctx: &Context, view: &ClusterView) -> bool {
     }
 }
 
-/// What the loss of each node would mean. Others go on between two nodes.
-pub(crate) async fn losses(view: &ClusterView, size: Option<Demand>) -> Vec<(NodeName, Loss)> {
+/// What the losses would mean that are to be planned. Others go on between two of them.
+pub(crate) async fn losses(view: &ClusterView, size: Option<Demand>) -> Losses {
     losses_of(view, view.nodes.keys(), size, || true).await
 }
 
-/// The same for these nodes, as far as it comes while `more` says so.
+/// The same with the nodes in this order, as far as it comes while `more` says so.
 pub(crate) async fn losses_of<'a>(
     view: &ClusterView,
     nodes: impl IntoIterator<Item = &'a NodeName>,
     size: Option<Demand>,
     more: impl Fn() -> bool,
-) -> Vec<(NodeName, Loss)> {
-    let mut losses = Vec::new();
+) -> Losses {
+    let mut losses = Losses::default();
     for node in nodes.into_iter().take_while(|_| more()) {
-        losses.push((node.clone(), standing::loss(view, node, size)));
+        losses.each.push((node.clone(), standing::loss(view, std::slice::from_ref(node), size)));
+        tokio::task::yield_now().await;
+    }
+    let sets = standing::sets(view, &losses.each);
+    for nodes in sets.sets.iter().take_while(|_| more()) {
+        losses.add(&sets, nodes, standing::loss(view, nodes, size));
         tokio::task::yield_now().await;
     }
     losses

@@ -39,7 +39,8 @@ pub struct ClusterConfig {
     /// Deadline of a live migration, in seconds.
     #[serde(default = "default_deadline")]
     pub migration_deadline_s: u32,
-    /// How many nodes the cluster must be able to lose without a lack of memory for their VMs; otherwise it is a fault.
+    /// How many nodes the cluster must be able to lose at once without a lack of memory for their VMs; otherwise it is
+    /// a fault. 0: none is a fault. From 2 on, each single one and so many at once.
     #[serde(default = "default_tolerate", skip_serializing_if = "is_default_tolerate")]
     pub tolerate: u32,
     /// What follows when it is proved that a node is off.
@@ -55,8 +56,9 @@ pub struct ClusterConfig {
 
 /// Default of [`ClusterConfig::tolerate`].
 pub const TOLERATE: u32 = 1;
-/// Maximum of [`ClusterConfig::tolerate`].
-pub const TOLERATE_MAX: u32 = 1;
+/// Maximum of [`ClusterConfig::tolerate`]. More at once are no coincidence but a common cause, for which memory is not
+/// kept in reserve.
+pub const TOLERATE_MAX: u32 = 3;
 
 fn default_tolerate() -> u32 {
     TOLERATE

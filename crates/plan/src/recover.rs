@@ -177,7 +177,8 @@ fn fate(
         VmState::Delete { disks } => deleted(view, roomy, vm, *disks),
         VmState::Migrate { to, kind: ordered, .. } => {
             let refused = target::answer(vm).and_then(|answer| answer.refused.as_ref());
-            let can = refused.is_none() && target::unfit(view, vm, to, (*ordered, How::Cold)).is_none();
+            let takes = || target::unfit(view, vm, to, (*ordered, How::Cold)).is_none();
+            let can = refused.is_none() && !roomy.is_lost(to) && takes();
             match (can, held) {
                 (true, false) => Fate::UnderWay(to.clone()),
                 // The target counts its room itself.
@@ -197,8 +198,8 @@ fn present(roomy: &Ledger, claim: &Claim, other: &Elsewhere) -> bool {
     !roomy.is_lost(&other.node) && other.counts(claim) && !claim.is_of_another_store(other.epoch)
 }
 
-/// Where it starts. `refused`: a node that has just refused it, and why.
-fn starts(
+/// Where it starts, with its room reserved there. `refused`: a node that has just refused it, and why.
+pub(crate) fn starts(
     view: &ClusterView,
     ledger: &mut Ledger,
     vm: &VmView,

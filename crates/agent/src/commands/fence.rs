@@ -13,7 +13,7 @@ use drover_model::{
 use drover_plan::{
     fence,
     recover::Plan,
-    standing::{self, Loss},
+    standing::{self, Losses},
 };
 use drover_store::{CreateMode, Op};
 
@@ -73,8 +73,9 @@ impl Commands {
         .await
     }
 
-    /// What the loss of each node would mean, and how many further VMs of a size fit now.
-    pub async fn plan_losses(&self, size: Option<Demand>) -> Result<(Vec<(NodeName, Loss)>, Option<u64>)> {
+    /// What the loss of each node would mean, and of several at once if they must be tolerated; and how many further
+    /// VMs of a size fit now.
+    pub async fn plan_losses(&self, size: Option<Demand>) -> Result<(Losses, Option<u64>)> {
         let view = self.view()?;
         let further = size.map(|size| standing::further(&view, size));
         Ok((crate::standing::losses(&view, size).await, further))
@@ -84,6 +85,6 @@ impl Commands {
     pub fn plan_recovery(&self, name: &NodeName) -> Result<Plan> {
         let view = self.view()?;
         known(&view, name)?;
-        Ok(standing::if_lost(&view, name))
+        Ok(standing::if_lost(&view, std::slice::from_ref(name)))
     }
 }

@@ -162,7 +162,7 @@ async fn bad_requests_are_refused() {
         ("PUT", "/config", url, form(&[("moves", "0")]), 400, "from 1 to 100"),
         ("PUT", "/config", url, form(&[("moves_per_source", "101")]), 400, "from 1 to 100"),
         ("PUT", "/config", url, form(&[("migration_deadline", "-1")]), 400, "from 1 to 86400"),
-        ("PUT", "/config", url, form(&[("tolerate", "2")]), 400, "from 0 to 1"),
+        ("PUT", "/config", url, form(&[("tolerate", "4")]), 400, "from 0 to 3"),
         ("GET", "/plan?memory=0", "", String::new(), 400, "from 1"),
         ("GET", "/plan?vcpus=2", "", String::new(), 400, "none without memory"),
         ("PUT", "/config", url, form(&[("selector", "none")]), 400, "mem, memprov, load, vcpus, vms"),

@@ -121,6 +121,52 @@ async fn a_loss_that_could_not_be_absorbed_is_planned_and_a_fault_unless_it_need
     views.wait_for(|view| !short(view)).await.unwrap();
 }
 
+#[tokio::test(start_paused = true)]
+async fn the_loss_of_two_nodes_at_once_is_planned_and_a_fault_if_it_must_be_tolerated() {
+    let first = TestNode::start().await;
+    let _second = first.beside("hv2", 2048).await;
+    let _third = first.beside("hv3", 900).await;
+    for (name, node) in [("web", "hv1"), ("db", "hv2")] {
+        let told = first.form("POST", "/vm", &[("xml", &xml(name, "")), ("node", node)]).await;
+        assert_eq!(told.status, 200, "{told:?}");
+        let told = first.form("POST", &format!("/vm/{name}/state"), &[("state", "start")]).await;
+        assert_eq!(told.status, 200, "{told:?}");
+        first.vm_until(name, |vm| vm["run_state"] == "running").await;
+    }
+    let plan = first.get("/plan").await.json();
+    assert_eq!((&plan["together"], &plan["nodes"][2]["node"]), (&json!(null), &json!("hv3")), "one is: {plan}");
+
+    let told = first.form("PUT", "/config", &[("tolerate", "2")]).await;
+    assert_eq!((told.status.as_u16(), &told.json()["tolerate"]), (200, &json!(2)), "{told:?}");
+    let short = |view: &ClusterView| view.faults().contains_key(&"recovery-together-short".to_owned());
+    let mut views = first.handle.views();
+    let view = views.wait_for(|view| short(view)).await.unwrap().clone();
+    let says = "If 2 nodes were lost at once (hv1, hv2), the others would have no memory for 1 of their VMs";
+    assert!(view.faults()[&"recovery-together-short".to_owned()].message.contains(says), "{:?}", view.faults());
+    assert!(!view.faults().keys().any(|id| id.starts_with("recovery-short")), "each alone can be lost");
+    let plan = first.get("/plan?memory=128").await.json();
+    let worst = &plan["together"];
+    let missing = 128 + OVERHEAD.as_mib();
+    assert_eq!((&worst["nodes"], &worst["go_on"]), (&json!(["hv1", "hv2"]), &json!(1)), "{plan}");
+    assert_eq!((&worst["missing"], &worst["further"]), (&json!(missing), &json!(0)), "{plan}");
+    assert_eq!(
+        (worst["short"].as_array().map(Vec::len), &worst["planned"], &worst["all"]),
+        (Some(1), &json!(3), &json!(3))
+    );
+
+    // Who starts one more is told what is not reported yet.
+    let told = first.form("PUT", "/config", &[("tolerate", "1")]).await;
+    assert_eq!(told.status, 200, "{told:?}");
+    views.wait_for(|view| !short(view)).await.unwrap();
+    let told = first.form("POST", "/vm/db/state", &[("state", "stop"), ("wait", "true")]).await;
+    assert_eq!(told.status, 200, "{told:?}");
+    let told = first.form("PUT", "/config", &[("tolerate", "2")]).await;
+    assert_eq!(told.status, 200, "{told:?}");
+    let start = [("state", "start"), ("wait", "true"), ("advise", "true")];
+    let told = first.form("POST", "/vm/db/state", &start).await;
+    assert!(told.status == 200 && told.json()["warnings"][0].as_str().is_some_and(|w| w.contains(says)), "{told:?}");
+}
+
 /// Its power may be cut at any moment, so it begins nothing until that is over, by its own clock.
 #[tokio::test(start_paused = true)]
 async fn a_node_that_comes_back_while_its_power_is_being_cut_does_nothing_before_that_is_over() {

@@ -11,7 +11,7 @@ use drover_plan::{
     capacity::Ledger,
     drain::{self, Fate},
     place::{self, Wanted},
-    standing,
+    standing::{self, Loss, Losses},
 };
 use serde_json::{Value, json};
 use std::{
@@ -45,9 +45,15 @@ fn run() -> Result<Vec<Row>> {
     rows.push(row("which node one VM goes to".to_owned(), || choose(&few), None)?);
     let full = view(FULL / NODES, FULL)?;
     let one = format!("what the loss of a node means, {FULL} VMs in all");
-    rows.push(row(one, || lose(&full, &name(0)), None)?);
+    rows.push(row(one, || lose(&full, &name(0)).map(|_| ()), None)?);
     let all = format!("what the loss of each node means, {FULL} VMs in all (the standing plan)");
-    rows.push(row(all, || (0..NODES).try_for_each(|node| lose(&full, &name(node))), None)?);
+    rows.push(row(all, || lose_each(&full).map(|_| ()), None)?);
+    for tolerate in [2, 3] {
+        let mut full = full.clone();
+        full.config.tolerate = tolerate;
+        let several = format!("the same, and what the worst loss of {tolerate} nodes at once means");
+        rows.push(row(several, || lose_several(&full), None)?);
+    }
     Ok(rows)
 }
 
@@ -87,12 +93,33 @@ fn choose(view: &ClusterView) -> Result<()> {
     }
 }
 
-/// Plans the recovery of a node's VMs. All of them must start elsewhere.
-fn lose(view: &ClusterView, node: &str) -> Result<()> {
-    let node: NodeName = node.parse().map_err(|e| LabError::new(node.to_owned(), e))?;
-    let (held, loss) = (view.vms_of(&node).count(), standing::loss(view, &node, None));
-    if loss.go_on == held && held > 0 {
+/// Plans the losses of several nodes at once, besides those of each single one. All of their VMs must start elsewhere.
+fn lose_several(view: &ClusterView) -> Result<()> {
+    let mut losses = Losses { each: lose_each(view)?, together: None };
+    let sets = standing::sets(view, &losses.each);
+    for nodes in &sets.sets {
+        losses.add(&sets, nodes, standing::loss(view, nodes, None));
+    }
+    let Some(worst) = losses.together else { return Err(unexpected("no loss of several nodes".to_owned())) };
+    let held: usize = worst.nodes.iter().map(|node| view.vms_of(node).count()).sum();
+    if worst.loss.go_on == held && worst.nodes.len() == view.config.tolerate as usize {
         return Ok(());
+    }
+    Err(unexpected(format!("{} of {held} VMs go on elsewhere", worst.loss.go_on)))
+}
+
+/// Plans the recovery of each node's VMs.
+fn lose_each(view: &ClusterView) -> Result<Vec<(NodeName, Loss)>> {
+    let each = |node| Ok((name(node).parse().map_err(|e| LabError::new(name(node), e))?, lose(view, &name(node))?));
+    (0..NODES).map(each).collect()
+}
+
+/// Plans the recovery of a node's VMs. All of them must start elsewhere.
+fn lose(view: &ClusterView, node: &str) -> Result<Loss> {
+    let node: NodeName = node.parse().map_err(|e| LabError::new(node.to_owned(), e))?;
+    let (held, loss) = (view.vms_of(&node).count(), standing::loss(view, std::slice::from_ref(&node), None));
+    if loss.go_on == held && held > 0 {
+        return Ok(loss);
     }
     Err(unexpected(format!("{} of {held} VMs of {node} go on elsewhere", loss.go_on)))
 }
@@ -167,6 +194,9 @@ mod tests {
         let full = view(FULL / NODES, FULL).unwrap();
         assert_eq!((full.nodes.len(), full.vms.len()), (NODES, FULL));
         lose(&full, "node-099").unwrap();
-        assert!(lose(&full, "node-100").is_err(), "a node without VMs");
+        assert!(lose_several(&full).is_err(), "one is to be tolerated");
+        let mut full = full;
+        full.config.tolerate = 2;
+        lose_several(&full).unwrap();
     }
 }

@@ -18,6 +18,8 @@ const ROUNDS: usize = 10;
 /// Number of VMs of a node that dies with many, and how many times it does.
 const MANY: usize = 10;
 const MANY_ROUNDS: usize = 3;
+/// Number of times that it is confirmed that a node is off.
+const CONFIRMED_ROUNDS: usize = 3;
 /// Timeout for a recovery, and for a node's return.
 const TIMEOUT: Duration = Duration::from_secs(120);
 const NODES: [&str; 3] = ["hv1", "hv2", "hv3"];
@@ -35,14 +37,16 @@ enum With {
     Nothing,
     /// Both.
     LeaderAndPrimary,
+    /// Its BMC, so that nothing proves that it is off until an administrator confirms it.
+    Bmc,
 }
 
-/// When something was done after a cut of power, on another node.
+/// When something was done after a cut of power, or after it was confirmed that a node is off, on another node.
 struct TimeLine {
-    /// The node's session has ended.
-    silent: Duration,
-    /// It is proved that the node is off.
-    proved: Duration,
+    /// The node's session has ended; `None`: that was before.
+    silent: Option<Duration>,
+    /// It is proved that the node is off; `None`: it is not proved.
+    proved: Option<Duration>,
     /// The last of its VMs was started.
     started: Duration,
 }
@@ -61,7 +65,24 @@ fn run(world: &World<'_>) -> Result<Vec<Row>> {
     ] {
         rows.extend(deaths(world, vms, rounds, with, target)?);
     }
+    rows.push(confirmed(world)?);
     Ok(rows)
+}
+
+/// Lets nodes die with their BMCs, and measures how long it takes from an administrator's word.
+fn confirmed(world: &World<'_>) -> Result<Row> {
+    let vm = "bench-1".to_owned();
+    let xml = Domain::new(&vm).xml(&definitions::guest());
+    let boot = Boot { vms: vec![(vm.clone(), xml)], node: NODES[2].to_owned(), fits: Vec::new() };
+    world.probe(&world.first()?, boot)?;
+    world.report(&format!("{CONFIRMED_ROUNDS} times, a node dies with its BMC, and it is confirmed that it is off"));
+    let vms = [vm];
+    let lines = (0..CONFIRMED_ROUNDS).map(|_| death(world, &vms, With::Bmc)).collect::<Result<Vec<TimeLine>>>()?;
+    world.probe(&world.node(other(&[])?)?, Remove { vms: vms.to_vec() })?;
+    let times = Samples::new(lines.iter().map(|line| line.started).collect())?;
+    let what =
+        "from `drover node fence NODE --confirm-off`, of a node that died with its BMC, until its VM runs elsewhere";
+    Ok(Row { what: what.to_owned(), figure: times.median(), detail: times.range(), target: None })
 }
 
 /// Lets nodes die, and measures. `target`: for the median and the worst, in ms.
@@ -71,19 +92,19 @@ fn deaths(world: &World<'_>, vms: usize, rounds: usize, with: With, target: Opti
     let boot = Boot { vms: names.iter().map(xml).collect(), node: NODES[2].to_owned(), fits: Vec::new() };
     world.probe(&world.first()?, boot)?;
     let which = match with {
-        With::Nothing => "",
+        With::Nothing | With::Bmc => "",
         With::LeaderAndPrimary => ", which has ZooKeeper's leader and is the primary",
     };
     world.report(&format!("{rounds} times, the power of a node with {vms} VMs is cut{which}"));
     let lines = (0..rounds).map(|_| death(world, &names, with)).collect::<Result<Vec<TimeLine>>>()?;
     let at = other(&[])?;
     world.probe(&world.node(at)?, Remove { vms: names })?;
-    let of = |pick: fn(&TimeLine) -> Duration| Samples::new(lines.iter().map(pick).collect());
+    let of = |pick: fn(&TimeLine) -> Option<Duration>| Samples::new(lines.iter().filter_map(pick).collect());
     let until = match vms {
         1 => "its VM runs elsewhere".to_owned(),
         _ => format!("the last of its {vms} VMs runs elsewhere"),
     };
-    let started = of(|line| line.started)?;
+    let started = of(|line| Some(line.started))?;
     let row = |what: String, times: &Samples| Row { what, figure: times.median(), detail: times.range(), target: None };
     let mut rows = vec![
         Row {
@@ -108,19 +129,28 @@ fn deaths(world: &World<'_>, vms: usize, rounds: usize, with: With, target: Opti
 fn death(world: &World<'_>, vms: &[String], with: With) -> Result<TimeLine> {
     let leader = Lab::until("ZooKeeper has no leader", TIMEOUT, || world.lab().zookeeper_leader())?;
     let victim = match with {
-        With::Nothing => other(&[&leader])?.to_owned(),
+        With::Nothing | With::Bmc => other(&[&leader])?.to_owned(),
         With::LeaderAndPrimary => leader,
     };
     let at = other(&[&victim])?;
     let drover = |arguments: &[&str]| world.node(at)?.exec(&[&["drover"], arguments].concat());
-    drover(&["node", "primary", if with == With::Nothing { at } else { &victim }, "--wait"])?;
+    drover(&["node", "primary", if with == With::LeaderAndPrimary { &victim } else { at }, "--wait"])?;
     for vm in vms {
         if shown(world, at, vm)?.node != victim {
             drover(&["vm", "move", vm, "--to", &victim, "--wait"])?;
         }
     }
-    let begin = now();
-    world.node(&victim)?.power_off()?;
+    let mut begin = now();
+    if with == With::Bmc {
+        world.node(&victim)?.stop_bmc()?;
+        world.node(&victim)?.power_off()?;
+        let unproved = || drover(&["-f", "json", "node", "fence", &victim]).ok().filter(|fence| is_unproved(fence));
+        Lab::until(&format!("{victim} is not found to be silent without proof"), TIMEOUT, || unproved().map(|_| ()))?;
+        begin = now();
+        drover(&["node", "fence", &victim, "--confirm-off", "--yes"])?;
+    } else {
+        world.node(&victim)?.power_off()?;
+    }
     let all_run = || vms.iter().all(|vm| shown(world, at, vm).is_ok_and(|vm| runs(&vm, &victim))).then_some(());
     Lab::until(&format!("the VMs of {victim} do not run elsewhere"), TIMEOUT, all_run)?;
     let logs = NODES.iter().filter(|node| **node != victim).map(|node| world.log(node)).collect::<Result<Vec<_>>>()?;
@@ -130,11 +160,15 @@ fn death(world: &World<'_>, vms: &[String], with: With) -> Result<TimeLine> {
         Ok(Duration::from_micros(time - begin))
     };
     let started = vms.iter().map(|vm| first(format!(": started a VM vm={vm}"))).collect::<Result<Vec<_>>>()?;
+    let alone = with != With::Bmc;
     let line = TimeLine {
-        silent: first(format!(": a node is dead node={victim}"))?,
-        proved: first(format!(": it is proved that a silent node is off node={victim}"))?,
+        silent: alone.then(|| first(format!(": a node is dead node={victim}"))).transpose()?,
+        proved: alone.then(|| first(format!(": it is proved that a silent node is off node={victim}"))).transpose()?,
         started: started.into_iter().max().unwrap_or_default(),
     };
+    if with == With::Bmc {
+        world.node(&victim)?.start_bmc()?;
+    }
     world.node(&victim)?.power_on()?;
     let back = || {
         let nodes = nodes(world, at).ok()?;
@@ -151,6 +185,11 @@ fn death(world: &World<'_>, vms: &[String], with: With) -> Result<TimeLine> {
 struct Shown {
     node: String,
     run_state: String,
+}
+
+/// Whether a fence, in JSON, waits for an administrator.
+fn is_unproved(fence: &str) -> bool {
+    serde_json::from_str::<serde_json::Value>(fence).is_ok_and(|fence| fence["phase"] == "unproved")
 }
 
 fn runs(vm: &Shown, victim: &str) -> bool {

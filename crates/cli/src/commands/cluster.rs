@@ -11,7 +11,7 @@ use clap::{Args, ValueEnum};
 use clap_complete::ArgValueCompleter;
 use drover_model::{
     Bytes,
-    wire::{LossPlan, NodeLoss, PlanLosses, SetMaintenance},
+    wire::{LossPlan, LossTogether, NodeLoss, PlanLosses, SetMaintenance},
 };
 use std::time::Duration;
 
@@ -45,6 +45,9 @@ pub(crate) struct Maintenance {
 /// such as a disk file of its own (BOUND), and for how many there is no memory (SHORT, MISSING). A lack of memory is
 /// also a fault, unless the cluster need not tolerate a loss ('drover config set --tolerate 0'). What becomes of each
 /// VM of a node: 'drover node fence NODE'.
+///
+/// If it must tolerate the loss of 2 or 3 nodes at once, the last row is the worst such loss. Up to 64 of them, all are
+/// planned; otherwise those that leave the others the least memory, and those whose VMs need the most.
 ///
 /// Examples: drover cluster plan; drover cluster plan hv2; drover cluster plan --memory 4096 --vcpus 2
 #[derive(Debug, Args)]
@@ -101,14 +104,51 @@ fn render(plan: &LossPlan, output: &Output) -> String {
             Cell::number(loss.go_on),
             Cell::number(loss.bound.len()),
             Cell::number(loss.short.len()),
-            Cell::number(if loss.missing == 0 { "-".to_owned() } else { Bytes::mib(loss.missing).to_string() }),
+            Cell::number(missing(loss.missing)),
+        ];
+        row.extend(loss.further.map(Cell::number));
+        table.row(row);
+    }
+    if let Some(loss) = &plan.together {
+        let mut row = vec![
+            Cell::text(loss.nodes.join("+")),
+            Cell::number(loss.go_on),
+            Cell::number(loss.bound.len()),
+            Cell::number(loss.short.len()),
+            Cell::number(missing(loss.missing)),
         ];
         row.extend(loss.further.map(Cell::number));
         table.row(row);
     }
     let mut text = table.render(output);
+    if let Some(loss) = &plan.together {
+        text.push_str(&format!("\n{}", at_once(loss)));
+    }
     if let Some(further) = plan.further {
         text.push_str(&format!("\nNow {further} further VMs of that size fit.\n"));
+    }
+    text
+}
+
+fn missing(mib: u64) -> String {
+    if mib == 0 { "-".to_owned() } else { Bytes::mib(mib).to_string() }
+}
+
+/// The worst loss of several nodes at once, and of how many it is that.
+fn at_once(loss: &LossTogether) -> String {
+    let (nodes, size) = (loss.nodes.join(", "), loss.nodes.len());
+    let of = if loss.planned == loss.all {
+        format!("all {} were planned", loss.all)
+    } else {
+        format!("the {} of {} that are likely to be the worst were planned", loss.planned, loss.all)
+    };
+    let mut text = format!("The worst loss of {size} nodes at once is that of {nodes} ({of}).\n");
+    if !loss.bound.is_empty() {
+        text.push_str(&format!("  no other node can take {}\n", loss.bound.join(", ")));
+    }
+    if !loss.short.is_empty() {
+        let missing = Bytes::mib(loss.missing);
+        text.push_str(&format!("  there is no memory for {}: {missing} are missing\n", loss.short.join(", ")));
     }
     text
 }
@@ -167,7 +207,8 @@ mod tests {
             further: Some(3),
         };
         let output = Output::new(Format::Pretty, Colour::Never, false);
-        let plan = LossPlan { tolerate: 1, further: Some(9), nodes: vec![loss("hv1", &[]), loss("hv2", &["db"])] };
+        let nodes = vec![loss("hv1", &[]), loss("hv2", &["db"])];
+        let mut plan = LossPlan { tolerate: 1, further: Some(9), nodes, together: None };
         let shown = render(&plan, &output);
         let wanted = "LOST  GO ON  BOUND  SHORT   MISSING  THEN FIT\n\
                       hv1      12      1      0         -         3\n\
@@ -176,6 +217,27 @@ mod tests {
         assert_eq!(shown, wanted, "{shown}");
         let told = in_words(&plan.nodes[1]);
         assert!(told.contains("no memory for db: 4224 MiB are missing"), "{told}");
+
+        plan.further = None;
+        plan.nodes = vec![NodeLoss { further: None, ..loss("hv1", &[]) }];
+        plan.together = Some(LossTogether {
+            nodes: vec!["hv1".to_owned(), "hv2".to_owned()],
+            go_on: 3,
+            bound: vec![],
+            short: vec!["db".to_owned(), "web".to_owned()],
+            missing: 512,
+            further: None,
+            planned: 32,
+            all: 4950,
+        });
+        let shown = render(&plan, &output);
+        let wanted = "LOST     GO ON  BOUND  SHORT  MISSING\n\
+                      hv1         12      1      0        -\n\
+                      hv1+hv2      3      0      2  512 MiB\n\
+                      \nThe worst loss of 2 nodes at once is that of hv1, hv2 \
+                      (the 32 of 4950 that are likely to be the worst were planned).\n  \
+                      there is no memory for db, web: 512 MiB are missing\n";
+        assert_eq!(shown, wanted, "{shown}");
     }
     use crate::{args::Arguments, commands::Command};
     use clap::Parser;

@@ -53,8 +53,10 @@ pub(crate) struct Set {
     /// Deadline for a live migration, in seconds
     #[arg(long, value_name = "SECONDS")]
     migration_deadline: Option<u32>,
-    /// How many nodes the cluster must be able to lose: 1, so that a lack of memory for the VMs of any one is a fault,
-    /// or 0
+    /// How many nodes the cluster must be able to lose at once, 0 to 3
+    ///
+    /// 1: a lack of memory for the VMs of any one is a fault. 2 or 3: also one for the VMs of so many at once, where
+    /// the worst loss counts ('drover cluster plan'). 0: none is a fault.
     #[arg(long, value_name = "NODES")]
     tolerate: Option<u32>,
     /// What follows when a BMC or a watchdog proves that a node is off
@@ -119,7 +121,11 @@ fn render(config: &wire::Config, output: &Output) -> String {
         _ => "goes on at the target at once (post-copy)",
     };
     facts.fact("Migrations", format!("one that takes longer than {} s {stall}", config.migration_deadline));
-    let tolerated = if config.tolerate == 0 { "may leave VMs without memory" } else { "must leave memory for its VMs" };
+    let tolerated = match config.tolerate {
+        0 => "may leave VMs without memory".to_owned(),
+        1 => "must leave memory for its VMs".to_owned(),
+        several => format!("must leave memory for its VMs; so must that of {several} at once"),
+    };
     facts.fact("Loss of a node", tolerated);
     let vms = match config.after_proof.as_str() {
         "none" => "its VMs wait until you confirm that it is off",

@@ -2,6 +2,7 @@
 
 use crate::support::{Cluster, Guest, grants};
 use drover_lab::{BmcKind, Cut, Domain, Net, Node, Service};
+use serde_json::json;
 use std::time::Instant;
 
 /// A cluster of three nodes with BMCs for IPMI.
@@ -11,14 +12,19 @@ pub(crate) fn with_bmcs() -> Cluster {
 
 /// A cluster of three nodes with BMCs.
 pub(crate) fn with_bmcs_of(kind: impl Fn(&Node<'_>) -> BmcKind) -> Cluster {
-    let cluster = Cluster::up(3);
+    nodes_with_bmcs(3, kind)
+}
+
+/// A cluster of nodes with BMCs.
+fn nodes_with_bmcs(nodes: usize, kind: impl Fn(&Node<'_>) -> BmcKind) -> Cluster {
+    let cluster = Cluster::up(nodes);
     cluster.lab.give_bmcs(kind).unwrap();
     cluster.wait_healthy();
-    for node in ["hv1", "hv2", "hv3"] {
+    for node in cluster.lab.nodes() {
         let good = |info: &serde_json::Value| info["bmc"]["checked"].as_u64() > Some(0) && info["bmc"]["problem"] == "";
-        cluster.node_until("hv1", node, "its BMC answers", good);
+        cluster.node_until("hv1", node.name(), "its BMC answers", good);
     }
-    // Whoever leads now fences hv3.
+    // Whoever leads now fences the others.
     cluster.drover("hv1", &["node", "primary", "hv1", "--wait"]);
     cluster
 }
@@ -56,6 +62,68 @@ fn vms_of_a_node_that_lost_its_power_run_elsewhere_by_themselves() {
     cluster.daemon_until("hv1", "hv3", "run");
     cluster.fence_until("hv1", "hv3", "over");
     web.wait_alive_on(&there);
+}
+
+/// Two of five at the same moment. The three that are left are still the majority of the store's servers.
+#[test]
+fn vms_of_two_nodes_that_lost_their_power_at_once_run_elsewhere_once_each() {
+    let cluster = nodes_with_bmcs(5, |_| BmcKind::Ipmi);
+    cluster.drover("hv1", &["config", "set", "--tolerate", "2"]);
+    let mut lost: Vec<Guest<'_>> = [("web", "hv4"), ("db", "hv4"), ("mail", "hv5"), ("cache", "hv5")]
+        .map(|(name, node)| Guest::up(&cluster, node, &Domain::new(name), &[]))
+        .into();
+    let mut other = Guest::up(&cluster, "hv2", &Domain::new("other"), &[]);
+    let worst = &cluster.json("hv3", &["cluster", "plan"])["together"];
+    assert_eq!((&worst["planned"], &worst["all"], &worst["short"]), (&10.into(), &10.into(), &json!([])), "{worst}");
+
+    let nodes = ["hv4", "hv5"];
+    std::thread::scope(|scope| {
+        for node in nodes {
+            scope.spawn(|| cluster.node(node).power_off().unwrap());
+        }
+    });
+    for node in nodes {
+        cluster.fence_until("hv1", node, "recovered");
+        let fence = cluster.json("hv2", &["node", "fence", node]);
+        let proof = format!("IPMI {} reads off", cluster.node(node).bmc_address());
+        assert_eq!(
+            (&fence["proof"][0]["kind"], &fence["proof"][0]["what"]),
+            (&json!("power"), &json!(proof)),
+            "{fence}"
+        );
+        assert_eq!(fence["off_ordered"], false, "{fence}");
+        cluster.named_fault_until("hv1", &format!("node-dead-{node}"), Some("reads off"));
+    }
+    let mut there = Vec::new();
+    for guest in &mut lost {
+        let runs =
+            |vm: &serde_json::Value| vm["run_state"] == "running" && !nodes.iter().any(|node| vm["node"] == *node);
+        let vm = cluster.vm_until("hv3", &guest.name, "runs elsewhere", runs);
+        let node = vm["node"].as_str().unwrap().to_owned();
+        guest.wait_rebooted_on(&node);
+        guest.wait_only_on(&[&node]);
+        there.push((node, grants(&vm)));
+    }
+    other.wait_alive_on("hv2");
+    assert_eq!(grants(&cluster.vm("hv1", "other")), 1);
+    let told = cluster.json("hv1", &["cluster", "events"]).to_string();
+    for (guest, (node, _)) in lost.iter().zip(&there) {
+        let given = format!("VM {} of node ", guest.name);
+        assert_eq!(told.matches(&given).count(), 1, "{} was given away once: {told}", guest.name);
+        assert!(told.contains(&format!("which is off, is given to {node}")), "{told}");
+    }
+
+    for node in nodes {
+        cluster.node(node).power_on().unwrap();
+    }
+    for node in nodes {
+        cluster.daemon_until("hv1", node, "run");
+        cluster.fence_until("hv1", node, "over");
+    }
+    for (guest, (node, granted)) in lost.iter_mut().zip(&there) {
+        guest.wait_alive_on(node);
+        assert_eq!(grants(&cluster.vm("hv1", &guest.name)), *granted, "nobody has had it since");
+    }
 }
 
 /// It cannot be told from one that runs.

@@ -102,11 +102,38 @@ pub struct NodeLoss {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct LossPlan {
-    /// How many nodes the cluster must be able to lose without a lack of memory; otherwise it is a fault.
+    /// How many nodes the cluster must be able to lose at once without a lack of memory; otherwise it is a fault.
     pub tolerate: u32,
     /// Number of further VMs of the given size that the nodes can take now. Absent: no size was given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub further: Option<u64>,
     /// The nodes, by name.
     pub nodes: Vec<NodeLoss>,
+    /// The worst loss of several nodes at once. Absent: none was planned, for no more than one must be tolerated, or
+    /// there are no two nodes whose loss would mean something.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub together: Option<LossTogether>,
+}
+
+/// What the loss of several nodes at once would mean now: the worst of those that were planned.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct LossTogether {
+    /// The nodes, by name.
+    pub nodes: Vec<String>,
+    /// Number of VMs that would start on other nodes.
+    pub go_on: usize,
+    /// VMs that no other node can take, for other reasons than memory.
+    pub bound: Vec<String>,
+    /// VMs for which the other nodes have no memory.
+    pub short: Vec<String>,
+    /// The memory that is missing for these, in MiB.
+    pub missing: u64,
+    /// Number of further VMs of the given size that the other nodes could take then. Absent: no size was given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub further: Option<u64>,
+    /// How many losses of so many nodes were planned: all, or those that are likely to be the worst.
+    pub planned: u64,
+    /// How many there are.
+    pub all: u64,
 }

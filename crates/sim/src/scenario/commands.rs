@@ -122,7 +122,7 @@ const COMMANDS: &str = "power off|on NODE, cut off NODE, cut NODE from store|net
                         migrate|move VM [to NODE], unmigrate VM, flush|ready NODE, primary|secondary NODE, \
                         confirm-off NODE [for good], remove NODE, maintenance on [for TIME]|off, config SETTING VALUE, \
                         policy NODE after-proof|power-on VALUE";
-const SETTINGS: &str = "after-proof recover|none, power-on true|false, tolerate 0|1, moves-per-source N, \
+const SETTINGS: &str = "after-proof recover|none, power-on true|false, tolerate 0|1|2|3, moves-per-source N, \
                         moves-per-target N";
 
 impl Scenario {

@@ -84,7 +84,9 @@ pub struct ChangeConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schemars(range(min = 1, max = crate::cluster::DEADLINE_MAX_S)))]
     pub migration_deadline: Option<u32>,
-    /// How many nodes the cluster must be able to lose without a lack of memory for their VMs; otherwise it is a fault.
+    /// How many nodes the cluster must be able to lose at once without a lack of memory for their VMs; otherwise it is
+    /// a fault. 0: no loss is one. From 2 on, the loss of each single node is planned, and the worst one of so many at
+    /// once.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schemars(range(min = 0, max = crate::cluster::TOLERATE_MAX)))]
     pub tolerate: Option<u32>,
