@@ -24,13 +24,13 @@ use crate::{
     view::differs,
 };
 use drover_model::{
-    ClusterView, Evidence, EvidenceKind, Fence, FencePhase, Mono, NodeName, NodeRecord, NodeSession, NodeState, Only,
-    Operation, Primary, Promise, RecordKind, Stored, Version,
+    ClusterView, Evidence, EvidenceKind, Fence, FencePhase, Mono, NodeName, NodeRecord, NodeSession, Only, Operation,
+    Primary, Promise, RecordKind, Stored, Version,
 };
 use drover_plan::{
     fence::{self, Step},
     liveness::Lives,
-    recover,
+    recover, returning,
 };
 use drover_store::{CreateMode, Op, StoreError};
 use proof::Seeker;
@@ -219,8 +219,7 @@ async fn write(ctx: &Context, view: &ClusterView, name: &NodeName, step: &Step) 
         }
         (Step::Recover, Some(old)) => {
             ops.push(records::set_op(name, old, &changed(old.value.to(FencePhase::Recovering, now)))?);
-            // It is back with nothing on it, and an administrator looks at it first.
-            let flushed = NodeRecord { domain_state: NodeState::Flushed, ..record.value.clone() };
+            let flushed = returning::taken_out(&record.value, &view.config);
             ops.push(records::set_op(name, record, &flushed)?);
         }
         (Step::Recovered, Some(old)) => {

@@ -1,7 +1,7 @@
 //! The faults of all fences: silent nodes, VMs that wait, proofs that were false, a governor that holds back.
 
 use super::{Outlook, waits};
-use crate::{condemned::fence_of, faults, recover::Plan};
+use crate::{condemned::fence_of, faults, recover::Plan, returning};
 use drover_model::{ClusterView, Fence, FencePhase, NodeName};
 use std::collections::BTreeMap;
 
@@ -49,10 +49,13 @@ pub fn faults(view: &ClusterView, outlook: &Outlook, plan: &Plan) -> BTreeMap<St
                 proof(fence)
             )
         } else if fence.phase.is_proved() {
+            let back = match returning::will_be_ready(&node.record.value, &view.config) {
+                true => "becomes ready by itself, and its VMs come home".to_owned(),
+                false => format!("takes VMs again after 'drover node ready {name}'"),
+            };
             format!(
-                "Node {name} is off ({}), and its VMs were given to other nodes. When it is back, it takes VMs again \
-                after 'drover node ready {name}'; if it is gone for good, remove it ('drover node remove {name} \
-                --confirm-off').",
+                "Node {name} is off ({}), and its VMs were given to other nodes. When it is back, it {back}; if it is \
+                gone for good, remove it ('drover node remove {name} --confirm-off').",
                 proof(fence)
             )
         } else {
