@@ -148,7 +148,7 @@ async fn write(ctx: &Context, view: &ClusterView, order: &Order) -> Result<(), S
     let to = state.destination().map(ToString::to_string).unwrap_or_default();
     let towards = if to.is_empty() { String::new() } else { format!(", to {to}") };
     let what = format!("VM {name}: state {state}{towards}, ordered by the plan for node {me}.");
-    ctx.tell(Entry::new(&order.record, EventKind::Planned, what).with("to", to));
+    ctx.tell(Entry::new(&order.record, EventKind::Planned, what).with("to", to).with("why", &order.why));
     Ok(())
 }
 

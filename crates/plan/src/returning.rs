@@ -58,8 +58,8 @@ pub fn next(view: &ClusterView, record: &NodeRecord, ours: impl IntoIterator<Ite
     if waits { Next::Waits } else { Next::Ready }
 }
 
-/// Whether a domain on a node is of a VM that is not the node's any more, and does not come to it: the VM's task removes
-/// it. A domain of whose VM there is no record is left alone, and is waited for by nobody.
+/// Whether a domain on a node is of a VM that is not the node's any more, and does not come to it: the VM's task
+/// removes it. A domain of whose VM there is no record is left alone, and is waited for by nobody.
 fn is_left(view: &ClusterView, node: &NodeName, uuid: &Uuid) -> bool {
     view.vms.get(uuid).is_some_and(|vm| !vm.is_held_by(node) && vm.sent_to() != Some(node))
 }
