@@ -10,7 +10,7 @@ use crate::{
     context::Context,
     events::{About, Entry, EventKind},
     operation::scope,
-    records,
+    records, returning,
     view::{differs, shows},
 };
 use drover_model::{Claim, ClusterView, DrainReport, MoveKind, NodeName, NodeRecord, NodeState, Obs, RunState};
@@ -47,7 +47,7 @@ pub(crate) async fn run(ctx: Arc<Context>, report: watch::Sender<Option<DrainRep
             _ => {
                 // Cleared without notifying: the report would change, and a changed report wakes this loop.
                 report.send_if_modified(|now| now.take().is_some());
-                false
+                returning::pass(&ctx, &view).await
             }
         };
         let again = (busy || !answered).then(|| ctx.clock.now().after(LOOK_AGAIN));
@@ -148,7 +148,7 @@ async fn write(ctx: &Context, view: &ClusterView, order: &Order) -> Result<(), S
     let to = state.destination().map(ToString::to_string).unwrap_or_default();
     let towards = if to.is_empty() { String::new() } else { format!(", to {to}") };
     let what = format!("VM {name}: state {state}{towards}, ordered by the plan for node {me}.");
-    ctx.tell(Entry::new(&order.record, EventKind::Planned, what).with("to", to));
+    ctx.tell(Entry::new(&order.record, EventKind::Planned, what).with("to", to).with("why", &order.why));
     Ok(())
 }
 

@@ -24,13 +24,13 @@ use crate::{
     view::differs,
 };
 use drover_model::{
-    ClusterView, Evidence, EvidenceKind, Fence, FencePhase, Mono, NodeName, NodeRecord, NodeSession, NodeState, Only,
-    Operation, Primary, Promise, RecordKind, Stored, Version,
+    ClusterView, Evidence, EvidenceKind, Fence, FencePhase, Mono, NodeName, NodeRecord, NodeSession, Only, Operation,
+    Primary, Promise, RecordKind, Stored, Version,
 };
 use drover_plan::{
     fence::{self, Step},
     liveness::Lives,
-    recover,
+    recover, returning,
 };
 use drover_store::{CreateMode, Op, StoreError};
 use proof::Seeker;
@@ -219,8 +219,7 @@ async fn write(ctx: &Context, view: &ClusterView, name: &NodeName, step: &Step) 
         }
         (Step::Recover, Some(old)) => {
             ops.push(records::set_op(name, old, &changed(old.value.to(FencePhase::Recovering, now)))?);
-            // It is back with nothing on it, and an administrator looks at it first.
-            let flushed = NodeRecord { domain_state: NodeState::Flushed, ..record.value.clone() };
+            let flushed = returning::taken_out(&record.value, &view.config);
             ops.push(records::set_op(name, record, &flushed)?);
         }
         (Step::Recovered, Some(old)) => {
@@ -235,7 +234,7 @@ async fn write(ctx: &Context, view: &ClusterView, name: &NodeName, step: &Step) 
         }
     }
     ctx.store.multi(ops).await?;
-    ctx.tell(told(name, step, &record.value.boot));
+    ctx.tell(told(name, step, &record.value.boot, old.map(|old| &old.value)));
     match step {
         Step::Suspect => tracing::warn!(node = %name, boot = record.value.boot, "a node is suspected to be off"),
         Step::Withdraw => tracing::info!(node = %name, "a node is suspected no more"),
@@ -257,7 +256,7 @@ async fn write(ctx: &Context, view: &ClusterView, name: &NodeName, step: &Step) 
 }
 
 /// A step, as an event.
-fn told(node: &NodeName, step: &Step, boot: &str) -> Entry {
+fn told(node: &NodeName, step: &Step, boot: &str, old: Option<&Fence>) -> Entry {
     let of = |kind, what: &str| Entry::new(About::Node(node.clone()), kind, format!("Node {node} {what}."));
     match step {
         Step::Suspect => of(EventKind::FenceSuspect, "is suspected to be off").with("boot", boot),
@@ -272,7 +271,8 @@ fn told(node: &NodeName, step: &Step, boot: &str) -> Entry {
         Step::RanOut(what, _) => {
             of(EventKind::FenceProved, "is proved to have been reset by its watchdog").with("evidence", what)
         }
-        Step::Recover => of(EventKind::FenceRecovering, "is off: its VMs are given to other nodes"),
+        Step::Recover => of(EventKind::FenceRecovering, "is off: its VMs are given to other nodes")
+            .with("evidence", old.map(Fence::proof).unwrap_or_default()),
         Step::Recovered => {
             of(EventKind::FenceRecovered, "is off, and nothing is left on it that another node can take")
         }

@@ -12,7 +12,7 @@
 //!                 │
 //!                 ├────── primary: the primary role, its addresses and services ──► plan::primary
 //!                 │
-//!                 ├────── drain: drains the node, or brings its VMs home ──► plan::drain
+//!                 ├────── drain: drains the node, or brings its VMs home ──► plan::drain, plan::returning
 //!                 │
 //!                 ├────── consoles: deletes console logs of deleted VMs ──► plan::consoles
 //!                 │
@@ -54,6 +54,7 @@ mod primary;
 mod published;
 pub mod records;
 mod report;
+mod returning;
 mod selffence;
 mod standing;
 mod starts;

@@ -299,6 +299,8 @@ fn own_record(ctx: &Context, old: Option<&NodeRecord>) -> NodeRecord {
         boot: ctx.options.boot.clone(),
         after_proof: old.and_then(|old| old.after_proof),
         power_on: old.and_then(|old| old.power_on),
+        on_return: old.and_then(|old| old.on_return),
+        then_ready: old.is_some_and(|old| old.then_ready),
         operation: old.and_then(|old| old.operation.clone()),
     }
 }

@@ -278,6 +278,7 @@ mod tests {
         round_trips(SetNodePolicies {
             after_proof: Some("inherit".parse().unwrap()),
             power_on: Some("false".parse().unwrap()),
+            on_return: Some("ready".parse().unwrap()),
         });
         round_trips(SetCoordinatorState { state: RoleOrder::Secondary });
         round_trips(SetMaintenance { state: true, until: Some(5), duration: Some(6) });
@@ -302,6 +303,7 @@ mod tests {
             tolerate: Some(0),
             after_proof: Some("none".parse().unwrap()),
             power_on: Some(true),
+            on_return: Some("ready".parse().unwrap()),
         });
         round_trips(PlanLosses { memory: Some(5), vcpus: Some(6) });
         round_trips(CreateToken { name: "a.b".parse().unwrap() });

@@ -49,6 +49,9 @@ pub struct ClusterConfig {
     /// Whether a node whose power was cut is switched on again when its VMs are recovered.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub power_on: bool,
+    /// What a node is when it is back after its VMs were given to others.
+    #[serde(default, skip_serializing_if = "is_default_on_return")]
+    pub on_return: OnReturn,
     /// The operation that changed it last. For people.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "operation::if_known")]
     pub operation: Option<Operation>,
@@ -72,6 +75,10 @@ fn is_default_after_proof(policy: &AfterProof) -> bool {
     *policy == AfterProof::default()
 }
 
+fn is_default_on_return(policy: &OnReturn) -> bool {
+    *policy == OnReturn::default()
+}
+
 /// Default deadline of a live migration, in seconds.
 pub const MIGRATION_DEADLINE_S: u32 = 300;
 
@@ -93,6 +100,7 @@ impl Default for ClusterConfig {
             tolerate: TOLERATE,
             after_proof: AfterProof::default(),
             power_on: false,
+            on_return: OnReturn::default(),
             operation: None,
         }
     }
@@ -156,6 +164,18 @@ pub enum AfterProof {
     None,
 }
 words!(AfterProof, "policy", Recover = "recover", None = "none");
+
+/// What a node is when it is back after its VMs were given to others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnReturn {
+    /// It takes no VMs until an administrator makes it ready.
+    #[default]
+    Flushed,
+    /// It becomes ready by itself, and its VMs come home, if it was ready before.
+    Ready,
+}
+words!(OnReturn, "policy", Flushed = "flushed", Ready = "ready");
 
 /// Role of a token's owner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -247,6 +267,10 @@ impl RecordKind for ClusterConfig {
                 Some(_) => part(document, "after_proof", &self.after_proof),
             },
             power_on: document.get("power_on").is_some() && part(document, "power_on", &self.power_on),
+            on_return: match document.get("on_return") {
+                None => OnReturn::default(),
+                Some(_) => part(document, "on_return", &self.on_return),
+            },
             operation: None,
         })
     }

@@ -175,6 +175,11 @@ impl Fence {
         fence
     }
 
+    /// All that proves it, in a line for users.
+    pub fn proof(&self) -> String {
+        self.evidence.iter().map(|evidence| &*evidence.what).collect::<Vec<_>>().join("; ")
+    }
+
     /// Whether an administrator has said that the machine is off.
     pub fn is_confirmed(&self) -> bool {
         self.evidence.iter().any(|evidence| evidence.kind == EvidenceKind::Administrator)

@@ -46,7 +46,7 @@ pub mod wire;
 pub mod words;
 
 pub use bmc::{Bmc, BmcAccess, BmcRecord, BmcReport, CommandInterface, PowerState, Secret, Trust};
-pub use cluster::{AfterProof, ClusterConfig, Fault, MoveLimits, Stall, Token, TokenRole};
+pub use cluster::{AfterProof, ClusterConfig, Fault, MoveLimits, OnReturn, Stall, Token, TokenRole};
 pub use console::ConsoleLog;
 pub use departed::Departed;
 pub use dice::Dice;

@@ -2,7 +2,7 @@
 
 use crate::{
     bmc::BmcReport,
-    cluster::{AfterProof, ClusterConfig},
+    cluster::{AfterProof, ClusterConfig, OnReturn},
     domain::DomainType,
     guests::Guests,
     name::{NodeName, VmName},
@@ -119,6 +119,14 @@ pub struct NodeRecord {
     /// This node's own [`ClusterConfig::power_on`]; `None`: the cluster's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub power_on: Option<bool>,
+    /// This node's own [`ClusterConfig::on_return`]; `None`: the cluster's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_return: Option<OnReturn>,
+    /// It is flushed only because its VMs were given to others, and was ready before: it is to become ready again when
+    /// it is back. That was the policy then ([`ClusterConfig::on_return`]), and no administrator has given an order
+    /// about the node since.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub then_ready: bool,
     /// The operation that changed it last. For people.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "operation::if_known")]
     pub operation: Option<Operation>,
@@ -133,6 +141,11 @@ impl NodeRecord {
     /// Whether this node is switched on again after its power was cut.
     pub fn effective_power_on(&self, cluster: &ClusterConfig) -> bool {
         self.power_on.unwrap_or(cluster.power_on)
+    }
+
+    /// What this node is when it is back after its VMs were given to others.
+    pub fn effective_on_return(&self, cluster: &ClusterConfig) -> OnReturn {
+        self.on_return.unwrap_or(cluster.on_return)
     }
 }
 
@@ -347,6 +360,10 @@ impl RecordKind for NodeRecord {
                 .get("after_proof")
                 .map(|own| serde_json::from_value(own.clone()).unwrap_or(AfterProof::None)),
             power_on: document.get("power_on").map(|own| own.as_bool().unwrap_or(false)),
+            on_return: document
+                .get("on_return")
+                .map(|own| serde_json::from_value(own.clone()).unwrap_or(OnReturn::Flushed)),
+            then_ready: false,
             operation: None,
         })
     }

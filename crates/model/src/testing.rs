@@ -65,6 +65,8 @@ pub fn node(n: &str, gib: u64) -> NodeView {
             boot: String::new(),
             after_proof: None,
             power_on: None,
+            on_return: None,
+            then_ready: false,
             operation: None,
         }),
         status: Some(kept(NodeStatus {

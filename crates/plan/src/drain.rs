@@ -15,7 +15,7 @@ use crate::{
 };
 use drover_model::{
     AtRest, ClusterView, DaemonState, DrainReport, How, MigrationMethod, MoveKind, NodeName, NodeState, Placed,
-    PlacedBy, Version, VmName, VmRecord, VmState, VmView, WallTime, placed::Reasons, vm::SHUTDOWN_TIMEOUT_S,
+    PlacedBy, Version, VmName, VmRecord, VmState, VmView, WallTime, placed::Reasons, vm::SHUTDOWN_TIMEOUT_S, wire,
 };
 use std::{cmp::Reverse, sync::Arc};
 use uuid::Uuid;
@@ -67,6 +67,8 @@ pub struct Order {
     pub claim: Option<Version>,
     /// The new record.
     pub record: VmRecord,
+    /// Why, for users: the reason for the target, or why the VM cannot move. Empty: there was nothing to choose.
+    pub why: String,
 }
 
 /// By priority, then by size (largest first), then by name.
@@ -338,7 +340,12 @@ impl Plan {
                 }
                 Fate::UnderWay | Fate::Blocked(_) | Fate::Away(_) => continue,
             };
-            orders.push(Order { uuid: *uuid, version: vm.record.version, claim, record });
+            let why = match (fate, &record.going) {
+                (Fate::Moves { .. }, Some(going)) => wire::Placed::of(going).in_short(),
+                (Fate::ShutDown(why), _) => why.clone(),
+                _ => String::new(),
+            };
+            orders.push(Order { uuid: *uuid, version: vm.record.version, claim, record, why });
         }
         orders
     }

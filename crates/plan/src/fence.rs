@@ -22,7 +22,7 @@ pub mod watchdog;
 use crate::{
     condemned::{fence_of, is_condemned},
     liveness::{Life, Lives},
-    recover::{Fate, Plan},
+    recover::Plan,
 };
 use drover_model::{
     AfterProof, ClusterView, DaemonState, Evidence, EvidenceKind, Fence, FencePhase, Mono, NodeName, NodeRecord,
@@ -451,20 +451,6 @@ pub fn waits_outside(fence: &Fence) -> bool {
 /// something is proved.
 pub fn same_orders(old: &Stored<Fence>, new: &Stored<Fence>) -> bool {
     old.version == new.version || old.value.phase.is_proved() && new.value.phase.is_proved()
-}
-
-/// A VM's fate as a word, with the node that it goes to and the reason, for users.
-pub fn in_words(fate: &Fate) -> (&'static str, Option<&NodeName>, String) {
-    match fate {
-        Fate::Starts { to, .. } => ("starts", Some(to), String::new()),
-        Fate::HandedOver(to) => ("handed-over", Some(to), "it was on its way there".to_owned()),
-        Fate::Rests(state) => ("rests", None, format!("its state is {state} then")),
-        Fate::Freed => ("freed", None, "it is assigned to another node".to_owned()),
-        Fate::Assigned(to) => ("assigned", Some(to), "it does not run".to_owned()),
-        Fate::DeletedBy(to) => ("deleted", Some(to), "it is being deleted".to_owned()),
-        Fate::UnderWay(to) => ("under-way", Some(to), String::new()),
-        Fate::Waits(why) | Fate::NoRoom(why) => ("waits", None, why.clone()),
-    }
 }
 
 #[cfg(test)]

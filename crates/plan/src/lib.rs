@@ -17,7 +17,7 @@
 //! * [`disks`]: disk files that belong to one VM only.
 //! * [`liveness`]: transitions of the nodes' daemons: up, down, silent.
 //! * [`fence`]: which node is suspected to be off, and what becomes of its fence. [`recover`]: what becomes of its VMs
-//!   once that is proved.
+//!   once that is proved. [`returning`]: what a node is that comes back afterwards.
 //! * [`standing`]: what the loss of each node would mean now.
 //! * [`health`]: the health of the cluster, and its problems.
 
@@ -42,6 +42,7 @@ pub mod node;
 pub mod place;
 pub mod primary;
 pub mod recover;
+pub mod returning;
 pub mod selffence;
 pub mod standing;
 #[cfg(test)]

@@ -31,7 +31,7 @@ use crate::{
 };
 use drover_model::{
     Claim, ClusterView, DaemonState, How, MoveKind, NodeName, Placed, PlacedBy, Version, VmName, VmRecord, VmState,
-    VmView, WallTime, placed::Reasons,
+    VmView, WallTime, placed::Reasons, wire,
 };
 use std::collections::BTreeMap;
 use uuid::Uuid;
@@ -74,6 +74,20 @@ impl Fate {
             _ => None,
         }
     }
+
+    /// It as a word, with the node that the VM goes to and the reason, for users.
+    pub fn in_words(&self) -> (&'static str, Option<&NodeName>, String) {
+        match self {
+            Fate::Starts { to, .. } => ("starts", Some(to), String::new()),
+            Fate::HandedOver(to) => ("handed-over", Some(to), "it was on its way there".to_owned()),
+            Fate::Rests(state) => ("rests", None, format!("its state is {state} then")),
+            Fate::Freed => ("freed", None, "it is assigned to another node".to_owned()),
+            Fate::Assigned(to) => ("assigned", Some(to), "it does not run".to_owned()),
+            Fate::DeletedBy(to) => ("deleted", Some(to), "it is being deleted".to_owned()),
+            Fate::UnderWay(to) => ("under-way", Some(to), String::new()),
+            Fate::Waits(why) | Fate::NoRoom(why) => ("waits", None, why.clone()),
+        }
+    }
 }
 
 /// One VM in a plan.
@@ -104,6 +118,8 @@ pub struct Order {
     pub claim: Version,
     /// The new claim; `None`: it is free and stays as it is.
     pub granted: Option<Claim>,
+    /// Why, for users: the reason for the target, or else why there was nothing to choose.
+    pub why: String,
 }
 
 /// The VMs of the nodes, in the order in which they are handled.
@@ -305,7 +321,11 @@ fn order(view: &ClusterView, item: &Item, now: WallTime) -> Option<Order> {
         Fate::UnderWay(_) | Fate::Waits(_) | Fate::NoRoom(_) => return None,
     };
     let (uuid, node) = (item.uuid, item.node.clone());
-    Some(Order { uuid, node, version: vm.record.version, record, claim: claim.version, granted })
+    let why = match (&item.fate, &record.going) {
+        (Fate::Starts { .. }, Some(going)) => wire::Placed::of(going).in_short(),
+        (fate, _) => fate.in_words().2,
+    };
+    Some(Order { uuid, node, version: vm.record.version, record, claim: claim.version, granted, why })
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{events::About, operation::stamped, records};
 use drover_model::{
-    AfterProof, ClusterConfig, ClusterView, Only, Selector, Stall, WallTime,
+    AfterProof, ClusterConfig, ClusterView, OnReturn, Only, Selector, Stall, WallTime,
     cluster::{DEADLINE_MAX_S, LIMIT_MAX, MAINTENANCE_MAX_S, TOLERATE_MAX},
 };
 use serde_json::Value;
@@ -49,6 +49,8 @@ pub struct ConfigChange {
     pub after_proof: Option<AfterProof>,
     /// See [`ClusterConfig::power_on`].
     pub power_on: Option<bool>,
+    /// See [`ClusterConfig::on_return`].
+    pub on_return: Option<OnReturn>,
     /// See [`ClusterConfig::maintenance`].
     pub maintenance: Option<Maintenance>,
 }
@@ -76,6 +78,7 @@ impl ConfigChange {
         next.tolerate = between("tolerate", self.tolerate, config.tolerate, 0..=TOLERATE_MAX)?;
         next.after_proof = self.after_proof.unwrap_or(next.after_proof);
         next.power_on = self.power_on.unwrap_or(next.power_on);
+        next.on_return = self.on_return.unwrap_or(next.on_return);
         match self.maintenance {
             Some(Maintenance::On(Some(until))) if until <= now || until > now.after(MAINTENANCE_MAX) => {
                 let (from, to) = (now.0, now.after(MAINTENANCE_MAX).0);

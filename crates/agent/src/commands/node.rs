@@ -6,11 +6,15 @@ use super::{
 };
 use crate::{belongings, events::About, records};
 use drover_model::{
-    AfterProof, Claim, ClusterView, NodeName, NodeRecord, NodeSession, NodeState, Only, Primary, RecordKind,
-    RecordPath, Version, VmRecord,
-    wire::{NodePolicies, OwnAfterProof, OwnPowerOn, SetNodePolicies},
+    AfterProof, Claim, ClusterView, NodeName, NodeRecord, NodeSession, NodeState, OnReturn, Only, Primary, RecordKind,
+    RecordPath, Stored, Version, VmRecord,
+    wire::{NodePolicies, OwnAfterProof, OwnOnReturn, OwnPowerOn, SetNodePolicies},
 };
-use drover_plan::{drain, node, primary};
+use drover_plan::{
+    drain, node, primary,
+    returning::{self, Next},
+};
+use drover_store::Op;
 use uuid::Uuid;
 
 impl From<drain::Refusal> for CommandError {
@@ -35,16 +39,45 @@ impl Commands {
             known(&view, name)?;
             let Some(old) = old else { return Err(CommandError::NotFound(format!("there is no node {name}"))) };
             let next = drain::request(&view, name, old.value.domain_state, ready, force)?;
-            if next == old.value.domain_state {
+            let new = returning::ordered(&old.value, next);
+            if new == old.value {
                 return Ok(Outcome::Unchanged(next));
             }
-            let new = NodeRecord { domain_state: next, ..old.value.clone() };
-            let ops = vec![records::set_op(name, &old, &new)?];
-            let log = format!("its wanted state is {next} (was {})", old.value.domain_state);
-            let (name, version) = (name.clone(), old.version.next());
-            let newer =
-                move |view: &ClusterView| view.nodes.get(&name).is_none_or(|node| node.record.version >= version);
-            Ok(Outcome::Write(Write { ops, answer: next, log, shows: Box::new(newer), taken: Vec::new() }))
+            let log = match next == old.value.domain_state {
+                true => format!("it stays {next} when it is back"),
+                false => format!("its wanted state is {next} (was {})", old.value.domain_state),
+            };
+            replaced(&old, &new, next, log)
+        })
+        .await
+    }
+
+    /// Makes this node, which is back, ready as its policy says, in the same way as a request for it. `listed`: the
+    /// domains of Drover's that its hypervisor has. Returns whether something has to end first.
+    pub(crate) async fn return_to_service(&self, listed: Vec<Uuid>) -> Result<bool> {
+        let (name, listed) = (self.ctx.me(), &listed);
+        self.update(About::Node(name.clone()), || async move {
+            let old = records::read::<NodeRecord>(&*self.ctx.store, name).await?;
+            // Without the session, the node may be off by now for the others.
+            let session = records::read_report::<NodeSession>(&*self.ctx.store, name).await?;
+            let session = session.filter(|session| session.value.instance == self.ctx.options.instance);
+            let view = self.view()?;
+            let (Some(old), Some(session)) = (old, session) else { return Ok(Outcome::Unchanged(true)) };
+            let was = old.value.domain_state;
+            let (next, log) = match returning::next(&view, &old.value, listed.iter().copied(), self.ctx.wall()) {
+                Next::Nothing => return Ok(Outcome::Unchanged(false)),
+                Next::Waits => return Ok(Outcome::Unchanged(true)),
+                Next::Stays => (was, format!("it is back, and stays {was}, as its policy says by now")),
+                Next::Ready => {
+                    let next = drain::request(&view, name, was, true, false)?;
+                    (next, format!("it is back, and its wanted state is {next} (was {was}), as its policy says"))
+                }
+            };
+            let mut outcome = replaced(&old, &returning::ordered(&old.value, next), false, log)?;
+            if let Outcome::Write(write) = &mut outcome {
+                write.ops.push(Op::Check(NodeSession::path(name), session.version));
+            }
+            Ok(outcome)
         })
         .await
     }
@@ -60,23 +93,21 @@ impl Commands {
             let new = NodeRecord {
                 after_proof: change.after_proof.map_or(old.value.after_proof, OwnAfterProof::own),
                 power_on: change.power_on.map_or(old.value.power_on, OwnPowerOn::own),
+                on_return: change.on_return.map_or(old.value.on_return, OwnOnReturn::own),
                 ..old.value.clone()
             };
             let answer = NodePolicies::of(&new, &view.config);
             if new == old.value {
                 return Ok(Outcome::Unchanged(answer));
             }
-            let ops = vec![records::set_op(name, &old, &new)?];
             let said = |record: &NodeRecord| {
                 let power_on = record.power_on.map_or("inherit", |on| if on { "true" } else { "false" });
                 let after_proof = record.after_proof.map_or("inherit", AfterProof::word);
-                format!("after_proof {after_proof}, power_on {power_on}")
+                let on_return = record.on_return.map_or("inherit", OnReturn::word);
+                format!("after_proof {after_proof}, power_on {power_on}, on_return {on_return}")
             };
             let log = format!("its policies are {} (were {})", said(&new), said(&old.value));
-            let (name, version) = (name.clone(), old.version.next());
-            let newer =
-                move |view: &ClusterView| view.nodes.get(&name).is_none_or(|node| node.record.version >= version);
-            Ok(Outcome::Write(Write { ops, answer, log, shows: Box::new(newer), taken: Vec::new() }))
+            replaced(&old, &new, answer, log)
         })
         .await
     }
@@ -184,6 +215,14 @@ impl Commands {
         }
         Ok(view)
     }
+}
+
+/// A change of a node's record.
+fn replaced<A>(old: &Stored<NodeRecord>, new: &NodeRecord, answer: A, log: String) -> Result<Outcome<A>> {
+    let name = new.name.clone();
+    let (ops, version) = (vec![records::set_op(&name, old, new)?], old.version.next());
+    let newer = move |view: &ClusterView| view.nodes.get(&name).is_none_or(|node| node.record.version >= version);
+    Ok(Outcome::Write(Write { ops, answer, log, shows: Box::new(newer), taken: Vec::new() }))
 }
 
 /// The version of a node's record.

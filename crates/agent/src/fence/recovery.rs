@@ -44,6 +44,14 @@ impl Change<'_> {
     }
 }
 
+/// The proof that a node is off.
+struct Proof {
+    /// It holds if these are met.
+    conditions: Vec<Op>,
+    /// It in words.
+    evidence: String,
+}
+
 /// What became of changes.
 #[derive(Default)]
 struct Outcome {
@@ -99,9 +107,10 @@ async fn of_node(ctx: &Context, view: &ClusterView, node: &NodeName, orders: Vec
         return Outcome { failed: true, ..Outcome::default() };
     };
     // The node's fence must still be the one that proves that it is off.
-    let mut proof = conditions(view, node);
-    proof.push(records::check_op::<NodeRecord>(node, of.record.version));
-    proof.push(records::check_op::<Fence>(node, fence.version));
+    let mut conditions = conditions(view, node);
+    conditions.push(records::check_op::<NodeRecord>(node, of.record.version));
+    conditions.push(records::check_op::<Fence>(node, fence.version));
+    let proof = Proof { conditions, evidence: fence.value.proof() };
     scope(fence.value.operation.clone(), async {
         let (mut all, mut changes) = (Outcome::default(), Vec::new());
         for order in orders {
@@ -137,13 +146,13 @@ fn together(changes: Vec<Change<'_>>) -> Vec<Vec<Change<'_>>> {
 }
 
 /// Writes changes in one transaction. If one of them is refused, each is written alone.
-async fn write(ctx: &Context, proof: &[Op], changes: Vec<Change<'_>>) -> Outcome {
+async fn write(ctx: &Context, proof: &Proof, changes: Vec<Change<'_>>) -> Outcome {
     let error = match commit(ctx, proof, &changes).await {
         Ok(written) => return Outcome { written, ..Outcome::default() },
         Err(error) => error,
     };
     let of_one = match &error {
-        StoreError::Refused { index, .. } => *index >= proof.len(),
+        StoreError::Refused { index, .. } => *index >= proof.conditions.len(),
         error => matches!(error, StoreError::TooLarge { .. }),
     };
     if changes.len() == 1 || !of_one {
@@ -157,10 +166,14 @@ async fn write(ctx: &Context, proof: &[Op], changes: Vec<Change<'_>>) -> Outcome
 }
 
 /// Writes changes if the proof holds.
-async fn commit(ctx: &Context, proof: &[Op], changes: &[Change<'_>]) -> Result<Vec<(Uuid, Version)>, StoreError> {
-    let ops = proof.iter().chain(changes.iter().flat_map(|change| &change.ops)).cloned().collect();
+async fn commit(
+    ctx: &Context,
+    Proof { conditions, evidence }: &Proof,
+    changes: &[Change<'_>],
+) -> Result<Vec<(Uuid, Version)>, StoreError> {
+    let ops = conditions.iter().chain(changes.iter().flat_map(|change| &change.ops)).cloned().collect();
     ctx.store.multi(ops).await?;
-    changes.iter().for_each(|change| tell(ctx, change.order));
+    changes.iter().for_each(|change| tell(ctx, change.order, evidence));
     Ok(changes.iter().map(|change| (change.order.uuid, change.order.version)).collect())
 }
 
@@ -175,14 +188,15 @@ fn ops(view: &ClusterView, Order { uuid, record, granted, .. }: &Order) -> Resul
     Ok(vec![records::set_op::<VmRecord>(uuid, &vm.record, record)?, claim])
 }
 
-fn tell(ctx: &Context, Order { node, record, .. }: &Order) {
+fn tell(ctx: &Context, Order { node, record, why, .. }: &Order, evidence: &str) {
     tracing::info!(
         vm = %record.name, from = %node, state = %record.state, on = ?record.node, to = ?record.state.destination(),
         "a VM of a node that is off was given away"
     );
     let to = record.state.destination().or(record.node.as_ref()).map(ToString::to_string).unwrap_or_default();
     let what = format!("VM {} of node {node}, which is off, is given to {to} (state {}).", record.name, record.state);
-    ctx.tell(Entry::new(record, EventKind::Recovery, what).with("from", node).with("to", to));
+    let event = Entry::new(record, EventKind::Recovery, what).with("from", node).with("to", to);
+    ctx.tell(event.with("why", why).with("evidence", evidence));
 }
 
 #[cfg(test)]
@@ -197,7 +211,15 @@ mod tests {
             let granted = Some(Claim::new(Epoch(2)));
             let (version, claim) = (Version(0), Version(0));
             let record = vm.record.value.clone();
-            Order { uuid: Uuid::from_u128(n), node: testing::name("a"), version, record, claim, granted }
+            Order {
+                uuid: Uuid::from_u128(n),
+                node: testing::name("a"),
+                version,
+                record,
+                claim,
+                granted,
+                why: String::new(),
+            }
         };
         let orders: Vec<Order> = (0..40).map(order).collect();
         let sizes = |bytes: &dyn Fn(usize) -> usize| {

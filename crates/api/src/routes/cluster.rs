@@ -87,6 +87,7 @@ async fn set_config(call: Call, request: ChangeConfig) -> Answer {
         tolerate: request.tolerate,
         after_proof: request.after_proof,
         power_on: request.power_on,
+        on_return: request.on_return,
         maintenance: None,
     };
     let config = call.state.node.commands().set_config(&change).await?;

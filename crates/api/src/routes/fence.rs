@@ -12,7 +12,6 @@ use drover_model::{
     wire::{self, FenceInfo, FenceNode, LossPlan, LossTogether, NodeChanged, NodeLoss, Nothing, PlanLosses},
 };
 use drover_plan::{
-    fence,
     recover::{Fate, Plan},
     standing::Together,
 };
@@ -37,7 +36,7 @@ pub(crate) fn endpoints() -> Vec<Endpoint> {
 fn shown(handle: &NodeHandle, view: &ClusterView, name: &NodeName, node: &NodeView) -> Result<FenceInfo, ApiError> {
     let plan = handle.commands().plan_recovery(name)?;
     let vms = plan.items.iter().map(|item| {
-        let (fate, to, reason) = fence::in_words(&item.fate);
+        let (fate, to, reason) = item.fate.in_words();
         let how = if matches!(item.fate, Fate::Starts { .. } | Fate::UnderWay(_)) { "cold" } else { "" };
         wire::Fate {
             vm: item.vm.to_string(),

@@ -157,6 +157,7 @@ async fn bad_requests_are_refused() {
         ("POST", "/node/hv9/domain-state", url, form(&[("state", "flush")]), 404, "hv9"),
         ("PUT", "/node/hv1/policies", url, form(&[("after_proof", "never")]), 400, "inherit, recover, none"),
         ("PUT", "/node/hv1/policies", url, form(&[("power_on", "yes")]), 400, "inherit, true, false"),
+        ("PUT", "/node/hv1/policies", url, form(&[("on_return", "flush")]), 400, "inherit, flushed, ready"),
         ("PUT", "/node/hv9/policies", url, form(&[("power_on", "true")]), 404, "hv9"),
         ("GET", "/node/hv9/flush-plan", "", String::new(), 404, "hv9"),
         ("PUT", "/config", url, form(&[("moves", "0")]), 400, "from 1 to 100"),

@@ -402,16 +402,19 @@ async fn a_node_may_have_policies_of_its_own() {
     let first = TestNode::fenced(Fencing { power: Some(power.clone()), presence: Some(silent) }).await;
     let second = first.beside("hv2", 2048).await;
     let policies = async || first.get("/node/hv2").await.json()["policies"].clone();
-    let shown = |after_proof: &str, power_on: bool, own: [bool; 2]| {
+    let shown = |after_proof: &str, power_on: bool, on_return: &str, own: [bool; 3]| {
         json!({
-            "after_proof": after_proof, "power_on": power_on, "own_after_proof": own[0], "own_power_on": own[1],
+            "after_proof": after_proof, "power_on": power_on, "on_return": on_return,
+            "own_after_proof": own[0], "own_power_on": own[1], "own_on_return": own[2],
         })
     };
-    assert_eq!(policies().await, shown("recover", false, [false, false]), "the cluster's");
+    let cluster = shown("recover", false, "flushed", [false; 3]);
+    assert_eq!(policies().await, cluster, "the cluster's");
     for (change, wanted) in [
-        (json!({"power_on": "true"}), shown("recover", true, [false, true])),
-        (json!({"after_proof": "none"}), shown("none", true, [true, true])),
-        (json!({"power_on": "inherit"}), shown("none", false, [true, false])),
+        (json!({"power_on": "true"}), shown("recover", true, "flushed", [false, true, false])),
+        (json!({"after_proof": "none"}), shown("none", true, "flushed", [true, true, false])),
+        (json!({"power_on": "inherit"}), shown("none", false, "flushed", [true, false, false])),
+        (json!({"on_return": "ready"}), shown("none", false, "ready", [true, false, true])),
     ] {
         let told = first.json("PUT", "/node/hv2/policies", change.clone()).await;
         assert_eq!((told.status.as_u16(), told.json()), (200, wanted.clone()), "{change}");
@@ -421,7 +424,7 @@ async fn a_node_may_have_policies_of_its_own() {
     let told = first.json("PUT", "/node/hv2/policies", json!({})).await;
     assert_eq!((told.status.as_u16(), &first.cluster.dump()["/nodes/hv2"]), (200, &record), "nothing is changed");
     let other = first.get("/node/hv1").await.json()["policies"].clone();
-    assert_eq!(other, shown("recover", false, [false, false]), "another's are not changed");
+    assert_eq!(other, cluster, "another's are not changed");
 
     for (path, fields) in [
         ("/vm", vec![("xml", xml("web", "")), ("node", "hv2".to_owned())]),
@@ -445,7 +448,7 @@ async fn a_node_may_have_policies_of_its_own() {
     assert!(fault.contains("its VMs wait") && fault.contains("drover node set hv2"), "{fault}");
 
     let told = first.json("PUT", "/node/hv2/policies", json!({"after_proof": "inherit"})).await;
-    assert_eq!((told.status.as_u16(), told.json()), (200, shown("recover", false, [false, false])));
+    assert_eq!((told.status.as_u16(), told.json()), (200, shown("recover", false, "ready", [false, false, true])));
     let web = first.vm_until("web", |vm| vm["run_state"] == "running").await;
     assert_eq!(web["node"], "hv1", "{web}");
 }

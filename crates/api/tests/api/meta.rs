@@ -265,7 +265,7 @@ async fn the_configuration_is_shown_and_changed_in_parts() {
         "cluster_name": "drover", "maintenance": false, "selector": "mem",
         "moves_per_source": 2, "moves_per_target": 2, "moves": 8,
         "stall": "abort", "migration_deadline": 300, "tolerate": 1,
-        "after_proof": "recover", "power_on": false,
+        "after_proof": "recover", "power_on": false, "on_return": "flushed",
     });
     let mut wanted = before.clone();
     assert_eq!(node.get("/config").await.json(), before);
@@ -279,6 +279,7 @@ async fn the_configuration_is_shown_and_changed_in_parts() {
         ("tolerate", json!(0)),
         ("after_proof", json!("none")),
         ("power_on", json!(true)),
+        ("on_return", json!("ready")),
     ] {
         let told = node.json("PUT", "/config", json!({ name: value })).await;
         assert_eq!(told.status, 200, "{name}: {told:?}");

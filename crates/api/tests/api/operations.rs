@@ -76,6 +76,10 @@ async fn a_flush_has_one_operation_in_its_answer_its_records_and_the_events_of_a
         assert_eq!(found, times, "{kind}: {here:?} {there:?}");
     }
     assert!(here.iter().chain(&there).all(|event| event.by == "test"), "{here:?} {there:?}");
+    for event in here.iter().filter(|event| event.kind == "planned") {
+        let why = &event.details["why"];
+        assert!(event.details["to"] == "hv2" && why.contains(" by mem, the highest"), "{event:?}");
+    }
     // What was done before is of other operations.
     assert_eq!(kinds(&here).iter().filter(|kind| **kind == "guest-started").count(), 0, "{here:?}");
 }
@@ -176,5 +180,17 @@ async fn a_fence_and_its_recovery_are_one_operation() {
         [("fence-suspect", 1), ("fence-proved", 1), ("fence-recovering", 1), ("recovery", 2), ("guest-started", 2)]
     {
         assert_eq!(all.iter().filter(|is| **is == kind).count(), times, "{kind}: {all:?}");
+    }
+    let proof = fence["evidence"][0]["what"].as_str().unwrap();
+    for event in &events {
+        let rests_on = event.details.get("evidence").map(String::as_str);
+        match event.kind.as_str() {
+            "fence-proved" | "fence-recovering" => assert_eq!(rests_on, Some(proof), "{event:?}"),
+            "recovery" => {
+                let why = &event.details["why"];
+                assert!(rests_on == Some(proof) && why.contains(" by mem, the highest"), "{event:?}");
+            }
+            _ => {}
+        }
     }
 }

@@ -8,7 +8,7 @@ use crate::{
 };
 use clap::Args;
 use drover_model::{
-    AfterProof, Selector, Stall, WallTime,
+    AfterProof, OnReturn, Selector, Stall, WallTime,
     wire::{self, ChangeConfig},
 };
 
@@ -67,9 +67,15 @@ pub(crate) struct Set {
     after_proof: Option<AfterProof>,
     /// Whether a node whose power was cut is switched on again when its VMs are recovered
     ///
-    /// It is flushed then, until it is made ready ('drover node ready NODE').
+    /// What it is then, '--on-return' says.
     #[arg(long, value_name = "BOOL")]
     power_on: Option<bool>,
+    /// What a node is when it is back after its VMs were given to others
+    ///
+    /// flushed: it takes no VMs until you make it ready ('drover node ready NODE'). ready: it becomes ready by itself,
+    /// if it was ready before, and its VMs come home.
+    #[arg(long, value_name = "POLICY", value_parser = word::<OnReturn>(OnReturn::WORDS.iter().copied()))]
+    on_return: Option<OnReturn>,
 }
 
 impl Run for Show {
@@ -90,6 +96,7 @@ impl Run for Set {
             tolerate: self.tolerate,
             after_proof: self.after_proof,
             power_on: self.power_on,
+            on_return: self.on_return,
         };
         show(&context.client()?.set_config(&change).await?, context.output)
     }
@@ -133,5 +140,10 @@ fn render(config: &wire::Config, output: &Output) -> String {
     };
     let power = if config.power_on { "is switched on again" } else { "stays off" };
     facts.fact("A node that is off", format!("{vms}; one whose power was cut {power}"));
+    let back = match config.on_return.as_str() {
+        "ready" => "is ready by itself, if it was before",
+        _ => "is flushed, until you make it ready",
+    };
+    facts.fact("A node that is back", format!("without its VMs {back}"));
     facts.render(output)
 }

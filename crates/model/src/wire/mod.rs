@@ -171,6 +171,9 @@ pub struct Config {
     /// Whether a node whose power was cut is switched on again when its VMs are recovered.
     #[serde(default)]
     pub power_on: bool,
+    /// What a node is when it is back after its VMs were given to others: `flushed` or `ready`.
+    #[serde(default)]
+    pub on_return: String,
 }
 
 impl Config {
@@ -190,6 +193,7 @@ impl Config {
             tolerate: config.tolerate,
             after_proof: config.after_proof.word().to_owned(),
             power_on: config.power_on,
+            on_return: config.on_return.word().to_owned(),
         }
     }
 }

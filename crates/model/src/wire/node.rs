@@ -246,10 +246,16 @@ pub struct NodePolicies {
     pub after_proof: String,
     /// Whether it is switched on again after its power was cut.
     pub power_on: bool,
+    /// What it is when it is back after its VMs were given to others: `flushed` or `ready`.
+    #[serde(default)]
+    pub on_return: String,
     /// Whether `after_proof` is its own; otherwise it is the cluster's.
     pub own_after_proof: bool,
     /// Whether `power_on` is its own; otherwise it is the cluster's.
     pub own_power_on: bool,
+    /// Whether `on_return` is its own; otherwise it is the cluster's.
+    #[serde(default)]
+    pub own_on_return: bool,
 }
 
 impl NodePolicies {
@@ -258,8 +264,10 @@ impl NodePolicies {
         NodePolicies {
             after_proof: node.effective_after_proof(cluster).word().to_owned(),
             power_on: node.effective_power_on(cluster),
+            on_return: node.effective_on_return(cluster).word().to_owned(),
             own_after_proof: node.after_proof.is_some(),
             own_power_on: node.power_on.is_some(),
+            own_on_return: node.on_return.is_some(),
         }
     }
 }

@@ -100,21 +100,21 @@ impl fmt::Display for Rejected {
     }
 }
 
-impl fmt::Display for Placed {
-    /// For users, without the time: `by flush, live: score 3392 by mem, the highest; next hv4 with 3000; not hv2 (..)`.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Placed { by, how, selector, score, .. } = self;
-        let how = match how.as_str() {
-            "" => String::new(),
-            how => format!(", {}", how.replace("-else-", ", else ")),
-        };
-        let mut parts = match (selector.as_str(), score) {
+impl Placed {
+    /// Why it is that node, in the same words but without the alternatives: for an event, of which there may be many.
+    pub fn in_short(&self) -> String {
+        self.parts(false).join("; ")
+    }
+
+    /// The reasons, each in words. `next`: also the best alternatives.
+    fn parts(&self, next: bool) -> Vec<String> {
+        let mut parts = match (self.selector.as_str(), self.score) {
             ("", _) => vec!["the node was given".to_owned()],
             (selector, Some(score)) => vec![format!("score {score} by {selector}, the highest")],
             (selector, None) => vec![format!("by {selector}")],
         };
         let more = |n: u32| if n > 0 { format!(" and {n} more") } else { String::new() };
-        if !self.others.is_empty() {
+        if next && !self.others.is_empty() {
             let next: Vec<String> = self.others.iter().map(|o| format!("{} with {}", o.node, o.score)).collect();
             parts.push(format!("next {}{}", next.join(", "), more(self.others_more)));
         }
@@ -125,6 +125,17 @@ impl fmt::Display for Placed {
         if !self.not_live.is_empty() {
             parts.push(format!("not live: {}", listed(&self.not_live)));
         }
-        write!(f, "by {by}{how}: {}", parts.join("; "))
+        parts
+    }
+}
+
+impl fmt::Display for Placed {
+    /// For users, without the time: `by flush, live: score 3392 by mem, the highest; next hv4 with 3000; not hv2 (..)`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let how = match self.how.as_str() {
+            "" => String::new(),
+            how => format!(", {}", how.replace("-else-", ", else ")),
+        };
+        write!(f, "by {}{how}: {}", self.by, self.parts(true).join("; "))
     }
 }

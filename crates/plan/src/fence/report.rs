@@ -1,7 +1,7 @@
 //! The faults of all fences: silent nodes, VMs that wait, proofs that were false, a governor that holds back.
 
 use super::{Outlook, waits};
-use crate::{condemned::fence_of, faults, recover::Plan};
+use crate::{condemned::fence_of, faults, recover::Plan, returning};
 use drover_model::{ClusterView, Fence, FencePhase, NodeName};
 use std::collections::BTreeMap;
 
@@ -46,14 +46,17 @@ pub fn faults(view: &ClusterView, outlook: &Outlook, plan: &Plan) -> BTreeMap<St
                 "Node {name} is off ({}), and its VMs wait, because they are not to be recovered by themselves \
                 ('{change}' changes that). To start them on other nodes, confirm it: \
                 'drover node fence {name} --confirm-off'.",
-                proof(fence)
+                fence.proof()
             )
         } else if fence.phase.is_proved() {
+            let back = match returning::will_be_ready(&node.record.value, &view.config) {
+                true => "becomes ready by itself, and its VMs come home".to_owned(),
+                false => format!("takes VMs again after 'drover node ready {name}'"),
+            };
             format!(
-                "Node {name} is off ({}), and its VMs were given to other nodes. When it is back, it takes VMs again \
-                after 'drover node ready {name}'; if it is gone for good, remove it ('drover node remove {name} \
-                --confirm-off').",
-                proof(fence)
+                "Node {name} is off ({}), and its VMs were given to other nodes. When it is back, it {back}; if it is \
+                gone for good, remove it ('drover node remove {name} --confirm-off').",
+                fence.proof()
             )
         } else {
             let why = if fence.problems.is_empty() { "" } else { ": " };
@@ -84,18 +87,13 @@ pub fn faults(view: &ClusterView, outlook: &Outlook, plan: &Plan) -> BTreeMap<St
     faults
 }
 
-/// All that proves it, in a line.
-fn proof(fence: &Fence) -> String {
-    fence.evidence.iter().map(|evidence| &*evidence.what).collect::<Vec<_>>().join("; ")
-}
-
 /// What is said of a node that joined in the boot whose end was proved.
 fn false_proof(name: &NodeName, fence: &Fence) -> String {
     format!(
         "Node {name} is back in the boot of its machine that was proved to have ended ({}). So the proof was false, \
         and its VMs may have run on two nodes at once: check their disks. Correct [fence] or [watchdog] in the \
         configuration of {name}. This is reported while its daemon runs in that boot.",
-        proof(fence)
+        fence.proof()
     )
 }
 

@@ -372,6 +372,13 @@ fn what_is_kept_of_a_choice_is_small_and_says_which_were_next_and_why_the_others
     assert_eq!((rejected, kept.rejected_more), (vec![("n40", 29), ("n70", 29)], 0));
     assert_eq!(kept.rejected[0].why, "it is in state flushed");
     assert_eq!(kept.rejected[1].why.chars().count(), 160);
+    let (by, to, how) = (drover_model::PlacedBy::Flush, name("n11"), Some(How::Live));
+    let placed = drover_model::Placed { by, at: drover_model::WallTime(0), to, how, reasons: kept.clone() };
+    let said = drover_model::wire::Placed::of(&placed).in_short();
+    let wanted =
+        format!("score {score} by mem, the highest; not n40 and 29 alike (it is in state flushed), n70 and 29");
+    assert!(said.starts_with(&wanted) && !said.contains("next"), "{said}");
+    assert!(said.chars().count() < 400, "{said}");
     // As many kinds of reasons as there are: the rest is counted.
     let every = vec![
         node("a", 8).dead(),

@@ -49,6 +49,20 @@ fn a_node_where_it_could_not_be_started_once_is_better_than_none() {
 }
 
 #[test]
+fn an_order_says_why_that_node_or_why_there_was_nothing_to_choose() {
+    let nodes = vec![node("x", 8).dead(), node("a", 8), node("b", 9), node("c", 8).in_state(NodeState::Flushed)];
+    let mut sent = running(2, "x", 64);
+    sent.claim.as_mut().unwrap().value.to = Some(name("a"));
+    let stopped = vm(3, 64).on("x").held_by("x");
+    let view = cluster(nodes, vec![running(1, "x", 64), sent, stopped]);
+    let orders = plan(&view, &BTreeMap::from([(name("x"), false)]), false).orders(&view, WallTime(9));
+    let why: Vec<&str> = orders.iter().map(|order| &*order.why).collect();
+    let score = 9 * 1024 - 512 - 64 - 96;
+    let chosen = format!("score {score} by mem, the highest; not c (it is in state flushed)");
+    assert_eq!(why, [&*chosen, "it was on its way there", "its state is stop then"]);
+}
+
+#[test]
 fn a_vm_whose_domain_was_not_taken_over_yet_waits_for_its_node() {
     let mut vm = running(1, "x", 64);
     let claim = Claim { adopts: Some(Epoch(0)), ..vm.claim.as_ref().unwrap().value.clone() };

@@ -2,7 +2,7 @@
 
 use super::language::{Read, Scenario, time};
 use drover_agent::{ConfigChange, Maintenance};
-use drover_model::{AfterProof, NodeName, OffReason, VmName, wire::SetNodePolicies};
+use drover_model::{AfterProof, NodeName, OffReason, OnReturn, VmName, wire::SetNodePolicies};
 use std::time::Duration;
 
 /// How a BMC behaves.
@@ -121,9 +121,9 @@ const COMMANDS: &str = "power off|on NODE, cut off NODE, cut NODE from store|net
                         guest VM crashes|powers off|is ended, start|stop|shutdown|restart|disable|delete|cancel VM, \
                         migrate|move VM [to NODE], unmigrate VM, flush|ready NODE, primary|secondary NODE, \
                         confirm-off NODE [for good], remove NODE, maintenance on [for TIME]|off, config SETTING VALUE, \
-                        policy NODE after-proof|power-on VALUE";
-const SETTINGS: &str = "after-proof recover|none, power-on true|false, tolerate 0|1|2|3, moves-per-source N, \
-                        moves-per-target N";
+                         policy NODE after-proof|power-on|on-return VALUE";
+const SETTINGS: &str = "after-proof recover|none, power-on true|false, on-return flushed|ready, tolerate 0|1|2|3, \
+                         moves-per-source N, moves-per-target N";
 
 impl Scenario {
     fn each(&self, nodes: &[&str], what: impl Fn(NodeName) -> Command) -> Read<Vec<Command>> {
@@ -233,12 +233,14 @@ impl Scenario {
 
 /// A change of a node's own policies.
 fn policy(name: &str, value: &str) -> Read<SetNodePolicies> {
-    let wrong = "accepted are after-proof recover|none|inherit, power-on true|false|inherit";
+    let wrong = "accepted are after-proof recover|none|inherit, power-on true|false|inherit, on-return \
+                 flushed|ready|inherit";
     let wrong = || format!("{:?} is not a policy with its value; {wrong}", format!("{name} {value}"));
     let none = SetNodePolicies::default();
     match name {
         "after-proof" => Ok(SetNodePolicies { after_proof: Some(value.parse().map_err(|_| wrong())?), ..none }),
         "power-on" => Ok(SetNodePolicies { power_on: Some(value.parse().map_err(|_| wrong())?), ..none }),
+        "on-return" => Ok(SetNodePolicies { on_return: Some(value.parse().map_err(|_| wrong())?), ..none }),
         _ => Err(wrong()),
     }
 }
@@ -256,6 +258,8 @@ pub(super) fn config(change: ConfigChange, name: &str, value: &str) -> Read<Conf
         ("after-proof", "recover") => ConfigChange { after_proof: Some(AfterProof::Recover), ..change },
         ("after-proof", "none") => ConfigChange { after_proof: Some(AfterProof::None), ..change },
         ("power-on", "true" | "false") => ConfigChange { power_on: Some(value == "true"), ..change },
+        ("on-return", "flushed") => ConfigChange { on_return: Some(OnReturn::Flushed), ..change },
+        ("on-return", "ready") => ConfigChange { on_return: Some(OnReturn::Ready), ..change },
         ("tolerate", _) => ConfigChange { tolerate: Some(number()?), ..change },
         ("moves-per-source", _) => ConfigChange { moves_per_source: Some(number()?), ..change },
         ("moves-per-target", _) => ConfigChange { moves_per_target: Some(number()?), ..change },

@@ -75,6 +75,7 @@ fn a_wrong_line_is_refused_with_its_place_and_what_is_accepted() {
         ("at 10s explode hv1", "t:4: \"explode hv1\" is not a command; accepted are power off|on NODE"),
         ("at 10s power off", "t:4: which node?"),
         ("at 10s policy hv1 power-on perhaps", "t:4: \"power-on perhaps\" is not a policy with its value"),
+        ("at 10s policy hv1 on-return flush", "t:4: \"on-return flush\" is not a policy with its value"),
         ("at 10s policy hv7 power-on true", "t:4: \"hv7\" is not a node; there are hv1, hv2"),
         ("at 10s start mail", "t:4: \"mail\" is not a VM; there are web"),
         ("at 10s flush hv1\nat 5s ready hv1", "t:5: the command before is later"),

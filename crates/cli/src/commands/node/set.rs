@@ -6,7 +6,10 @@ use crate::{
     failure::Failure,
 };
 use clap::Args;
-use drover_model::wire::{NodePolicies, OwnAfterProof, OwnPowerOn, SetNodePolicies};
+use drover_model::{
+    OnReturn,
+    wire::{NodePolicies, OwnAfterProof, OwnOnReturn, OwnPowerOn, SetNodePolicies},
+};
 
 /// Set a node's own policies of what happens when it is off
 ///
@@ -36,13 +39,19 @@ struct Policies {
     /// inherit: as the cluster's configuration says.
     #[arg(long, value_name = "POLICY", value_parser = word::<OwnPowerOn>(OwnPowerOn::WORDS.iter().copied()))]
     power_on: Option<OwnPowerOn>,
+    /// What the node is when it is back after its VMs were given to others
+    ///
+    /// flushed: it takes no VMs until you make it ready ('drover node ready NODE'). ready: it becomes ready by itself,
+    /// if it was ready before, and its VMs come home. inherit: as the cluster's configuration says.
+    #[arg(long, value_name = "POLICY", value_parser = word::<OwnOnReturn>(OwnOnReturn::WORDS.iter().copied()))]
+    on_return: Option<OwnOnReturn>,
 }
 
 impl Run for Set {
     async fn run(self, context: &Context) -> Result<(), Failure> {
-        let Policies { after_proof, power_on } = self.policies;
+        let Policies { after_proof, power_on, on_return } = self.policies;
         let node = self.node.node;
-        let change = SetNodePolicies { after_proof, power_on };
+        let change = SetNodePolicies { after_proof, power_on, on_return };
         let now = context.client()?.set_node_policies(&node, change).await?;
         context.output.done(&format!("Node {node}, when it is off: {}.", said(&now)), &now)
     }
@@ -56,8 +65,14 @@ pub(super) fn said(policies: &NodePolicies) -> String {
         _ => "its VMs start on other nodes",
     };
     let power = if policies.power_on { "it is switched on again" } else { "it stays off" };
-    let NodePolicies { own_after_proof, own_power_on, .. } = *policies;
-    format!("{vms} ({}); {power} after its power was cut ({})", whose(own_after_proof), whose(own_power_on))
+    let NodePolicies { own_after_proof, own_power_on, own_on_return, .. } = *policies;
+    let (of_vms, of_power, of_return) = (whose(own_after_proof), whose(own_power_on), whose(own_on_return));
+    // A daemon of an older version does not tell it: a node that is back is always flushed there.
+    let back = if policies.on_return == OnReturn::Ready.word() { "ready" } else { "flushed" };
+    format!(
+        "{vms} ({of_vms}); {power} after its power was cut ({of_power}); when it is back without its VMs it is {back} \
+         ({of_return})"
+    )
 }
 
 #[cfg(test)]
@@ -66,10 +81,14 @@ mod tests {
 
     #[test]
     fn policies_are_said_with_whose_they_are() {
-        let policies =
-            NodePolicies { after_proof: "none".to_owned(), own_after_proof: true, ..NodePolicies::default() };
+        let policies = NodePolicies {
+            after_proof: "none".to_owned(),
+            on_return: "ready".to_owned(),
+            own_after_proof: true,
+            ..NodePolicies::default()
+        };
         let wanted = "its VMs wait until you confirm it (its own policy); it stays off after its power was cut (the \
-                      cluster's policy)";
+                      cluster's policy); when it is back without its VMs it is ready (the cluster's policy)";
         assert_eq!(said(&policies), wanted);
     }
 }

@@ -1,6 +1,6 @@
 //! Requests about the cluster, its faults and its tokens.
 
-use crate::{AfterProof, NodeName, OperationId, Selector, Stall, TokenName, wire::FaultKey};
+use crate::{AfterProof, NodeName, OnReturn, OperationId, Selector, Stall, TokenName, wire::FaultKey};
 use serde::{Deserialize, Serialize};
 
 /// Switches maintenance on or off.
@@ -96,6 +96,10 @@ pub struct ChangeConfig {
     /// Whether a node whose power was cut is switched on again when its VMs are recovered.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub power_on: Option<bool>,
+    /// What a node is when it is back after its VMs were given to others. flushed: it takes no VMs until it is made
+    /// ready. ready: it becomes ready by itself, if it was ready before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on_return: Option<OnReturn>,
 }
 
 /// Asks what the loss of each node would mean.

@@ -10,8 +10,8 @@ mod vm;
 
 pub use cluster::{ChangeConfig, CreateToken, ListEvents, ListFaults, PlanLosses, SetMaintenance};
 pub use node::{
-    DomainOrder, FenceNode, ListNodes, OwnAfterProof, OwnPowerOn, RemoveNode, RoleOrder, SetCoordinatorState,
-    SetDomainState, SetNodePolicies,
+    DomainOrder, FenceNode, ListNodes, OwnAfterProof, OwnOnReturn, OwnPowerOn, RemoveNode, RoleOrder,
+    SetCoordinatorState, SetDomainState, SetNodePolicies,
 };
 pub use vm::{
     ChangeMeta, ChangeTag, DefineOrChange, DefineVm, DeleteVm, ImportVm, ListVms, ModifyVm, MoveAction, MoveVm,

@@ -2,7 +2,7 @@
 
 use super::is_false;
 use crate::{
-    AfterProof, CoordinatorState, DaemonState, NodeState,
+    AfterProof, CoordinatorState, DaemonState, NodeState, OnReturn,
     words::{words, written_as_words},
 };
 use serde::{Deserialize, Serialize};
@@ -84,6 +84,18 @@ pub enum OwnPowerOn {
 }
 words!(OwnPowerOn, "policy of a node", Inherit = "inherit", True = "true", False = "false");
 
+/// A node's own policy of what it is when it is back after its VMs were given to others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OwnOnReturn {
+    /// As the cluster's policy says.
+    Inherit,
+    /// It takes no VMs until it is made ready.
+    Flushed,
+    /// It becomes ready by itself, if it was ready before.
+    Ready,
+}
+words!(OwnOnReturn, "policy of a node", Inherit = "inherit", Flushed = "flushed", Ready = "ready");
+
 impl OwnAfterProof {
     /// As the node's record has it.
     pub fn own(self) -> Option<AfterProof> {
@@ -106,6 +118,17 @@ impl OwnPowerOn {
     }
 }
 
+impl OwnOnReturn {
+    /// As the node's record has it.
+    pub fn own(self) -> Option<OnReturn> {
+        match self {
+            OwnOnReturn::Inherit => None,
+            OwnOnReturn::Flushed => Some(OnReturn::Flushed),
+            OwnOnReturn::Ready => Some(OnReturn::Ready),
+        }
+    }
+}
+
 /// Changes a node's own policies; those that are not given stay as they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -118,6 +141,10 @@ pub struct SetNodePolicies {
     /// cluster's configuration says.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub power_on: Option<OwnPowerOn>,
+    /// What this node is when it is back after its VMs were given to others. flushed: it takes no VMs until it is made
+    /// ready. ready: it becomes ready by itself, if it was ready before. inherit: as the cluster's configuration says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on_return: Option<OwnOnReturn>,
 }
 
 /// Confirms that a node's machine is off.
@@ -167,4 +194,4 @@ pub struct SetCoordinatorState {
     pub state: RoleOrder,
 }
 
-written_as_words!(DomainOrder, RoleOrder, OwnAfterProof, OwnPowerOn);
+written_as_words!(DomainOrder, RoleOrder, OwnAfterProof, OwnPowerOn, OwnOnReturn);

@@ -47,6 +47,28 @@ fn an_order_names_the_version_that_it_was_made_on_and_changes_nothing_else() {
 }
 
 #[test]
+fn an_order_says_why_that_node_or_why_it_cannot_move() {
+    let limited = running(2, "a", 64).limited(&["a"]);
+    let small = node("c", 32).in_state(NodeState::Flushed);
+    let nodes = vec![node("a", 64).in_state(NodeState::Flush), node("b", 32), small];
+    let view = cluster(nodes, vec![running(1, "a", 64), limited]);
+    let plan = evacuate(&view, &name("a"));
+    let why = plan.orders(&view, &name("a"), MoveKind::Migrate, WallTime(9)).into_iter().map(|order| order.why);
+    let score = 32_768 - 512 - 64 - 96;
+    let chosen = format!("score {score} by mem, the highest; not c (it is in state flushed)");
+    let [(_, _, _), (_, _, Fate::ShutDown(rejected))] = &plan.fates[..] else { panic!("{plan:?}") };
+    assert_eq!(why.collect::<Vec<_>>(), [chosen, rejected.clone()]);
+    // By what a VM has kept of an earlier move, nothing is said of one that is not moved now.
+    let mut moved = vm(1, 64).on("a");
+    moved.record.value.meta.autostart = true;
+    let (by, at, to) = (PlacedBy::Flush, WallTime(1), name("b"));
+    moved.record.value.going = Some(Box::new(Placed { by, at, to, how: None, reasons: Reasons::default() }));
+    let view = cluster(vec![node("a", 64).in_state(NodeState::Unflush)], vec![moved]);
+    let orders = bring_home(&view, &name("a")).orders(&view, &name("a"), MoveKind::Unmigrate, WallTime(9));
+    assert_eq!(orders.iter().map(|order| &*order.why).collect::<Vec<_>>(), [""]);
+}
+
+#[test]
 fn a_vm_that_waits_to_start_asks_its_target_too_but_its_home_takes_it_at_once_while_nobody_does() {
     let claimed = |vm: VmView| {
         vm.but(|v| {

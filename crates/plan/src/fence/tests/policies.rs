@@ -1,6 +1,7 @@
 //! What follows from a proof, and what is said of one that was false.
 
 use super::*;
+use crate::recover::Fate;
 
 /// The view of a node that is off, as its BMC reads, with the cluster's configuration.
 fn off(config: &ClusterConfig, change: impl Fn(Fence) -> Fence) -> ClusterView {
