@@ -197,8 +197,8 @@ pub trait Hypervisor: Send + Sync + 'static {
     async fn check(&self, xml: String) -> Result<()>;
 
     /// Defines and starts a domain from a complete XML that carries a [`Mark`]. An old definition of ours is replaced;
-    /// a running domain of that UUID is an error. It may wait for other calls first: what is not `allowed` any more then
-    /// is [`HypervisorError::Withdrawn`].
+    /// a running domain of that UUID is an error. It may wait for other calls first: what is not `allowed` any more
+    /// then is [`HypervisorError::Withdrawn`].
     async fn create(&self, uuid: Uuid, xml: String, allowed: Allowed) -> Result<()>;
 
     /// Presses the guest's power button (ACPI). Observe the domain to see whether the guest obeys.
