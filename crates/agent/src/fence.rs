@@ -219,7 +219,7 @@ async fn write(ctx: &Context, view: &ClusterView, name: &NodeName, step: &Step) 
         }
         (Step::Recover, Some(old)) => {
             ops.push(records::set_op(name, old, &changed(old.value.to(FencePhase::Recovering, now)))?);
-            let flushed = returning::taken_out(&record.value, &view.config);
+            let flushed = returning::taken_out(&record.value, &view.config, &old.value);
             ops.push(records::set_op(name, record, &flushed)?);
         }
         (Step::Recovered, Some(old)) => {

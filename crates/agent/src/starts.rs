@@ -1,6 +1,7 @@
 //! The turns of starts on this node. A start takes its turn before it takes the VM's claim, so that the claim is not
-//! written long before the guest runs, and the start's deadline does not count a queue. After a power cut, or when many
-//! VMs of a dead node come here, those with a higher priority are first.
+//! written long before the guest runs, and the start's deadline does not count a queue. (A VM that was given to this
+//! node is taken over at once, which is its claim; its start is a further grant, with the turn.) After a power cut, or
+//! when many VMs of a dead node come here, those with a higher priority are first.
 
 use std::{cmp::Reverse, collections::BTreeSet, sync::Arc};
 use tokio::sync::watch;

@@ -6,25 +6,29 @@
 //! so nothing that an administrator has ordered is undone. The node itself becomes ready when it is back and nothing of
 //! its lost VMs is left on it, by the same request as an administrator's.
 //!
-//! In maintenance it waits, as nothing about nodes that were off is done by itself then.
+//! In maintenance it waits, as nothing about nodes that were off is done by itself then. A node that was said to be
+//! gone for good stays flushed, and so does one that is back in the very boot that was proved to have ended: how it is
+//! fenced is wrong, and somebody must look at it first.
 
-use drover_model::{ClusterConfig, ClusterView, NodeName, NodeRecord, NodeState, OnReturn, WallTime};
+use drover_model::{
+    ClusterConfig, ClusterView, Fence, FencePhase, NodeName, NodeRecord, NodeState, OnReturn, WallTime,
+};
 use uuid::Uuid;
 
 /// The record of a node that is off, whose VMs are given to others from now on.
-pub fn taken_out(record: &NodeRecord, config: &ClusterConfig) -> NodeRecord {
-    NodeRecord { domain_state: NodeState::Flushed, then_ready: will_be_ready(record, config), ..record.clone() }
+pub fn taken_out(record: &NodeRecord, config: &ClusterConfig, fence: &Fence) -> NodeRecord {
+    NodeRecord { domain_state: NodeState::Flushed, then_ready: will_be_ready(record, config, fence), ..record.clone() }
 }
 
 /// Whether a node that is off becomes ready by itself when it is back, as things are now. One that was lost once more
 /// before it was ready again still does.
-pub fn will_be_ready(record: &NodeRecord, config: &ClusterConfig) -> bool {
+pub fn will_be_ready(record: &NodeRecord, config: &ClusterConfig, fence: &Fence) -> bool {
     let was_ready = match record.domain_state {
         NodeState::Ready | NodeState::Unflush => true,
         NodeState::Flushed => record.then_ready,
         NodeState::Flush => false,
     };
-    was_ready && record.effective_on_return(config) == OnReturn::Ready
+    was_ready && !fence.for_good && record.effective_on_return(config) == OnReturn::Ready
 }
 
 /// The record of a node with the state that somebody has ordered. The order counts, and no policy.
@@ -37,7 +41,8 @@ pub fn ordered(record: &NodeRecord, state: NodeState) -> NodeRecord {
 pub enum Next {
     /// Nothing: it is not to become ready by itself.
     Nothing,
-    /// It stays flushed, for the policy has changed since. That is decided once.
+    /// It stays flushed: the policy has changed since, or its fence says that somebody must look at it first. That is
+    /// decided once.
     Stays,
     /// It is to become ready, and something has to end first.
     Waits,
@@ -51,7 +56,12 @@ pub fn next(view: &ClusterView, record: &NodeRecord, ours: impl IntoIterator<Ite
     if record.domain_state != NodeState::Flushed || !record.then_ready {
         return Next::Nothing;
     }
-    if record.effective_on_return(&view.config) != OnReturn::Ready {
+    let doubtful = view.fences().get(&record.name).is_some_and(|fence| {
+        let fence = &fence.value;
+        let proved = fence.phase.is_proved() || fence.phase == FencePhase::Over;
+        fence.for_good || proved && fence.is_of(record)
+    });
+    if doubtful || record.effective_on_return(&view.config) != OnReturn::Ready {
         return Next::Stays;
     }
     let waits = view.config.is_in_maintenance(now) || ours.into_iter().any(|uuid| is_left(view, &record.name, &uuid));
@@ -75,7 +85,31 @@ mod tests {
     }
 
     fn record(domain_state: NodeState, then_ready: bool) -> NodeRecord {
-        NodeRecord { domain_state, then_ready, ..node("a", 8).record.value.clone() }
+        NodeRecord { domain_state, then_ready, ..node("a", 8).booted("b2").record.value.clone() }
+    }
+
+    /// The fence of the boot that `record` is in.
+    fn fence(phase: FencePhase) -> Fence {
+        let record = record(NodeState::Flushed, true);
+        Fence::suspicion(&record, &name("b"), drover_model::Epoch(1), WallTime(5)).to(phase, WallTime(5))
+    }
+
+    #[test]
+    fn a_node_whose_proof_was_false_or_that_was_gone_for_good_stays_flushed() {
+        let back = record(NodeState::Flushed, true);
+        let now_false = fence(FencePhase::Over);
+        let earlier = Fence { boot: "b1".to_owned(), ..now_false.clone() };
+        let for_good = Fence { for_good: true, ..earlier.clone() };
+        for (fence, wanted) in [(earlier, Next::Ready), (now_false, Next::Stays), (for_good, Next::Stays)] {
+            let mut view = cluster(vec![node("a", 8), node("b", 8)], vec![]);
+            for (path, bytes) in [
+                (ClusterConfig::path(&Only), serde_json::to_vec(&config(OnReturn::Ready)).unwrap()),
+                (Fence::path(&name("a")), serde_json::to_vec(&fence).unwrap()),
+            ] {
+                view.apply(&path, Some((&bytes, Version(1))));
+            }
+            assert_eq!(next(&view, &back, [], WallTime(5)), wanted, "{fence:?}");
+        }
     }
 
     #[test]
@@ -89,7 +123,9 @@ mod tests {
             // It was lost once more before it had become ready.
             (Flushed, true, true),
         ] {
-            let out = |policy| taken_out(&record(was, before), &config(policy));
+            let out = |policy| taken_out(&record(was, before), &config(policy), &fence(FencePhase::Proved));
+            let gone = Fence { for_good: true, ..fence(FencePhase::Proved) };
+            assert!(!taken_out(&record(was, before), &config(OnReturn::Ready), &gone).then_ready, "gone for good");
             let ready = out(OnReturn::Ready);
             assert_eq!((ready.domain_state, ready.then_ready), (Flushed, again), "{was} {before}");
             let flushed = out(OnReturn::Flushed);
@@ -101,7 +137,8 @@ mod tests {
             (OnReturn::Ready, None, true),
         ] {
             let record = NodeRecord { on_return: own, ..record(Ready, false) };
-            assert_eq!(taken_out(&record, &config(all)).then_ready, again, "{all:?} {own:?}");
+            let then_ready = taken_out(&record, &config(all), &fence(FencePhase::Proved)).then_ready;
+            assert_eq!(then_ready, again, "{all:?} {own:?}");
         }
     }
 

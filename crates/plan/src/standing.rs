@@ -21,7 +21,7 @@ use crate::{
 };
 use drover_model::{
     Bytes, ClusterView, Demand, MoveKind, NodeName, NodeView, Stored, VmMeta, VmName, VmRecord, VmState, VmView,
-    domain::devices::Devices,
+    cluster::TOLERATE_MAX, domain::devices::Devices,
 };
 use std::collections::BTreeMap;
 use uuid::Uuid;
@@ -64,10 +64,11 @@ pub fn loss(view: &ClusterView, nodes: &[NodeName], size: Option<Demand>) -> Los
     let mut ledger = Ledger::of(view).without(nodes);
     // That nobody is left is said of several nodes only: a cluster of one node lacks no memory.
     let nobody = nodes.len() > 1 && !view.nodes.iter().any(|(name, node)| room(view, &ledger, name, node).is_some());
+    let mut shifted = false;
     for item in if_lost(view, nodes).items {
         let Some(vm) = view.vms.get(&item.uuid) else { continue };
         let needed = vm.demand.memory.saturating_add(OVERHEAD);
-        match reserved(view, &mut ledger, vm, item.fate) {
+        match reserved(view, &mut ledger, vm, item.fate, &mut shifted) {
             Fate::Waits(_) if !(nobody && is_to_run(vm)) => loss.bound.push(item.vm),
             Fate::Waits(_) | Fate::NoRoom(_) => {
                 loss.missing = loss.missing.saturating_add(needed);
@@ -93,9 +94,10 @@ fn is_to_run(vm: &VmView) -> bool {
 }
 
 /// What becomes of a VM, with its room reserved: one that would go on at a node which is lost as well is recovered from
-/// there.
-fn reserved(view: &ClusterView, ledger: &mut Ledger, vm: &VmView, fate: Fate) -> Fate {
+/// there. `shifted`: that has happened, so that those after it may find less room than they were planned with.
+fn reserved(view: &ClusterView, ledger: &mut Ledger, vm: &VmView, fate: Fate, shifted: &mut bool) -> Fate {
     let at = match &fate {
+        Fate::Starts { kind, .. } if *shifted => return recover::starts(view, ledger, vm, *kind, None),
         Fate::Starts { to, .. } => {
             ledger.expect(to, vm.demand);
             None
@@ -105,7 +107,11 @@ fn reserved(view: &ClusterView, ledger: &mut Ledger, vm: &VmView, fate: Fate) ->
         _ => None,
     };
     let lost = at.is_some_and(|node| ledger.is_lost(node));
-    if lost && is_to_run(vm) { recover::starts(view, ledger, vm, MoveKind::Migrate, None) } else { fate }
+    if !(lost && is_to_run(vm)) {
+        return fate;
+    }
+    *shifted = true;
+    recover::starts(view, ledger, vm, MoveKind::Migrate, None)
 }
 
 /// What losses would mean.
@@ -151,7 +157,7 @@ pub fn sets(view: &ClusterView, each: &[(NodeName, Loss)]) -> Sets {
         concerned.then(|| worst::Figures { node: name.clone(), need: loss.needed, free })
     });
     let figures: Vec<worst::Figures> = figures.collect();
-    let size = figures.len().min(view.config.tolerate as usize);
+    let size = figures.len().min(view.config.tolerate.min(TOLERATE_MAX) as usize);
     if size < 2 {
         return Sets::default();
     }

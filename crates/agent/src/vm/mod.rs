@@ -164,6 +164,8 @@ pub(crate) async fn run(
                 continue;
             }
             Err(error) => {
+                // It may take long until the next pass.
+                task.start_turn = None;
                 let why = error.to_string();
                 if warned == why {
                     tracing::debug!(vm = %uuid, %error, "processing a VM still fails");

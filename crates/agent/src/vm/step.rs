@@ -172,7 +172,7 @@ impl Task {
         let Some(domain_type) = *self.ctx.options.domain_type.borrow() else { return Ok(()) };
         let vm = &record.value;
         // It ends with this start, also when that is dropped.
-        let Some(_turn) = self.start_turn.take().or_else(|| self.ctx.starts.at_once()) else {
+        let Some(turn) = self.start_turn.take().or_else(|| self.ctx.starts.at_once()) else {
             return self.await_start(decision, snapshot, vm.meta.priority).await;
         };
         let granted = self.ctx.identified(claim.value.granted_to(self.ctx.me()), self.ctx.me());
@@ -209,7 +209,11 @@ impl Task {
                 Ok(())
             }
             Err(HypervisorError::Withdrawn { .. }) => {
-                tracing::warn!(vm = %vm.name, "not started: this node may not start it any more, or cannot know");
+                tracing::info!(vm = %vm.name, "not started: this node may not start it any more, or cannot know");
+                drop(turn);
+                // The view may show it before the store's server that is read does.
+                let again = self.ctx.clock.now().after(drover_plan::vm::LOOK_AGAIN / 4);
+                self.ctx.clock.until(Some(again)).await;
                 Ok(())
             }
             Err(error) => {

@@ -49,8 +49,8 @@ pub fn faults(view: &ClusterView, outlook: &Outlook, plan: &Plan) -> BTreeMap<St
                 fence.proof()
             )
         } else if fence.phase.is_proved() {
-            let back = match returning::will_be_ready(&node.record.value, &view.config) {
-                true => "becomes ready by itself, and its VMs come home".to_owned(),
+            let back = match returning::will_be_ready(&node.record.value, &view.config, fence) {
+                true => "becomes ready by itself once nothing of these is left on it, and they come home".to_owned(),
                 false => format!("takes VMs again after 'drover node ready {name}'"),
             };
             format!(

@@ -7,9 +7,9 @@ use drover_model::{Claim, Epoch, Generation, Mono, NodeName};
 pub const START_LIMIT: u32 = 8;
 
 /// Whether nothing is known of a later grant than the one under which a guest is about to be started. `shown`: the
-/// VM's claim in a view, which may be older than that grant.
+/// VM's claim in a view, which may be older than that grant. Without one, the VM is being deleted.
 pub fn is_not_lost(granted: Epoch, me: &NodeName, shown: Option<&Claim>) -> bool {
-    shown.is_none_or(|claim| claim.epoch < granted || claim.epoch == granted && claim.is_held_by(me))
+    shown.is_some_and(|claim| claim.epoch < granted || claim.epoch == granted && claim.is_held_by(me))
 }
 
 /// How a start failed.
@@ -70,9 +70,10 @@ mod tests {
         let (me, other) = (name("a"), name("b"));
         let before = Claim::new(Epoch(7));
         let mine = before.granted_to(&me);
-        for older in [None, Some(&before), Some(&mine)] {
-            assert!(is_not_lost(mine.epoch, &me, older), "{older:?}");
+        for older in [&before, &mine] {
+            assert!(is_not_lost(mine.epoch, &me, Some(older)), "{older:?}");
         }
+        assert!(!is_not_lost(mine.epoch, &me, None), "it is gone");
         for later in [mine.granted_to(&other), mine.granted_to(&me), mine.released()] {
             assert!(!is_not_lost(mine.epoch, &me, Some(&later)), "{later:?}");
         }
