@@ -168,6 +168,13 @@ fn the_worst_loss_of_two_is_found_among_all_and_among_many() {
 }
 
 #[test]
+fn a_later_version_may_want_more_than_is_planned_here() {
+    let nodes = (0..30).map(|n| node(&format!("n{n:02}"), 4)).collect();
+    let losses = all(&tolerating(15, nodes, vec![]));
+    assert_eq!(losses.together.map(|worst| worst.nodes.len()), Some(TOLERATE_MAX as usize));
+}
+
+#[test]
 fn if_no_node_is_left_there_is_no_memory() {
     let vms = || vec![running(1, "a", 512), running(2, "b", 512), vm(3, 512).on("a").wanted(VmState::Stop)];
     for tolerate in [2, 3] {
@@ -216,6 +223,9 @@ fn a_vm_on_its_way_to_a_node_that_is_lost_as_well_is_recovered_from_there() {
         let tight = loss(&view(2), &both, None);
         assert_eq!((tight.go_on, tight.short.len()), (0, 1), "sent: {sent}");
         assert_eq!(loss(&view(2), &both[..1], None).go_on, 1, "b has it, or takes it; sent: {sent}");
+        let nodes = vec![node("a", 4), node("b", 4), node("c", 4)];
+        let beside = loss(&tolerating(2, nodes, vec![vm, running(2, "a", 2048)]), &both, None);
+        assert_eq!((beside.go_on, beside.short.len()), (1, 1), "the room is counted once; sent: {sent}");
     }
 }
 
