@@ -177,6 +177,23 @@ fn a_daemon_that_is_down_costs_its_guests_nothing_however_long_it_lasts() {
     assert_eq!(grants(&cluster.vm("hv1", "web")), 1);
 }
 
+/// Its kernel answers, so nothing proves that it is off, and it goes on where it was.
+#[test]
+fn a_node_that_freezes_and_thaws_has_its_guests_and_nobody_else_has_them() {
+    let cluster = with_bmcs();
+    let mut web = Guest::up(&cluster, "hv3", &Domain::new("web"), &[]);
+    cluster.freeze("hv3", true);
+    cluster.fence_until("hv1", "hv3", "unproved");
+    cluster.named_fault_until("hv1", "node-dead-hv3", Some("its machine answers at 10.0.0.3:7370"));
+    let (elsewhere, vm) = (["hv1", "hv2"].map(|node| cluster.running(node)), cluster.vm("hv1", "web"));
+    assert_eq!((elsewhere, &vm["node"]), ([vec![], vec![]], &json!("hv3")), "{}", cluster.logs());
+    cluster.freeze("hv3", false);
+    cluster.daemon_until("hv1", "hv3", "run");
+    cluster.fence_until("hv1", "hv3", "");
+    web.wait_alive_on("hv3");
+    assert_eq!(grants(&cluster.vm("hv1", "web")), 1);
+}
+
 /// It runs its guests, and nobody can ask it. Its power is cut before they start elsewhere.
 #[test]
 fn a_node_that_is_cut_off_loses_its_power_before_its_vms_run_elsewhere() {

@@ -169,6 +169,13 @@ impl Cluster {
         self.node_until(at, node, &format!("its daemon is in state {state}"), |info| info["daemon_state"] == state);
     }
 
+    /// Stops all processes of a node, or lets them go on: its kernel still answers on the network.
+    pub(crate) fn freeze(&self, node: &str, frozen: bool) {
+        // In a PID namespace, -1 is every process but its first one and the sender (kill(2)).
+        let signal = if frozen { "kill -STOP -1" } else { "kill -CONT -1" };
+        self.node(node).exec(&["sh", "-c", signal]).unwrap();
+    }
+
     /// Waits until `node`, as shown by the node `at`, meets a condition.
     pub(crate) fn node_until(&self, at: &str, node: &str, what: &str, is: impl Fn(&Value) -> bool) -> Value {
         self.json_until(at, &["node", "info", node], &format!("{node}: {what}"), is)

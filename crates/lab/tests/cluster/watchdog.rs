@@ -63,6 +63,25 @@ fn a_node_that_is_cut_off_is_reset_before_its_vms_run_elsewhere() {
     cluster.node_until("hv1", "hv3", "its watchdog is armed again", |info| info["watchdog"]["armed"] == true);
 }
 
+/// Nobody ends its guests, as nothing runs on it: the watchdog does.
+#[test]
+fn a_node_that_is_frozen_is_reset_before_its_vms_run_elsewhere() {
+    let cluster = with_watchdog();
+    let mut web = Guest::up(&cluster, "hv3", &Domain::new("web"), &[]);
+    let hv3 = cluster.node("hv3");
+    cluster.freeze("hv3", true);
+    let vm = cluster.vm_until("hv1", "web", "is given away", |vm| vm["node"] != "hv3");
+    assert!(!hv3.is_on(), "it is given away before hv3 is reset: {vm}\n{}", cluster.logs());
+    assert!(hv3.watchdog_log().contains("ran out"), "{}", hv3.watchdog_log());
+    let running = |vm: &serde_json::Value| vm["run_state"] == "running" && vm["node"] != "hv3";
+    let vm = cluster.vm_until("hv2", "web", "runs elsewhere", running);
+    web.wait_rebooted_on(vm["node"].as_str().unwrap());
+    hv3.power_on().unwrap();
+    cluster.daemon_until("hv1", "hv3", "run");
+    assert!(cluster.running("hv3").is_empty(), "{}", cluster.logs());
+    web.wait_alive_on(vm["node"].as_str().unwrap());
+}
+
 /// The watchdog goes on counting when its daemon is killed, and the next one is back in time. One that is stopped in
 /// good order, and maintenance, disarm it.
 #[test]
