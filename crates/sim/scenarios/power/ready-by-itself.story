@@ -9,7 +9,7 @@
   15.1  it is proved that hv3 is off (power): IPMI hv3 reads off
   15.1  no VM of hv3 is left to be given away
   15.1  hv3 is in state flushed
-  15.1  fault node-dead-hv3: Node hv3 is off (IPMI hv3 reads off), and its VMs were given to other nodes. When it is back, it becomes ready by itself, and its VMs come home; if it is gone for good, remove it ('drover node remove hv3 --confirm-off').
+  15.1  fault node-dead-hv3: Node hv3 is off (IPMI hv3 reads off), and its VMs were given to other nodes. When it is back, it becomes ready by itself once nothing of these is left on it, and they come home; if it is gone for good, remove it ('drover node remove hv3 --confirm-off').
   15.2  web starts on hv1
   60.0  > power on hv3
   60.0  hv3 is switched on
