@@ -171,8 +171,11 @@ impl Cluster {
 
     /// Stops all processes of a node, or lets them go on: its kernel still answers on the network.
     pub(crate) fn freeze(&self, node: &str, frozen: bool) {
-        // In a PID namespace, -1 is every process but its first one and the sender (kill(2)).
-        let signal = if frozen { "kill -STOP -1" } else { "kill -CONT -1" };
+        // But for the first one, this shell, and what has started the shell and waits for it.
+        let stop =
+            "for of in /proc/[0-9]*; do of=${of#/proc/}; case $of in 1|$$|$PPID) ;; *) kill -STOP $of ;; esac; done \
+                    2>/dev/null; true";
+        let signal = if frozen { stop } else { "kill -CONT -1" };
         self.node(node).exec(&["sh", "-c", signal]).unwrap();
     }
 
