@@ -172,9 +172,9 @@ impl Cluster {
     /// Stops all processes of a node, or lets them go on: its kernel still answers on the network.
     pub(crate) fn freeze(&self, node: &str, frozen: bool) {
         // But for the first one, this shell, and what has started the shell and waits for it.
-        let stop =
-            "for of in /proc/[0-9]*; do of=${of#/proc/}; case $of in 1|$$|$PPID) ;; *) kill -STOP $of ;; esac; done \
-                    2>/dev/null; true";
+        let stop = "for of in /proc/[0-9]*; do of=${of#/proc/}
+                    case $of in 1|$$|$PPID) ;; *) kill -STOP $of 2>/dev/null ;; esac
+                    done; true";
         let signal = if frozen { stop } else { "kill -CONT -1" };
         self.node(node).exec(&["sh", "-c", signal]).unwrap();
     }
