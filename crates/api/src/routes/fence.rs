@@ -9,11 +9,13 @@ use axum::http::StatusCode;
 use drover_agent::NodeHandle;
 use drover_model::{
     Bytes, ClusterView, Demand, FencePhase, NodeName, NodeView, Version, VmName,
-    wire::{self, FenceInfo, FenceNode, LossPlan, LossTogether, NodeChanged, NodeLoss, Nothing, PlanLosses},
+    wire::{
+        self, FenceInfo, FenceNode, LossFigures, LossPlan, LossTogether, NodeChanged, NodeLoss, Nothing, PlanLosses,
+    },
 };
 use drover_plan::{
     recover::{Fate, Plan},
-    standing::Together,
+    standing::{Loss, Together},
 };
 use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, timeout_at};
@@ -72,24 +74,21 @@ async fn losses(call: Call, request: PlanLosses) -> Answer {
     };
     let (losses, further) = call.state.node.commands().plan_losses(size).await?;
     let names = |vms: Vec<VmName>| vms.iter().map(ToString::to_string).collect();
-    let together = losses.together.map(|Together { nodes, loss, planned, all }| LossTogether {
-        nodes: nodes.iter().map(ToString::to_string).collect(),
+    let figures = |loss: Loss| LossFigures {
         go_on: loss.go_on,
         bound: names(loss.bound),
         short: names(loss.short),
         missing: loss.missing.as_mib(),
         further: loss.further,
+    };
+    let together = losses.together.map(|Together { nodes, loss, planned, all }| LossTogether {
+        nodes: nodes.iter().map(ToString::to_string).collect(),
+        figures: figures(loss),
         planned,
         all,
     });
-    let nodes = losses.each.into_iter().map(|(node, loss)| NodeLoss {
-        node: node.to_string(),
-        go_on: loss.go_on,
-        bound: names(loss.bound),
-        short: names(loss.short),
-        missing: loss.missing.as_mib(),
-        further: loss.further,
-    });
+    let each = losses.each.into_iter();
+    let nodes = each.map(|(node, loss)| NodeLoss { node: node.to_string(), figures: figures(loss) });
     let tolerate = call.state.node.view().config.tolerate;
     answer::json(&LossPlan { tolerate, further, nodes: nodes.collect(), together })
 }

@@ -11,7 +11,7 @@ use clap::{Args, ValueEnum};
 use clap_complete::ArgValueCompleter;
 use drover_model::{
     Bytes,
-    wire::{LossPlan, LossTogether, NodeLoss, PlanLosses, SetMaintenance},
+    wire::{LossFigures, LossPlan, LossTogether, NodeLoss, PlanLosses, SetMaintenance},
 };
 use std::time::Duration;
 
@@ -81,7 +81,7 @@ impl Run for Plan {
         };
         match output.format {
             Format::Json => output.json(loss),
-            Format::Raw => output.print(&loss.short.join("\n")),
+            Format::Raw => output.print(&loss.figures.short.join("\n")),
             Format::Pretty => output.print(&in_words(loss)),
         }
     }
@@ -89,7 +89,7 @@ impl Run for Plan {
 
 /// The nodes whose loss would leave VMs without memory.
 fn short(plan: &LossPlan) -> Vec<&str> {
-    plan.nodes.iter().filter(|loss| !loss.short.is_empty()).map(|loss| &*loss.node).collect()
+    plan.nodes.iter().filter(|loss| !loss.figures.short.is_empty()).map(|loss| &*loss.node).collect()
 }
 
 fn render(plan: &LossPlan, output: &Output) -> String {
@@ -98,9 +98,9 @@ fn render(plan: &LossPlan, output: &Output) -> String {
         names.push("THEN FIT");
     }
     let mut table = Table::new(&names);
-    for loss in &plan.nodes {
+    let mut row = |lost: String, loss: &LossFigures| {
         let mut row = vec![
-            Cell::text(&*loss.node),
+            Cell::text(lost),
             Cell::number(loss.go_on),
             Cell::number(loss.bound.len()),
             Cell::number(loss.short.len()),
@@ -108,17 +108,12 @@ fn render(plan: &LossPlan, output: &Output) -> String {
         ];
         row.extend(loss.further.map(Cell::number));
         table.row(row);
+    };
+    for loss in &plan.nodes {
+        row(loss.node.clone(), &loss.figures);
     }
     if let Some(loss) = &plan.together {
-        let mut row = vec![
-            Cell::text(loss.nodes.join("+")),
-            Cell::number(loss.go_on),
-            Cell::number(loss.bound.len()),
-            Cell::number(loss.short.len()),
-            Cell::number(missing(loss.missing)),
-        ];
-        row.extend(loss.further.map(Cell::number));
-        table.row(row);
+        row(loss.nodes.join("+"), &loss.figures);
     }
     let mut text = table.render(output);
     if let Some(loss) = &plan.together {
@@ -143,19 +138,12 @@ fn at_once(loss: &LossTogether) -> String {
         format!("the {} of {} that are likely to be the worst were planned", loss.planned, loss.all)
     };
     let mut text = format!("The worst loss of {size} nodes at once is that of {nodes} ({of}).\n");
-    if !loss.bound.is_empty() {
-        text.push_str(&format!("  no other node can take {}\n", loss.bound.join(", ")));
-    }
-    if !loss.short.is_empty() {
-        let missing = Bytes::mib(loss.missing);
-        text.push_str(&format!("  there is no memory for {}: {missing} are missing\n", loss.short.join(", ")));
-    }
+    tell_lacks(&mut text, &loss.figures);
     text
 }
 
-fn in_words(loss: &NodeLoss) -> String {
-    let node = &loss.node;
-    let mut text = format!("If node {node} were lost now:\n  {} of its VMs would go on on other nodes\n", loss.go_on);
+/// The VMs that would have no place.
+fn tell_lacks(text: &mut String, loss: &LossFigures) {
     if !loss.bound.is_empty() {
         text.push_str(&format!("  no other node can take {}\n", loss.bound.join(", ")));
     }
@@ -163,7 +151,13 @@ fn in_words(loss: &NodeLoss) -> String {
         let missing = Bytes::mib(loss.missing);
         text.push_str(&format!("  there is no memory for {}: {missing} are missing\n", loss.short.join(", ")));
     }
-    if let Some(further) = loss.further {
+}
+
+fn in_words(NodeLoss { node, figures }: &NodeLoss) -> String {
+    let go_on = figures.go_on;
+    let mut text = format!("If node {node} were lost now:\n  {go_on} of its VMs would go on on other nodes\n");
+    tell_lacks(&mut text, figures);
+    if let Some(further) = figures.further {
         text.push_str(&format!("  then {further} further VMs of that size would fit\n"));
     }
     text.push_str(&format!("What becomes of each VM, and why: 'drover node fence {node}'"));
@@ -198,16 +192,19 @@ mod tests {
 
     #[test]
     fn losses_are_a_table_and_one_loss_is_told() {
-        let loss = |node: &str, short: &[&str]| NodeLoss {
-            node: node.to_owned(),
-            go_on: 12,
-            bound: vec!["disk".to_owned()],
+        let figures = |go_on, bound: &[&str], short: &[&str], missing, further| LossFigures {
+            go_on,
+            bound: bound.iter().map(ToString::to_string).collect(),
             short: short.iter().map(ToString::to_string).collect(),
-            missing: 4224 * short.len() as u64,
-            further: Some(3),
+            missing,
+            further,
+        };
+        let loss = |node: &str, short: &[&str], further| NodeLoss {
+            node: node.to_owned(),
+            figures: figures(12, &["disk"], short, 4224 * short.len() as u64, further),
         };
         let output = Output::new(Format::Pretty, Colour::Never, false);
-        let nodes = vec![loss("hv1", &[]), loss("hv2", &["db"])];
+        let nodes = vec![loss("hv1", &[], Some(3)), loss("hv2", &["db"], Some(3))];
         let mut plan = LossPlan { tolerate: 1, further: Some(9), nodes, together: None };
         let shown = render(&plan, &output);
         let wanted = "LOST  GO ON  BOUND  SHORT   MISSING  THEN FIT\n\
@@ -219,14 +216,10 @@ mod tests {
         assert!(told.contains("no memory for db: 4224 MiB are missing"), "{told}");
 
         plan.further = None;
-        plan.nodes = vec![NodeLoss { further: None, ..loss("hv1", &[]) }];
+        plan.nodes = vec![loss("hv1", &[], None)];
         plan.together = Some(LossTogether {
             nodes: vec!["hv1".to_owned(), "hv2".to_owned()],
-            go_on: 3,
-            bound: vec![],
-            short: vec!["db".to_owned(), "web".to_owned()],
-            missing: 512,
-            further: None,
+            figures: figures(3, &[], &["db", "web"], 512, None),
             planned: 32,
             all: 4950,
         });

@@ -79,12 +79,10 @@ impl FenceInfo {
     }
 }
 
-/// What the loss of one node would mean now.
+/// A loss in figures.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-pub struct NodeLoss {
-    /// The node.
-    pub node: String,
+pub struct LossFigures {
     /// Number of VMs that would start on other nodes.
     pub go_on: usize,
     /// VMs that no other node can take now, for other reasons than memory.
@@ -96,6 +94,17 @@ pub struct NodeLoss {
     /// Number of further VMs of the given size that the other nodes could take then. Absent: no size was given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub further: Option<u64>,
+}
+
+/// What the loss of one node would mean now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct NodeLoss {
+    /// The node.
+    pub node: String,
+    /// What it would mean.
+    #[serde(flatten)]
+    pub figures: LossFigures,
 }
 
 /// The standing recovery plan: what the loss of each node would mean now.
@@ -121,17 +130,9 @@ pub struct LossPlan {
 pub struct LossTogether {
     /// The nodes, by name.
     pub nodes: Vec<String>,
-    /// Number of VMs that would start on other nodes.
-    pub go_on: usize,
-    /// VMs that no other node can take, for other reasons than memory.
-    pub bound: Vec<String>,
-    /// VMs for which the other nodes have no memory.
-    pub short: Vec<String>,
-    /// The memory that is missing for these, in MiB.
-    pub missing: u64,
-    /// Number of further VMs of the given size that the other nodes could take then. Absent: no size was given.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub further: Option<u64>,
+    /// What their loss would mean.
+    #[serde(flatten)]
+    pub figures: LossFigures,
     /// How many losses of so many nodes were planned: all, or those that are likely to be the worst.
     pub planned: u64,
     /// How many there are.

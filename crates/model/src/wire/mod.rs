@@ -19,7 +19,7 @@ mod vm;
 pub use drain::{DrainOutcome, DrainWait};
 pub use event::{BadCursor, Cursor, Event, EventKind, Events};
 pub use fault::{FaultInfo, FaultKey};
-pub use fence::{FenceInfo, LossPlan, LossTogether, NodeLoss, Proof};
+pub use fence::{FenceInfo, LossFigures, LossPlan, LossTogether, NodeLoss, Proof};
 pub use import::ImportedVm;
 pub use meta::{Meta, Tag, Tags};
 pub use moves::{Explained, Fate, Judged, Migration, MoveOrder, MoveOutcome};
